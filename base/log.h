@@ -14,6 +14,8 @@ enum class Level { kError, kWarning, kInfo, kDebug };
 
 // Sets the program's name and what tells this instance from others (host name, domain), once, at start.
 void open(std::string_view program, std::string_view instance);
+// Where lines go; standard error until then. For a process whose standard error belongs to its guest.
+void set_descriptor(int descriptor);
 // Lines above this level are dropped; the default is kInfo.
 void set_level(Level level);
 void write(Level level, std::string_view text);

@@ -2,7 +2,9 @@
 //
 // One Engine a slice. The hypervisor backend calls acquire() in the faulting thread; a service thread runs serve().
 // Threading: acquire*(), right(), stop() from any thread; serve() from one. No lock is shared between gfns: each page
-// entry has its own lock bit. No allocation after create().
+// entry has its own lock bit. No allocation after create(), but for the sentence of stop() and for stats().
+// Frames: whoever writes a frame by PageBackend::frame() holds the exclusive right by acquire() or acquire_range() first;
+// a frame that was never acquired counts as zero, is sent as such and is not emptied by discard().
 // Ownership: backend and transport are borrowed and must outlive the engine.
 #pragma once
 
@@ -26,6 +28,7 @@ struct EngineConfig {
   Gfn pages = 0;            // gfns 0 .. pages-1; the table is sparse, memory follows use
   Epoch epoch = 1;
   unsigned hold_us = 20;    // a granted page is kept at least this long before it is given up (I3), microseconds
+  std::vector<std::string> names{};  // of the hosts, for error messages; their numbers are used when empty
 };
 
 enum class Outcome : std::uint8_t {
@@ -43,6 +46,7 @@ struct EngineStats {
   std::array<std::uint64_t, static_cast<std::size_t>(FaultKind::kCount)> faults{};
   std::array<LatencyHistogram, static_cast<std::size_t>(FaultKind::kCount)> latency{};
   std::uint64_t served_reads = 0, served_writes = 0, invalidations = 0, zero_grants = 0, held_back = 0;
+  std::uint64_t remaps = 0;  // faults on a page that was held already (after unmap(), or another vCPU was faster)
   Transport::Traffic traffic{};
   struct HotPage {
     Gfn gfn;

@@ -26,6 +26,19 @@ class PageBackend {
   virtual int withdraw(Gfn gfn) noexcept = 0;
   // Gives the frame's memory back; it reads as zero afterwards.
   virtual int drop_frame(Gfn gfn) noexcept = 0;
+  // The same for `count` neighbours at once, where a backend can do that for less.
+  virtual int withdraw_run(Gfn first, std::uint32_t count) noexcept {
+    for (std::uint32_t i = 0; i < count; ++i) {
+      if (const int error = withdraw(first + i)) return error;
+    }
+    return 0;
+  }
+  virtual int drop_run(Gfn first, std::uint32_t count) noexcept {
+    for (std::uint32_t i = 0; i < count; ++i) {
+      if (const int error = drop_frame(first + i)) return error;
+    }
+    return 0;
+  }
 
   // The run of gfns around `gfn` (aligned block, same rights in the guest's layout) that may be mapped together with it
   // while no host has touched them: keeps first touches of fresh memory cheap. {gfn, 1} is always a correct answer.

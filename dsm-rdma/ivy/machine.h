@@ -1,52 +1,63 @@
-// The protocol state machine: pure and deterministic. Local events and messages in; messages and page actions out.
+// The protocol state machine: pure and deterministic. Local events and messages in; messages and
+// page actions out.
 //
-// It touches no frame, no clock, no lock and no socket, so the same code runs in the product, under the explorer that
-// tries every interleaving and under the simulator. One PageState a gfn; the caller serialises calls for one gfn (the
-// engine holds the page's lock bit) and carries out the Steps in order before it lets go of that gfn.
-// A zeroed PageState is the start state: the home holds the page exclusively, manager entry says so, contents are zero.
+// It touches no frame, no clock, no lock and no socket, so the same code runs in the product, under
+// the explorer that tries every interleaving and under the simulator. One PageState a gfn; the
+// caller serialises calls for one gfn (the engine holds the page's lock bit) and carries out the
+// Steps in order before it lets go of that gfn. A zeroed PageState is the start state: the home
+// holds the page exclusively, manager entry says so, contents are zero.
 #pragma once
 
-#include <array>
 #include <cstdint>
 
 #include "dsm-rdma/ivy/message.h"
 
 namespace xenspan::dsm::ivy {
 
-class WaitPool;  // ivy/wait_pool.h: nodes for requests that wait at a busy manager; fixed size, lock-free, no allocation
+class WaitPool;  // ivy/wait_pool.h: nodes for requests that wait at a busy manager; fixed size,
+                 // lock-free, no allocation
 
 // At most 20 bytes, so that an engine's entry with lock and counters stays within 24 bytes a page.
 struct PageState;  // ivy/page_state.h
 
 struct Step {
   enum class Kind : std::uint8_t {
-    kWithdraw,        // take the page out of the guest's mapping; no vCPU here can touch it afterwards
-    kProtect,         // make the mapping read-only
-    kDropFrame,       // contents are no longer needed here: memory may be given back, frame reads as zero
-    kGrantShared,     // map read-only
+    kWithdraw,     // take the page out of the guest's mapping; no vCPU here can touch it afterwards
+    kProtect,      // make the mapping read-only
+    kDropFrame,    // contents are no longer needed here: memory may be given back, frame reads as
+                   // zero
+    kGrantShared,  // map read-only
     kGrantExclusive,  // map read-write
-    kSend,            // send `message`; payload kPage: read the frame now (sender may turn an all-zero page into kZero)
-    kComplete,        // the local request (txn in message.txn) is over: wake whoever waits for this gfn
+    kSend,  // send `message`; payload kPage: read the frame now (sender may turn an all-zero page
+            // into kZero)
+    kComplete,  // the local request (txn in message.txn) is over: wake whoever waits for this gfn
   };
   Kind kind{};
   Message message{};
 };
 
-// Steps of one event, in order. Room for an invalidation to every host and a few actions; never allocates.
+// Steps of one event, in order. Room for an invalidation to every host and a few actions; never
+// allocates. Not initialised: one lives on the stack of every fault, and most faults have three
+// steps.
 class Steps {
  public:
+  Steps() noexcept {}
+  Steps(const Steps&) = delete;
+  Steps& operator=(const Steps&) = delete;
   void clear() { size_ = 0; }
   void push(Step::Kind kind, const Message& message = {}) { steps_[size_++] = Step{kind, message}; }
-  const Step* begin() const { return steps_.data(); }
-  const Step* end() const { return steps_.data() + size_; }
+  const Step* begin() const { return steps_; }
+  const Step* end() const { return steps_ + size_; }
   std::size_t size() const { return size_; }
 
  private:
-  std::array<Step, kMaxHosts + 16> steps_;
+  union {
+    Step steps_[kMaxHosts + 16];
+  };
   std::size_t size_ = 0;
 };
 
-struct View {         // what a machine knows beside the page
+struct View {  // what a machine knows beside the page
   HostId self = 0;
   HostId home = 0;
   HostId manager = 0;  // of this gfn, from the slot table
@@ -55,7 +66,8 @@ struct View {         // what a machine knows beside the page
 enum class FaultStart : std::uint8_t {
   kHeld,     // the right is held already: Steps hold the grant to (re)install, nothing else
   kStarted,  // a request went out; wait for kComplete
-  kPending,  // another local request for this gfn is under way: wait for its kComplete, then ask again
+  kPending,  // another local request for this gfn is under way: wait for its kComplete, then ask
+             // again
 };
 
 enum class Verdict : std::uint8_t {
@@ -64,16 +76,18 @@ enum class Verdict : std::uint8_t {
   kIllegal,    // no correct peer sends this in this state: nothing changed, no step
 };
 
-// A vCPU here wants `wanted`. Self-addressed messages are NOT looped inside: they appear as kSend to self, and the
-// caller feeds them back (after the steps before them), so that checkers can interleave there too.
-FaultStart on_fault(PageState& page, const View& view, Gfn gfn, Right wanted, bool discard, Lane lane,
-                    std::uint32_t txn, Steps& steps) noexcept;
+// A vCPU here wants `wanted`. Self-addressed messages are NOT looped inside: they appear as kSend
+// to self, and the caller feeds them back (after the steps before them), so that checkers can
+// interleave there too.
+FaultStart on_fault(PageState& page, const View& view, Gfn gfn, Right wanted, bool discard,
+                    Lane lane, std::uint32_t txn, Steps& steps) noexcept;
 
 // A message for view.self. For kGrant with payload the frame already holds the contents.
 Verdict on_message(PageState& page, const View& view, WaitPool& pool, const Message& message,
                    Steps& steps) noexcept;
 
-// Whether on_message would accept this kGrant's contents: the transport asks before it lets bytes into a frame.
+// Whether on_message would accept this kGrant's contents: the transport asks before it lets bytes
+// into a frame.
 bool expects_contents(const PageState& page, const View& view, const Message& grant) noexcept;
 
 // The right this slice holds now.

@@ -1,8 +1,10 @@
-// The messages of the protocol, as the state machine sees them. How they look on a wire: dsm-rdma/wire.h.
+// The messages of the protocol, as the state machine sees them. How they look on a wire:
+// dsm-rdma/wire.h.
 //
-// Ivy with a fixed distributed manager (Li & Hudak, TOCS 7(4) 1989, section 3.1), with three changes: data goes from
-// owner straight to requester, invalidations go out in parallel and are acknowledged to the requester, and the manager
-// serves a gfn's requests one at a time, from request to kDone.
+// Ivy with a fixed distributed manager (Li & Hudak, TOCS 7(4) 1989, section 3.1), with three
+// changes: data goes from owner straight to requester, invalidations go out in parallel and are
+// acknowledged to the requester, and the manager serves a gfn's requests one at a time, from
+// request to kDone.
 #pragma once
 
 #include "dsm-rdma/types.h"
@@ -13,31 +15,36 @@ enum class Kind : std::uint8_t {
   kReadRequest = 1,   // requester -> manager: a read copy is wanted
   kWriteRequest = 2,  // requester -> manager: the exclusive right is wanted
   kReadForward = 3,   // manager -> owner: send a read copy to `requester`, keep a read copy
-  kWriteForward = 4,  // manager -> owner: give the page up, send it to `requester`; `acks` goes with it
-  kInvalidate = 5,    // manager -> holder of a read copy: give it up, acknowledge to `requester`
-  kGrant = 6,         // owner (or manager, for an upgrade) -> requester; `payload` says what comes with it
-  kInvalidateAck = 7, // holder -> requester
-  kDone = 8,          // requester -> manager: the right is in the hardware mapping; serve the next request
+  kWriteForward =
+      4,  // manager -> owner: give the page up, send it to `requester`; `acks` goes with it
+  kInvalidate = 5,  // manager -> holder of a read copy: give it up, acknowledge to `requester`
+  kGrant = 6,  // owner (or manager, for an upgrade) -> requester; `payload` says what comes with it
+  kInvalidateAck = 7,  // holder -> requester
+  kDone = 8,  // requester -> manager: the right is in the hardware mapping; serve the next request
 };
 
 // What accompanies a kGrant.
 enum class Payload : std::uint8_t {
   kNone = 0,  // the requester's copy is current (upgrade)
-  kPage = 1,  // 4096 bytes follow; they are in the requester's frame before the machine sees the message
-  kZero = 2,  // the page is all zeros; the receiver's frame is cleared before the machine sees the message
+  kPage = 1,  // 4096 bytes follow; they are in the requester's frame before the machine sees the
+              // message
+  kZero = 2,  // the page is all zeros; the receiver's frame is cleared before the machine sees the
+              // message
 };
 
 struct Message {
   Kind kind{};
   Payload payload = Payload::kNone;
   Right right = Right::kInvalid;  // kGrant: the right granted
-  bool discard = false;           // kWriteRequest and what follows from it: contents are not wanted (page becomes zero)
+  bool discard =
+      false;  // kWriteRequest and what follows from it: contents are not wanted (page becomes zero)
   HostId from = 0;
   HostId to = 0;
   HostId requester = 0;
-  std::uint8_t acks = 0;          // kWriteForward, kGrant: acknowledgements the requester has to collect
-  Lane lane = kServiceLane;       // the requester's lane for kGrant and kInvalidateAck
-  std::uint32_t txn = 0;          // requester's number of this request, echoed in everything that follows from it
+  std::uint8_t acks = 0;     // kWriteForward, kGrant: acknowledgements the requester has to collect
+  Lane lane = kServiceLane;  // the requester's lane for kGrant and kInvalidateAck
+  std::uint32_t txn =
+      0;  // requester's number of this request, echoed in everything that follows from it
   Gfn gfn = 0;
 
   friend bool operator==(const Message&, const Message&) = default;

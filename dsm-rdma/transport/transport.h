@@ -52,6 +52,9 @@ class Transport {
 
   // Receives on a borrowed lane until `done(context)`; spins briefly, then blocks. Returns 0, or ECANCELED after stop().
   virtual int wait(Lane lane, Sink& sink, bool (*done)(void*), void* context) noexcept = 0;
+  // Makes wait() on this lane, if a thread is in it, look at done() again: a request may also be completed by another
+  // thread (its manager is this host and the page comes back by the service thread). Any thread.
+  virtual void wake(Lane /*lane*/) noexcept {}
 
   // The service thread's body: receives everything that is not for a borrowed lane until stop(). Between messages it
   // calls idle(), which returns the microseconds until it wants to be called again (negative: no wish).

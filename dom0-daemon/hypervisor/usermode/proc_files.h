@@ -2,11 +2,13 @@
 // /proc/stat, /proc/meminfo, /proc/self/{maps,exe,cmdline,status,stat,statm,environ,...} with the domain's vCPU count and layout.
 //
 // The home's I/O asks before every path-taking call. Threading: resolve() from any thread; the callbacks may be called
-// from any thread.
+// from any thread. Not here, so the home's own: mounts, mountinfo, limits, cgroup, fd, cwd, root, and all of /sys/fs/cgroup
+// (a domain's use is bounded by its placement and --memory, not by a cgroup of the home).
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,6 +22,7 @@ class ProcFiles {
     std::uint64_t memory = 0;                 // bytes, the domain's
     std::string program;                      // absolute path of the executable
     std::vector<std::string> arguments, environment;
+    std::string auxv;                         // Entry::auxv; when empty, /proc/self/auxv is the home's own
     int pid = 0;                              // what getpid() says in the guest
     std::string directory;                    // private directory for generated trees (exists, writable, removed by owner)
     std::function<std::string()> maps;        // /proc/self/maps now
@@ -33,10 +36,25 @@ class ProcFiles {
   };
   // `path` absolute and normalised by the caller ("/proc/self/..", "/proc/<pid>/.." and "/proc/thread-self/.." are the
   // same thing). nullopt: not ours, use the path as it is.
+  // kLink: readlink and lstat see a link, every other call goes to the file it names.
   std::optional<Answer> resolve(const std::string& path) const;
 
  private:
+  std::optional<Answer> resolve_process(const std::string& name, int thread, bool real) const;
+  std::optional<Answer> resolve_task(const std::string& rest) const;
+  bool is_thread(int id) const;
+  std::string task_directory() const;
+  std::string comm() const;
+  std::string cpu_times() const;
+  std::string cpu_info() const;
+  std::string memory_info() const;
+  std::string status(int thread) const;
+  std::string stat(int thread) const;
+  std::string statm() const;
+
   Sources sources_;
+  std::string program_;  // sources_.program without symbolic links
+  mutable std::mutex task_mutex_;
 };
 
 }  // namespace xenspan::hypervisor::usermode

@@ -20,6 +20,9 @@ class Symbols {
 
  private:
   struct File;
+  const File& file(const std::string& path);
+  std::string describe_in_file(const AddressSpace& space, const std::string& path, std::uint64_t address);
+
   std::map<std::string, std::unique_ptr<File>> files_;
 };
 

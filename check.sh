@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# check.sh [--quick]: installs what is missing, builds in ./build with warnings as errors, and runs every test.
+# The last line is "N passed, N failed"; the exit status is 0 only when nothing failed. Needs root for the tests with
+# several hosts. --quick leaves out distcheck and the benchmarks, and takes the host tests over 2 hosts only.
+set -u
+cd "$(dirname "$0")" || exit 2
+top=$PWD
+build=$top/build
+quick=no
+case ${1:-} in
+  "") ;;
+  --quick) quick=yes ;;
+  *) sed -n '2,5s/^# //p' "$0"; [ "$1" = --help ] && exit 0; exit 2 ;;
+esac
+
+passed=0 failed=0 skipped=0
+summary=()
+began=$SECONDS
+
+say() { printf '\n== %s (%d s)\n' "$1" $((SECONDS - began)); }
+count() { # PART PASSED FAILED [SKIPPED]
+  passed=$((passed + $2)) failed=$((failed + $3)) skipped=$((skipped + ${4:-0}))
+  summary+=("$(printf '%-22s %5d passed %4d failed %4d skipped' "$1" "$2" "$3" "${4:-0}")")
+}
+finish() {
+  printf '\n'
+  printf '%s\n' "${summary[@]}"
+  printf '%d s, %d skipped\n' $((SECONDS - began)) "$skipped"
+  printf '%d passed, %d failed\n' "$passed" "$failed"
+  [ "$failed" -eq 0 ]
+  exit
+}
+# A step without which the rest makes no sense: its output goes to a file, the end of it to the screen when it fails.
+must() { # PART COMMAND...
+  local part=$1
+  shift
+  say "$part"
+  if "$@" >"$build/check-$part.log" 2>&1; then
+    count "$part" 1 0
+  else
+    tail -n 40 "$build/check-$part.log"
+    echo "check.sh: $part failed; whole output: build/check-$part.log" >&2
+    count "$part" 0 1
+    finish
+  fi
+}
+
+# Counts the single tests in the logs of `make check`: a GoogleTest program is as many tests as it ran.
+count_tests() {
+  local trs log result ok bad skip
+  local sum_ok=0 sum_bad=0 sum_skip=0
+  while read -r trs; do
+    log=${trs%.trs}.log
+    result=$(sed -n 's/^:global-test-result: //p' "$trs")
+    if grep -q '^\[==========\] .* ran\.' "$log"; then
+      ok=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
+      bad=$(sed -n 's/^\[  FAILED  \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
+      skip=$(sed -n 's/^\[  SKIPPED \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
+    else
+      ok=0 bad=0 skip=0
+      case $result in PASS) ok=1 ;; SKIP) skip=1 ;; *) bad=1 ;; esac
+    fi
+    ok=${ok:-0} bad=${bad:-0} skip=${skip:-0}
+    # A program that fails after its last test, or before its first, is a failure too.
+    case $result in FAIL | ERROR) [ "$bad" -gt 0 ] || bad=1 ;; esac
+    [ "$bad" -eq 0 ] || { echo "FAIL ${log#"$build"/}"; grep -E '^\[  FAILED  \] .*[.]|Failure$' "$log" | sort -u | head -n 10; }
+    [ "$skip" -eq 0 ] || { echo "skip ${log#"$build"/}:"; grep -A 3 ': Skipped$' "$log" | head -n 8; [ "$result" = SKIP ] && tail -n 2 "$log"; }
+    sum_ok=$((sum_ok + ok)) sum_bad=$((sum_bad + bad)) sum_skip=$((sum_skip + skip))
+  done < <(find "$build/tests" -name '*.trs' | sort)
+  count "unit and simulation" $sum_ok $sum_bad $sum_skip
+}
+
+mkdir -p "$build"
+say packages
+tests/install-packages || { count packages 0 1; finish; }
+must autogen ./autogen.sh
+must configure env -C "$build" "$top/configure" --enable-werror
+must make make -C "$build" -j"$(nproc)"
+must make-tests make -C "$build" -j"$(nproc)" check TESTS=
+
+say "unit and simulation tests"
+find "$build/tests" -name '*.trs' -delete
+# One test program at a time: several of them are made of many threads and watch for lost wake-ups. So no -j here.
+if make -C "$build" check >"$build/check-tests.log" 2>&1; then :; else tests_failed=yes; fi
+count_tests
+if [ "${tests_failed:-no}" = yes ] && [ "$failed" -eq 0 ]; then
+  tail -n 30 "$build/check-tests.log"
+  count "make check" 0 1
+fi
+
+say "host tests"
+if [ "$(id -u)" -ne 0 ]; then
+  echo "skip host tests: they need root: use sudo ./check.sh"
+  count "host tests" 0 1
+else
+  options=()
+  [ "$quick" = yes ] && options=(--only 'guest.*.2' --only 'tool.*.2' --only 'command.*' --only 'bad.*' --only 'failure.*')
+  tests/host/run --build "$build" "${options[@]}" 2>&1 | tee "$build/check-host.log"
+  last=$(tail -n 1 "$build/check-host.log")
+  if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+    count "host tests" "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}" "$(grep -c '^skip ' "$build/check-host.log")"
+  else
+    echo "check.sh: tests/host/run ended without its summary" >&2
+    count "host tests" 0 1
+  fi
+fi
+
+say "manual pages"
+ok=0 bad=0
+for page in man/*.[1-8]; do
+  text=$(man -l --warnings=w -E UTF-8 -Tutf8 "$page" 2>&1 >/dev/null)
+  if [ -z "$text" ]; then ok=$((ok + 1)); else bad=$((bad + 1)); echo "FAIL $page: $text"; fi
+done
+count "manual pages" $ok $bad
+
+if [ "$quick" = no ]; then
+  if [ "$(id -u)" -eq 0 ]; then
+    say "benchmarks, small (the figures are for interest: nothing is compared)"
+    if "$build/tests/bench/xenspan-bench" --quick; then count benchmarks 1 0; else count benchmarks 0 1; fi
+  fi
+  # A build from the distribution's archive, without the optional parts.
+  must distcheck make -C "$build" -j"$(nproc)" distcheck
+fi
+finish

@@ -1,0 +1,174 @@
+#include "dom0-daemon/daemon/daemon.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
+
+#include "base/log.h"
+#include "config.h"
+
+namespace xenspan::daemon {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kTick{1000};
+constexpr milliseconds kEndTick{20};
+// Slices get 2 s before they are killed; then messages to peers get what is left.
+constexpr int kEndTicks = 3000 / 20;
+
+// No key and no peers: a machine on its own. Anything else needs the key.
+Result<std::unique_ptr<TlsContext>> make_tls(const Config& config) {
+  std::error_code ignored;
+  if (config.peers.empty() && !std::filesystem::exists(config.key, ignored)) {
+    log::info("there is no cluster key {}: this host works alone", config.key);
+    return std::unique_ptr<TlsContext>();
+  }
+  const auto key = read_cluster_key(config.key);
+  if (!key) return key.error();
+  return TlsContext::make(*key);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Daemon>> Daemon::start(const Config& config) {
+  auto program = find_slice_program(config.slice);
+  if (!program) return program.error();
+  auto tls = make_tls(config);
+  if (!tls) return tls.error();
+  auto directory = RunDirectory::open(config);
+  if (!directory) return directory.error();
+  std::unique_ptr<Daemon> daemon(
+      new Daemon(config, std::move(*tls), std::move(*program), std::move(*directory)));
+  if (Status opened = daemon->open(); !opened) return opened.error();
+  return daemon;
+}
+
+Daemon::Daemon(const Config& config, std::unique_ptr<TlsContext> tls, std::string slice_program,
+               std::unique_ptr<RunDirectory> directory)
+    : config_(config),
+      directory_(std::move(directory)),
+      cluster_(loop_, std::move(tls), config_, *this),
+      slices_(loop_, config_, std::move(slice_program)),
+      router_(config_, cluster_, slices_,
+              [this](const std::string& uuid) { return domains_.own(uuid); }),
+      peer_slices_(config_, cluster_, slices_),
+      domains_(loop_, config_, cluster_, router_),
+      commands_(config_, cluster_, domains_, [this] { return own_record(); }) {
+  domains_.set_callbacks(
+      [this](const DomainRecord& record) { commands_.domain_changed(record); },
+      [this](const Domain& domain) { commands_.domain_over(domain); });
+}
+
+Daemon::~Daemon() = default;
+
+Status Daemon::open() {
+  auto story = XenstoreStory::open(loop_, config_, *this);
+  if (!story) return story.error();
+  story_ = std::move(*story);
+  domains_.set_story(story_.get());
+  story_->put_host(own_record(), xenstore::HostState::kUp);
+
+  cluster_.set_record(own_record());
+  if (Status started = cluster_.start(); !started) return started;
+
+  auto control = ControlSocket::open(loop_, config_.socket, commands_);
+  if (!control) return control.error();
+  control_ = std::move(*control);
+  commands_.set_socket(control_.get());
+
+  tick_ = std::make_unique<Timer>(loop_, kTick, [this] { tick(); }, /*repeat=*/true);
+  for (const int number : {SIGTERM, SIGINT})
+    signals_.push_back(std::make_unique<SignalWatch>(loop_, number, [this] { begin_end(); }));
+  return {};
+}
+
+void Daemon::run() {
+  log::info("xenspand {} serves host {} at {}, {} cores, control socket {}", PACKAGE_VERSION,
+            config_.name, address_text(config_.address, config_.port), config_.cpus.size(),
+            config_.socket);
+  loop_.run();
+  log::info("host {} has ended", config_.name);
+}
+
+HostRecord Daemon::own_record() const {
+  HostRecord record;
+  record.name = config_.name;
+  record.address = config_.address;
+  record.port = config_.port;
+  record.version = PACKAGE_VERSION;
+  record.cores = config_.cpus;
+  record.core_use = slices_.core_use();
+  record.memory = config_.memory;
+  record.memory_used = slices_.memory_used();
+  record.cpu = cpu_;
+  record.encrypt = config_.encrypt;
+  return record;
+}
+
+void Daemon::tick() {
+  const HostRecord record = own_record();
+  cluster_.set_record(record);
+  story_->beat(record);
+  domains_.tick();
+}
+
+void Daemon::begin_end() {
+  if (ending_) return loop_.stop();
+  ending_ = true;
+  log::info("host {} ends: stopping its domains", config_.name);
+  const std::string cause = fmt::format("host {}'s xenspand was stopped", config_.name);
+  domains_.end_all(cause);
+  peer_slices_.stop_all(cause);
+  tick_ = std::make_unique<Timer>(loop_, kEndTick, [this] { finish_end(); }, /*repeat=*/true);
+}
+
+void Daemon::finish_end() {
+  const bool late = ++ending_ticks_ > kEndTicks;
+  if (!late && !(slices_.empty() && domains_.all_over())) return;
+  cluster_.leave();
+  if (!late && cluster_.sending()) return;
+  control_->flush();
+  story_->leave();
+  loop_.stop();
+}
+
+void Daemon::host_joined(const HostRecord& record) {
+  story_->put_host(record, xenstore::HostState::kUp);
+  domains_.host_joined(record.name);
+}
+
+void Daemon::host_changed(const HostRecord& record) { story_->beat(record); }
+
+void Daemon::host_lost(const std::string& name, const std::string& cause) {
+  story_->host_down(name, cause);
+  peer_slices_.home_lost(name, cause);
+  domains_.host_lost(name, cause);
+}
+
+void Daemon::host_message(const std::string& name, Json message) {
+  const std::string op = text_or(message, "op", "");
+  if (router_.handle(name, op, message) || peer_slices_.handle(name, op, message) ||
+      domains_.handle(name, op, message) || commands_.handle(name, op, message))
+    return;
+  log::warning("host {} sent an unknown message \"{}\"", name, xenstore::encode_text(op));
+}
+
+Status Daemon::destroy_requested(const std::string& uuid) {
+  return commands_.destroy_requested(uuid);
+}
+
+void Daemon::store_restarted() {
+  story_->put_host(own_record(), xenstore::HostState::kUp);
+  for (const auto& [name, peer] : cluster_.peers())
+    if (peer.record)
+      story_->put_host(*peer.record,
+                       peer.state == HostState::kActive ? xenstore::HostState::kUp
+                                                        : xenstore::HostState::kDown,
+                       peer.error);
+  domains_.tell_all();
+}
+
+}  // namespace xenspan::daemon

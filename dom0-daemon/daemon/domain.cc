@@ -1,0 +1,375 @@
+#include "dom0-daemon/daemon/domain.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <ctime>
+
+#include "base/log.h"
+#include "dom0-daemon/daemon/names.h"
+#include "dom0-daemon/daemon/stats_report.h"
+
+namespace xenspan::daemon {
+namespace {
+
+using std::chrono::milliseconds;
+using xenstore::DomainState;
+using xenstore::MemberState;
+
+constexpr milliseconds kStartLimit{30000};
+constexpr milliseconds kStatsLimit{5000};
+constexpr int kOwnFailure = 125;
+constexpr int kSecretBytes = 32;
+
+std::uint64_t now() { return static_cast<std::uint64_t>(std::time(nullptr)); }
+
+std::string command_line(const DomainSpec& spec) {
+  std::string text;
+  for (const std::string& word : spec.argv) text += (text.empty() ? "" : " ") + word;
+  return xenstore::encode_text(text.substr(0, xenstore::kMaxText));
+}
+
+}  // namespace
+
+Domain::Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec spec)
+    : loop_(loop),
+      links_(links),
+      handler_(handler),
+      spec_(std::move(spec)),
+      secret_(random_hex(kSecretBytes)),
+      members_(spec_.placement.hosts.size()) {
+  const Placement& placement = spec_.placement;
+  record_.uuid = spec_.uuid;
+  record_.name = spec_.name;
+  record_.home = placement.hosts.front().name;
+  record_.uid = spec_.user.uid;
+  record_.user = spec_.user.name;
+  record_.memory = placement.memory;
+  record_.command = command_line(spec_);
+  record_.created = now();
+  for (std::size_t i = 0; i < placement.hosts.size(); ++i) {
+    DomainMember member;
+    member.host = placement.hosts[i].name;
+    member.vcpus = placement.vcpus_on(static_cast<int>(i));
+    record_.members.push_back(member);
+  }
+  for (const Placement::Vcpu& vcpu : placement.vcpus)
+    record_.vcpus.push_back(
+        {placement.hosts[static_cast<std::size_t>(vcpu.host)].name, vcpu.core});
+}
+
+Domain::~Domain() = default;
+
+int Domain::index_of(const std::string& host) const {
+  for (std::size_t i = 0; i < record_.members.size(); ++i)
+    if (record_.members[i].host == host) return static_cast<int>(i);
+  return -1;
+}
+
+void Domain::changed() { handler_.domain_changed(*this); }
+
+Json Domain::create_message(int index) const {
+  const Placement& placement = spec_.placement;
+  Json hosts = Json::array();
+  bool encrypt = false;
+  for (const HostRecord& host : placement.hosts) {
+    hosts.push_back({{"name", host.name}, {"address", host.address}});
+    encrypt = encrypt || host.encrypt;
+  }
+  Json vcpus = Json::array();
+  for (const Placement::Vcpu& vcpu : placement.vcpus)
+    vcpus.push_back({{"host", vcpu.host}, {"core", vcpu.core}});
+  Json create{{"uuid", spec_.uuid},
+              {"name", spec_.name},
+              {"self", index},
+              {"hosts", hosts},
+              {"vcpus", vcpus},
+              {"memory", placement.memory},
+              {"secret", secret_},
+              {"encrypt", encrypt},
+              {"bind", placement.hosts[static_cast<std::size_t>(index)].address},
+              {"user", to_json(spec_.user)},
+              {"stats_hottest", kHottestPages}};
+  if (index != 0) return create;
+  create["program"] = spec_.program;
+  create["argv"] = spec_.argv;
+  create["env"] = spec_.env;
+  create["cwd"] = spec_.cwd;
+  create["umask"] = spec_.umask;
+  create["fds"] = spec_.fd_numbers;
+  return create;
+}
+
+void Domain::start() {
+  log::info("domain {} ({}): {} starts {} on {} hosts, {} vCPUs", record_.name, record_.uuid,
+            record_.user, record_.command, members_.size(), record_.vcpus.size());
+  changed();
+  limit_ = std::make_unique<Timer>(loop_, kStartLimit, [this] {
+    for (std::size_t i = 0; i < members_.size(); ++i)
+      if (!members_[i].ready)
+        return fail(kOwnFailure, fmt::format("host {} did not get ready within {} s: see its "
+                                             "xenspand's log",
+                                             record_.members[i].host, kStartLimit.count() / 1000));
+  });
+  for (std::size_t i = 0; i < members_.size() && !stopping(); ++i) {
+    const std::string& host = record_.members[i].host;
+    std::vector<UniqueFd> fds;
+    if (i == 0) fds = std::move(spec_.fds);
+    const Status created = links_.create_slice(
+        host, record_.uuid, spec_.user, create_message(static_cast<int>(i)), std::move(fds),
+        spec_.placement.memory_promised ? spec_.placement.memory : 0);
+    if (created) continue;
+    // Hosts that were not asked have nothing to collect.
+    for (std::size_t k = i; k < members_.size(); ++k) members_[k].gone = true;
+    fail(kOwnFailure, created.error().message);
+    return member_gone(static_cast<int>(i));
+  }
+}
+
+void Domain::slice_event(const std::string& host, const Json& event) {
+  const int index = index_of(host);
+  if (index < 0 || phase_ == Phase::kOver) return;
+  const std::string kind = text_or(event, "event", "");
+  if (kind == "counters") {
+    record_.members[static_cast<std::size_t>(index)].counters = counters_from(event);
+  } else if (kind == "listening") {
+    on_listening(index, event);
+  } else if (kind == "ready") {
+    on_ready(index);
+  } else if (kind == "failed") {
+    on_failed(index, event);
+  } else if (kind == "stats") {
+    on_stats(index, event);
+  } else if (index != 0) {
+    log::warning("domain {}: host {} sent an unknown event \"{}\"", record_.name, host, kind);
+  } else if (kind == "running" && phase_ == Phase::kReady) {
+    phase_ = Phase::kRunning;
+    record_.state = DomainState::kRunning;
+    changed();
+  } else if (kind == "exited") {
+    on_exited(event);
+  } else if (kind == "resolved") {
+    on_resolved(event);
+  }
+}
+
+void Domain::on_listening(int index, const Json& event) {
+  if (phase_ != Phase::kCreating) return;
+  const std::uint64_t port = number_or(event, "port", 0);
+  if (port == 0 || port > 65535) {
+    return fail(kOwnFailure, fmt::format("host {}'s slice told no port: install the same xenspan on "
+                                         "all hosts",
+                                         record_.members[static_cast<std::size_t>(index)].host));
+  }
+  members_[static_cast<std::size_t>(index)].port = static_cast<int>(port);
+  Json ports = Json::array();
+  for (const Member& member : members_) {
+    if (member.port == 0) return;
+    ports.push_back(member.port);
+  }
+  send_all({{"op", "peers"}, {"ports", ports}});
+}
+
+void Domain::on_ready(int index) {
+  if (phase_ != Phase::kCreating) return;
+  members_[static_cast<std::size_t>(index)].ready = true;
+  set_member_state(index, MemberState::kActive);
+  changed();
+  if (!std::all_of(members_.begin(), members_.end(), [](const Member& each) { return each.ready; }))
+    return;
+  phase_ = Phase::kReady;
+  limit_.reset();
+  links_.send_to_slice(home(), record_.uuid, {{"op", "start"}});
+}
+
+void Domain::on_exited(const Json& event) {
+  if (phase_ >= Phase::kExited) return;
+  phase_ = Phase::kExited;
+  outcome_.status = static_cast<int>(std::min<std::uint64_t>(number_or(event, "status", 125), 255));
+  outcome_.signal = static_cast<int>(std::min<std::uint64_t>(number_or(event, "signal", 0), 64));
+  outcome_.message = text_or(event, "message", "");
+  log::info("domain {}: the program ended with status {}", record_.name, outcome_.status);
+  if (!spec_.stats) return stop_all("the program has ended");
+  collect_stats([this](Result<Json> stats) {
+    if (stats) outcome_.stats = std::move(*stats);
+    stop_all("the program has ended");
+  });
+}
+
+void Domain::on_failed(int index, const Json& event) {
+  const std::string& host = record_.members[static_cast<std::size_t>(index)].host;
+  const std::string error = text_or(event, "error", "its slice failed without saying why");
+  const int status = static_cast<int>(std::clamp<std::uint64_t>(number_or(event, "status", 125), 1, 255));
+  record_.members[static_cast<std::size_t>(index)].error = error;
+  if (phase_ >= Phase::kExited) return;
+  // What one slice sees of another's death is the loss of a connection. How that one died may follow.
+  better_cause_wanted_ = status == kOwnFailure;
+  fail(status, index == 0 ? error : fmt::format("host {}: {}", host, error));
+}
+
+void Domain::fail(int status, const std::string& cause) {
+  if (phase_ >= Phase::kExited) return;
+  outcome_.status = status;
+  outcome_.failed = true;
+  outcome_.message = cause;
+  log::warning("domain {} ({}) ends: {}", record_.name, record_.uuid, cause);
+  stop_all(cause);
+}
+
+void Domain::destroy(const std::string& by) {
+  if (phase_ >= Phase::kExited) return;
+  outcome_.status = 128 + SIGKILL;
+  outcome_.signal = SIGKILL;
+  outcome_.message = "destroyed by " + by;
+  log::info("domain {} ({}): destroyed by {}", record_.name, record_.uuid, by);
+  stop_all(outcome_.message);
+}
+
+void Domain::stop_all(const std::string& cause) {
+  if (phase_ >= Phase::kStopping) return;
+  phase_ = Phase::kStopping;
+  limit_.reset();
+  for (std::size_t i = 0; i < members_.size(); ++i)
+    if (!members_[i].gone) links_.stop_slice(record_.members[i].host, record_.uuid, cause);
+}
+
+void Domain::slice_ended(const std::string& host, const SliceEnd& end) {
+  const int index = index_of(host);
+  if (index < 0) return;
+  if (!end.wanted) {
+    const std::string cause = fmt::format("lost host {}: {}", host, slice_end_text(end));
+    if (phase_ < Phase::kExited) {
+      fail(kOwnFailure, cause);
+    } else if (better_cause_wanted_ && end.by_signal) {
+      outcome_.message = cause;
+      better_cause_wanted_ = false;
+      log::warning("domain {} ({}): {}", record_.name, record_.uuid, cause);
+    }
+    set_member_state(index, MemberState::kFailed);
+  } else {
+    set_member_state(index, MemberState::kLeft);
+  }
+  member_gone(index);
+}
+
+void Domain::slice_failed(const std::string& host, const std::string& error) {
+  const int index = index_of(host);
+  if (index < 0) return;
+  set_member_state(index, MemberState::kFailed);
+  record_.members[static_cast<std::size_t>(index)].error = error;
+  fail(kOwnFailure, error);
+  member_gone(index);
+}
+
+void Domain::host_lost(const std::string& host, const std::string& cause) {
+  const int index = index_of(host);
+  if (index < 0 || phase_ == Phase::kOver) return;
+  const std::string sentence = fmt::format("lost host {}: {}", host, cause);
+  set_member_state(index, MemberState::kFailed);
+  record_.members[static_cast<std::size_t>(index)].error = sentence;
+  fail(kOwnFailure, sentence);
+  member_gone(index);
+}
+
+void Domain::set_member_state(int index, MemberState state) {
+  record_.members[static_cast<std::size_t>(index)].state = state;
+}
+
+void Domain::member_gone(int index) {
+  members_[static_cast<std::size_t>(index)].gone = true;
+  // Statistics do not wait for the dead.
+  for (auto& [id, request] : stats_) {
+    auto& waiting = request.waiting;
+    const auto found = std::find(waiting.begin(), waiting.end(),
+                                 record_.members[static_cast<std::size_t>(index)].host);
+    if (found == waiting.end()) continue;
+    waiting.erase(found);
+    if (waiting.empty())
+      request.limit =
+          std::make_unique<Timer>(loop_, milliseconds(0), [this, id = id] { stats_complete(id); });
+  }
+  if (phase_ == Phase::kOver || phase_ < Phase::kStopping) return;
+  if (!std::all_of(members_.begin(), members_.end(), [](const Member& each) { return each.gone; }))
+    return;
+  phase_ = Phase::kOver;
+  record_.state = outcome_.failed ? DomainState::kFailed : DomainState::kEnded;
+  record_.exit_status = static_cast<std::uint32_t>(outcome_.status);
+  record_.error = outcome_.message;
+  record_.ended = now();
+  for (auto& [id, request] : std::exchange(stats_, {}))
+    request.done(Error{ESRCH, fmt::format("domain {} has ended", record_.name)});
+  handler_.domain_over(*this);
+}
+
+void Domain::signal(int number) {
+  if (phase_ == Phase::kRunning || phase_ == Phase::kReady) {
+    links_.send_to_slice(home(), record_.uuid, {{"op", "signal"}, {"signo", number}});
+  } else if (phase_ == Phase::kCreating &&
+             (number == SIGINT || number == SIGTERM || number == SIGHUP || number == SIGQUIT)) {
+    // There is no program yet that could handle it.
+    outcome_.status = 128 + number;
+    outcome_.signal = number;
+    stop_all(fmt::format("signal {} before the program started", number));
+  }
+}
+
+void Domain::send_all(const Json& message) {
+  for (std::size_t i = 0; i < members_.size(); ++i)
+    if (!members_[i].gone)
+      links_.send_to_slice(record_.members[i].host, record_.uuid, message);
+}
+
+void Domain::collect_stats(StatsDone done) {
+  if (phase_ < Phase::kRunning || phase_ >= Phase::kStopping) {
+    done(Error{EAGAIN, fmt::format("domain {} is not running: its statistics are gone or not there "
+                                   "yet",
+                                   record_.name)});
+    return;
+  }
+  const std::uint64_t id = next_stats_++;
+  StatsRequest& request = stats_[id];
+  request.done = std::move(done);
+  for (std::size_t i = 0; i < members_.size(); ++i)
+    if (!members_[i].gone) request.waiting.push_back(record_.members[i].host);
+  // What has come by then is better than nothing.
+  request.limit = std::make_unique<Timer>(loop_, kStatsLimit, [this, id] { stats_finish(id, {}); });
+  send_all({{"op", "stats"}, {"id", id}});
+}
+
+void Domain::on_stats(int index, const Json& event) {
+  const auto found = stats_.find(number_or(event, "id", 0));
+  if (found == stats_.end()) return;
+  StatsRequest& request = found->second;
+  const std::string& host = record_.members[static_cast<std::size_t>(index)].host;
+  if (std::erase(request.waiting, host) == 0) return;
+  request.by_host[host] = event;
+  if (request.waiting.empty()) stats_complete(found->first);
+}
+
+void Domain::stats_complete(std::uint64_t id) {
+  const auto found = stats_.find(id);
+  if (found == stats_.end()) return;
+  Json gfns = Json::array();
+  for (const HotPage& page : hottest_pages(found->second.by_host)) gfns.push_back(page.gfn);
+  if (gfns.empty() || members_.front().gone) return stats_finish(id, {});
+  found->second.limit =
+      std::make_unique<Timer>(loop_, kStatsLimit, [this, id] { stats_finish(id, {}); });
+  links_.send_to_slice(home(), record_.uuid, {{"op", "resolve"}, {"id", id}, {"gfns", gfns}});
+}
+
+void Domain::on_resolved(const Json& event) {
+  stats_finish(number_or(event, "id", 0),
+               texts_field(event, "names").value_or(std::vector<std::string>{}));
+}
+
+void Domain::stats_finish(std::uint64_t id, const std::vector<std::string>& names) {
+  const auto found = stats_.find(id);
+  if (found == stats_.end()) return;
+  const StatsRequest request = std::move(found->second);
+  stats_.erase(found);
+  request.done(stats_report(record_, request.by_host, hottest_pages(request.by_host), names));
+}
+
+}  // namespace xenspan::daemon

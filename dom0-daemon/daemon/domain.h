@@ -1,0 +1,146 @@
+// One domain at its home: brings its slices up on all hosts, follows it while it runs, and takes it down everywhere.
+//
+//   creating: every host starts its slice -> all listen -> all get the ports -> all are ready -> the home's slice starts
+//   running:  until the program exits, a slice fails, a host is lost, or somebody destroys the domain
+//   stopping: every slice is told to stop and collected; a host that is lost counts as collected
+//   over:     the record stays for a while
+//
+// The first cause decides how the domain ends, except that a slice found killed by a signal explains the others' "lost
+// host" better than they do. Threading: the loop's thread. Ownership: Domains owns it; Slices (local or remote) are
+// reached through the SliceLinks interface.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "dom0-daemon/daemon/domain_record.h"
+#include "dom0-daemon/daemon/event_loop.h"
+#include "dom0-daemon/daemon/placement.h"
+#include "dom0-daemon/daemon/slice_process.h"
+#include "dom0-daemon/daemon/user.h"
+
+namespace xenspan::daemon {
+
+// How the home reaches the slices of a domain, wherever they are.
+class SliceLinks {
+ public:
+  virtual ~SliceLinks() = default;
+  // Events and the end come back through Domain::slice_event and slice_ended. `fds` only for this host's slice.
+  virtual Status create_slice(const std::string& host, const std::string& uuid, const User& user,
+                              Json create, std::vector<UniqueFd> fds,
+                              std::uint64_t promised_memory) = 0;
+  virtual void send_to_slice(const std::string& host, const std::string& uuid,
+                             const Json& message) = 0;
+  virtual void stop_slice(const std::string& host, const std::string& uuid,
+                          const std::string& cause) = 0;
+};
+
+// What the user asked for, checked.
+struct DomainSpec {
+  std::string uuid;
+  std::string name;
+  User user;
+  Placement placement;
+  std::string program;
+  std::vector<std::string> argv;
+  std::vector<std::string> env;
+  std::string cwd;
+  unsigned umask = 022;
+  std::vector<int> fd_numbers;
+  std::vector<UniqueFd> fds;
+  bool stats = false;  // collect statistics when the program has ended
+};
+
+class Domain {
+ public:
+  // How a domain ended, for the command that waits for it.
+  struct Outcome {
+    int status = 0;       // exit status for the shell
+    int signal = 0;       // that ended the program, 0: none
+    bool failed = false;  // xenspan's own failure
+    std::string message;  // crash report or cause
+    Json stats;           // null when not wanted
+  };
+  class Handler {
+   public:
+    virtual ~Handler() = default;
+    virtual void domain_changed(Domain& domain) = 0;
+    virtual void domain_over(Domain& domain) = 0;
+  };
+  using StatsDone = std::function<void(Result<Json> stats)>;
+
+  Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec spec);
+  ~Domain();
+  Domain(const Domain&) = delete;
+  Domain& operator=(const Domain&) = delete;
+
+  void start();
+  const DomainRecord& record() const { return record_; }
+  const Outcome& outcome() const { return outcome_; }
+  bool stopping() const { return phase_ >= Phase::kStopping; }
+
+  void slice_event(const std::string& host, const Json& event);
+  void slice_ended(const std::string& host, const SliceEnd& end);
+  // A slice that could not be created.
+  void slice_failed(const std::string& host, const std::string& error);
+  void host_lost(const std::string& host, const std::string& cause);
+
+  void signal(int number);
+  // `by` finishes "destroyed by ".
+  void destroy(const std::string& by);
+  // xenspan's own failure with this cause.
+  void fail(int status, const std::string& cause);
+  void collect_stats(StatsDone done);
+
+ private:
+  enum class Phase { kCreating, kReady, kRunning, kExited, kStopping, kOver };
+  struct Member {
+    int port = 0;
+    bool ready = false;
+    bool gone = false;
+    std::string cause;
+  };
+  struct StatsRequest {
+    std::map<std::string, Json> by_host;
+    std::vector<std::string> waiting;
+    StatsDone done;
+    std::unique_ptr<Timer> limit;
+  };
+
+  int index_of(const std::string& host) const;
+  const std::string& home() const { return record_.home; }
+  Json create_message(int index) const;
+  void on_listening(int index, const Json& event);
+  void on_ready(int index);
+  void on_exited(const Json& event);
+  void on_failed(int index, const Json& event);
+  void on_stats(int index, const Json& event);
+  void on_resolved(const Json& event);
+  void send_all(const Json& message);
+  void stop_all(const std::string& cause);
+  void member_gone(int index);
+  void set_member_state(int index, xenstore::MemberState state);
+  void stats_complete(std::uint64_t id);
+  void stats_finish(std::uint64_t id, const std::vector<std::string>& names);
+  void changed();
+
+  EventLoop& loop_;
+  SliceLinks& links_;
+  Handler& handler_;
+  DomainSpec spec_;
+  std::string secret_;
+  DomainRecord record_;
+  std::vector<Member> members_;
+  Phase phase_ = Phase::kCreating;
+  Outcome outcome_;
+  bool better_cause_wanted_ = false;
+  std::map<std::uint64_t, StatsRequest> stats_;
+  std::uint64_t next_stats_ = 1;
+  std::unique_ptr<Timer> limit_;
+};
+
+}  // namespace xenspan::daemon

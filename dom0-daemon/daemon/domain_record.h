@@ -1,0 +1,61 @@
+// What everybody may know of one domain: its state, members, placement and counters.
+//
+// The home writes it, sends it to the other hosts on every change and once a second, and each daemon puts it into its own
+// xenstore. A record from a peer is checked. Threading: plain values.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "dom0-daemon/daemon/json_fields.h"
+#include "xenstore-schema/records.h"
+
+namespace xenspan::daemon {
+
+struct DomainMember {
+  std::string host;
+  xenstore::MemberState state = xenstore::MemberState::kJoining;
+  int vcpus = 0;
+  std::string error;
+  xenstore::Counters counters;
+};
+
+struct DomainVcpu {
+  std::string host;
+  int core = 0;
+};
+
+struct DomainRecord {
+  std::string uuid;
+  std::string name;
+  xenstore::DomainState state = xenstore::DomainState::kCreating;
+  std::string home;
+  uid_t uid = 0;
+  std::string user;
+  std::uint64_t memory = 0;  // bytes
+  std::string command;
+  std::optional<std::uint32_t> exit_status;
+  std::string error;
+  std::uint64_t created = 0;  // seconds since 1970
+  std::uint64_t ended = 0;    // 0: not yet
+  std::vector<DomainMember> members;
+  std::vector<DomainVcpu> vcpus;
+
+  bool over() const {
+    return state == xenstore::DomainState::kEnded || state == xenstore::DomainState::kFailed;
+  }
+};
+
+Json to_json(const DomainRecord& record);
+Result<DomainRecord> domain_record_from(const Json& object);
+
+// Counters as the worker sends them (`counters` event), with the names of dom0-daemon/slice/control.md.
+Json to_json(const xenstore::Counters& counters);
+xenstore::Counters counters_from(const Json& object);
+
+}  // namespace xenspan::daemon

@@ -1,0 +1,71 @@
+// All domains this daemon knows of: its own (it is their home), and the records that other homes sent.
+//
+// Tells the other hosts and xenstore about every change, and once a second about counters. Records of ended domains stay
+// for a while: the last kEndedKept of each home. Threading: the loop's thread. Ownership: owns the Domain objects.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dom0-daemon/daemon/cluster.h"
+#include "dom0-daemon/daemon/domain.h"
+#include "dom0-daemon/daemon/xenstore_story.h"
+
+namespace xenspan::daemon {
+
+inline constexpr std::size_t kEndedKept = 8;
+
+class DomainTable : Domain::Handler {
+ public:
+  using OnChange = std::function<void(const DomainRecord& record)>;
+  using OnOver = std::function<void(const Domain& domain)>;
+
+  DomainTable(EventLoop& loop, const Config& config, Cluster& cluster, SliceLinks& links);
+  void set_story(XenstoreStory* story) { story_ = story; }
+  // Called after every change of any domain's state, own or not; when one of its own is over, on_over comes first.
+  void set_callbacks(OnChange on_change, OnOver on_over);
+
+  void start(DomainSpec spec);
+  // One of its own that is not over; else nullptr.
+  Domain* own(const std::string& uuid);
+  bool all_over() const { return own_.empty(); }
+  // By name, or by uuid or the beginning of one.
+  Result<DomainRecord> find(const std::string& text) const;
+  std::vector<DomainRecord> records() const;  // oldest first
+  const DomainRecord* record(const std::string& uuid) const;
+  // A name that no running domain has: the wish itself or with a number after it.
+  std::string free_name(const std::string& wish) const;
+  bool name_in_use(const std::string& name) const;
+
+  // A peer's message. False: not such a message.
+  bool handle(const std::string& host, const std::string& op, const Json& message);
+  void host_joined(const std::string& host);
+  void host_lost(const std::string& host, const std::string& cause);
+  void tick();
+  // Writes everything to a new store.
+  void tell_all();
+  void end_all(const std::string& cause);
+
+ private:
+  void domain_changed(Domain& domain) override;
+  void domain_over(Domain& domain) override;
+  void publish(const DomainRecord& record);
+  void put_mirror(const std::string& host, const Json& message);
+  void prune(const std::string& home);
+  void forget(const std::string& uuid);
+
+  EventLoop& loop_;
+  const Config& config_;
+  Cluster& cluster_;
+  SliceLinks& links_;
+  XenstoreStory* story_ = nullptr;
+  OnChange on_change_;
+  OnOver on_over_;
+  std::map<std::string, std::unique_ptr<Domain>> own_;
+  std::map<std::string, DomainRecord> others_;  // mirrors, and own ones that are over
+};
+
+}  // namespace xenspan::daemon

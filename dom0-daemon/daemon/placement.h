@@ -1,0 +1,50 @@
+// Placement: which hosts a new domain spans, how many vCPUs each gets, and on which cores.
+//
+// A pure function of what the hosts said about themselves, so that every rule and every refusal can be tested. vCPUs are
+// numbered in contiguous blocks, the home's first (vCPU 0, the program's first thread, is at home); block sizes follow
+// the hosts' numbers of cores. Within a host the least used cores are taken. Threading: plain values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "dom0-daemon/daemon/host_record.h"
+
+namespace xenspan::daemon {
+
+inline constexpr int kMaxVcpus = 1024;
+
+// A host the home knows of. `record` is valid when `active`.
+struct HostChoice {
+  std::string name;
+  bool active = false;
+  std::string error;  // why it is not active
+  HostRecord record;
+};
+
+struct PlacementRequest {
+  std::string home;
+  std::vector<std::string> hosts;  // empty: all active ones
+  int vcpus = 0;                   // 0: as many as the hosts have cores
+  std::uint64_t memory = 0;        // bytes; 0: what the smallest host has, without a promise
+};
+
+struct Placement {
+  struct Vcpu {
+    int host;  // index into `hosts`
+    int core;
+  };
+  std::vector<HostRecord> hosts;  // home first
+  std::vector<Vcpu> vcpus;
+  std::uint64_t memory = 0;
+  bool memory_promised = false;  // counts against each host's memory
+
+  int vcpus_on(int host) const;
+};
+
+// The refusal is one sentence that names the thing and the remedy.
+Result<Placement> place(const PlacementRequest& request, const std::vector<HostChoice>& known);
+
+}  // namespace xenspan::daemon

@@ -1,0 +1,61 @@
+// How a home reaches the slices of its domains, and how this host runs slices for other homes.
+//
+// SliceRouter implements SliceLinks: a slice on this host is a LocalSlices process, a slice elsewhere is a message to that
+// host's daemon. PeerSlices is the other end of those messages. cluster.md documents them. Threading: the loop's thread.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "dom0-daemon/daemon/cluster.h"
+#include "dom0-daemon/daemon/domain.h"
+#include "dom0-daemon/daemon/local_slices.h"
+
+namespace xenspan::daemon {
+
+// Finds the domain that an event is for; nullptr when it has ended.
+using FindDomain = std::function<Domain*(const std::string& uuid)>;
+
+class SliceRouter : public SliceLinks {
+ public:
+  SliceRouter(const Config& config, Cluster& cluster, LocalSlices& slices, FindDomain find);
+
+  Status create_slice(const std::string& host, const std::string& uuid, const User& user,
+                      Json create, std::vector<UniqueFd> fds,
+                      std::uint64_t promised_memory) override;
+  void send_to_slice(const std::string& host, const std::string& uuid,
+                     const Json& message) override;
+  void stop_slice(const std::string& host, const std::string& uuid,
+                  const std::string& cause) override;
+  // A message about one of our domains from the daemon of one of its hosts. False: not such a message.
+  bool handle(const std::string& host, const std::string& op, const Json& message);
+
+ private:
+  const Config& config_;
+  Cluster& cluster_;
+  LocalSlices& slices_;
+  FindDomain find_;
+};
+
+class PeerSlices {
+ public:
+  PeerSlices(const Config& config, Cluster& cluster, LocalSlices& slices);
+
+  // A home's message. False: not such a message.
+  bool handle(const std::string& home, const std::string& op, const Json& message);
+  // Its domains are over.
+  void home_lost(const std::string& home, const std::string& cause);
+  // For the orderly end of this daemon.
+  void stop_all(const std::string& cause);
+
+ private:
+  void create(const std::string& home, const std::string& uuid, const Json& message);
+
+  const Config& config_;
+  Cluster& cluster_;
+  LocalSlices& slices_;
+  std::map<std::string, std::string> homes_;  // of the slices here, by uuid
+};
+
+}  // namespace xenspan::daemon

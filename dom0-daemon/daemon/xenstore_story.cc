@@ -1,0 +1,256 @@
+#include "dom0-daemon/daemon/xenstore_story.h"
+
+#include <fmt/format.h>
+#include <sys/utsname.h>
+
+#include <cerrno>
+#include <ctime>
+
+#include "base/log.h"
+
+namespace xenspan::daemon {
+namespace {
+
+using xenstore::DomainRequest;
+using xenstore::DomainState;
+using xenstore::HostState;
+using xenstore::Nodes;
+namespace paths = xenstore::paths;
+namespace node = xenstore::node;
+
+constexpr const char* kToken = "xenspand";
+constexpr std::uint64_t kKib = 1024;
+
+std::uint64_t now() { return static_cast<std::uint64_t>(std::time(nullptr)); }
+
+std::string kernel_release() {
+  utsname names{};
+  uname(&names);
+  return names.release;
+}
+
+std::vector<std::string> feature_words(const CpuFeatures& features) {
+  std::vector<std::string> words;
+  std::string names = missing_features(features, CpuFeatures{});
+  for (std::size_t begin = 0; begin < names.size();) {
+    const std::size_t end = std::min(names.find(' ', begin), names.size());
+    words.push_back(names.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return words;
+}
+
+// Runs steps until one fails.
+Status first_failure(std::initializer_list<std::function<Status()>> steps) {
+  for (const auto& step : steps)
+    if (Status status = step(); !status) return status;
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<XenstoreStory>> XenstoreStory::open(EventLoop& loop, const Config& config,
+                                                           Handler& handler) {
+  std::unique_ptr<XenstoreStory> story(new XenstoreStory(loop, config, handler));
+  if (Status connected = story->connect(); !connected) return connected.error();
+  return story;
+}
+
+XenstoreStory::~XenstoreStory() {
+  exit_.reset();
+  watches_.reset();
+  store_.reset();
+}
+
+Status XenstoreStory::connect() {
+  xenstore::XenstoredOptions options;
+  options.run_dir = config_.own_dir() + "/xenstored";
+  auto process = xenstore::XenstoredProcess::start(options);
+  if (!process) return process.error();
+  process_ = std::move(*process);
+  auto store = xenstore::XenstoreStore::open(process_->socket_path());
+  if (!store) return store.error();
+  store_ = std::move(*store);
+  if (Status removed = remove_leftovers(); !removed) return removed;
+  const auto on_change = [this](const std::string& path, const std::string&) { changed(path); };
+  const Status watched = first_failure({
+      [&] { return store_->mkdir(paths::kHosts); },
+      [&] { return store_->mkdir(paths::kDomains); },
+      [&] { return store_->watch(paths::kHosts, kToken, on_change); },
+      [&] { return store_->watch(paths::kDomains, kToken, on_change); },
+  });
+  if (!watched) return watched;
+  auto watches = xenstore::WatchLoop::start(loop_.base(), *store_,
+                                            [this](const Error& error) { check(error); });
+  if (!watches) return watches.error();
+  watches_ = std::move(*watches);
+  broken_ = false;
+  if (process_->exit_fd() >= 0)
+    exit_ = std::make_unique<FdWatch>(loop_, process_->exit_fd(), EV_READ,
+                                      [this](short) { restart(); });
+  return {};
+}
+
+// A store that outlives the daemon (Xen's own) may tell of domains that a killed daemon had.
+Status XenstoreStory::remove_leftovers() {
+  const auto uuids = xenstore::list_domains(*store_);
+  if (!uuids) return uuids.error();
+  for (const std::string& uuid : *uuids) {
+    const auto home = store_->find(paths::domain(uuid) + "/" + node::kHome);
+    if (home && *home && **home == config_.name)
+      if (Status removed = xenstore::remove_domain(*store_, uuid); !removed) return removed;
+  }
+  const auto hosts = xenstore::list_hosts(*store_);
+  if (!hosts) return hosts.error();
+  for (const std::string& host : *hosts) {
+    const Status done = host == config_.name
+                            ? xenstore::remove_host(*store_, host)
+                            : xenstore::set_host_state(*store_, host, HostState::kDown,
+                                                       "not seen since this xenspand started");
+    if (!done) return done;
+  }
+  return {};
+}
+
+void XenstoreStory::restart() {
+  log::error("xenstored ended unexpectedly and is started anew");
+  exit_.reset();
+  watches_.reset();
+  store_.reset();
+  process_.reset();
+  if (Status connected = connect(); !connected) {
+    log::error("{}", connected.error().message);
+    return;
+  }
+  handler_.store_restarted();
+}
+
+// Once a store is lost every write fails: one line is enough.
+void XenstoreStory::check(const Status& status) {
+  if (status || broken_) return;
+  broken_ = status.error().code == EBADF || status.error().code == EPIPE;
+  log::error("xenstore: {}", status.error().message);
+}
+
+void XenstoreStory::put_host(const HostRecord& host, HostState state, const std::string& error) {
+  if (!store_) return;
+  xenstore::HostRecord record;
+  record.name = host.name;
+  record.state = state;
+  record.address = host.address;
+  record.port = host.port;
+  record.cores = static_cast<std::uint32_t>(host.cores.size());
+  for (const int core : host.cores) record.cpus.push_back(static_cast<std::uint32_t>(core));
+  record.memory_total_kib = host.memory / kKib;
+  record.memory_free_kib = host.memory_free() / kKib;
+  if (host.name == config_.name) record.kernel = kernel_release();
+  record.version = host.version;
+  record.cpu_features = feature_words(host.cpu);
+  record.heartbeat = now();
+  record.error = error;
+  check(xenstore::write_host(*store_, record));
+}
+
+void XenstoreStory::beat(const HostRecord& host) {
+  if (store_) check(xenstore::set_host_heartbeat(*store_, host.name, now(), host.memory_free() / kKib));
+}
+
+void XenstoreStory::host_down(const std::string& name, const std::string& error) {
+  if (store_) check(xenstore::set_host_state(*store_, name, HostState::kDown, error));
+}
+
+void XenstoreStory::put_domain(const DomainRecord& domain) {
+  if (!store_) return;
+  xenstore::DomainRecord record;
+  record.uuid = domain.uuid;
+  record.name = domain.name;
+  record.state = domain.state;
+  record.home = domain.home;
+  record.memory_kib = domain.memory / kKib;
+  record.vcpus = static_cast<std::uint32_t>(domain.vcpus.size());
+  record.user = domain.user;
+  record.command = domain.command;
+  record.exit_status = domain.exit_status;
+  record.error = domain.error;
+  record.created = domain.created;
+  check(store_->atomically([&](Nodes& nodes) -> Status {
+    if (Status done = xenstore::write_domain(nodes, record); !done) return done;
+    for (const DomainMember& each : domain.members) {
+      xenstore::MemberRecord member;
+      member.host = each.host;
+      member.state = each.state;
+      member.vcpus = static_cast<std::uint32_t>(each.vcpus);
+      member.error = each.error;
+      if (Status done = xenstore::write_member(nodes, domain.uuid, member); !done) return done;
+    }
+    for (std::size_t i = 0; i < domain.vcpus.size(); ++i) {
+      xenstore::VcpuRecord vcpu;
+      vcpu.index = static_cast<std::uint32_t>(i);
+      vcpu.host = domain.vcpus[i].host;
+      vcpu.core = static_cast<std::uint32_t>(domain.vcpus[i].core);
+      if (Status done = xenstore::write_vcpu(nodes, domain.uuid, vcpu); !done) return done;
+    }
+    return {};
+  }));
+  put_counters(domain);
+}
+
+void XenstoreStory::put_counters(const DomainRecord& domain) {
+  if (!store_) return;
+  check(store_->atomically([&](Nodes& nodes) -> Status {
+    for (const DomainMember& member : domain.members)
+      if (Status done = xenstore::write_counters(nodes, domain.uuid, member.host, member.counters);
+          !done)
+        return done;
+    return {};
+  }));
+}
+
+void XenstoreStory::remove_domain(const std::string& uuid) {
+  if (store_) check(xenstore::remove_domain(*store_, uuid));
+}
+
+void XenstoreStory::leave() {
+  if (store_) check(remove_leftovers());
+}
+
+void XenstoreStory::changed(const std::string& path) {
+  const auto about = xenstore::parse_path(path);
+  using Kind = xenstore::ParsedPath::Kind;
+  if (!about || about->node != node::kRequest) return;
+  const auto request = store_->find(path);
+  if (!request || !*request || (*request)->empty()) return;
+  if (about->kind == Kind::kDomain) return domain_request(about->uuid);
+  // Another host's nodes here are a mirror: only a host's own daemon answers its requests.
+  if (about->kind == Kind::kHost && about->host == config_.name)
+    not_supported(paths::host(about->host), **request);
+  if (about->kind == Kind::kMember)
+    not_supported(paths::member(about->uuid, about->host), **request);
+}
+
+void XenstoreStory::domain_request(const std::string& uuid) {
+  const std::string base = paths::domain(uuid);
+  const auto word = store_->find(base + "/" + node::kRequest);
+  const auto request = word && *word ? xenstore::from_word<DomainRequest>(**word) : std::nullopt;
+  const Status answer =
+      request == DomainRequest::kDestroy
+          ? handler_.destroy_requested(uuid)
+          : Status(Error{EINVAL, fmt::format("a domain's request is {}",
+                                             xenstore::words_of<DomainRequest>())});
+  check(store_->atomically([&](Nodes& nodes) -> Status {
+    if (Status cleared = xenstore::clear_request(nodes, base); !cleared) return cleared;
+    return answer ? Status() : nodes.write(base + "/" + node::kError, answer.error().message);
+  }));
+}
+
+void XenstoreStory::not_supported(const std::string& path, const std::string& request) {
+  check(store_->atomically([&](Nodes& nodes) -> Status {
+    if (Status cleared = xenstore::clear_request(nodes, path); !cleared) return cleared;
+    return nodes.write(path + "/" + node::kError,
+                       fmt::format("\"{}\" is refused: threads of user-mode domains stay on their "
+                                   "hosts; use --hosts when starting a program",
+                                   xenstore::encode_text(request)));
+  }));
+}
+
+}  // namespace xenspan::daemon

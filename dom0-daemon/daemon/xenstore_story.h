@@ -1,0 +1,71 @@
+// The story in xenstore: hosts and domains as this daemon knows them, for admins and tools (xenspan-xenstore(5)).
+//
+// Owns this host's xenstored where there is no Xen, and the connection to it. xenspand holds the truth in its own memory;
+// what is here is written after it, and is written again in whole when xenstored had to be started anew. Nodes named
+// `request` are read: each is answered and removed. Threading: the loop's thread; a write waits for xenstored's answer.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "dom0-daemon/daemon/config.h"
+#include "dom0-daemon/daemon/domain_record.h"
+#include "dom0-daemon/daemon/event_loop.h"
+#include "dom0-daemon/daemon/host_record.h"
+#include "xenstore-schema/records.h"
+#include "xenstore-schema/watch_loop.h"
+#include "xenstore-schema/xenstore_store.h"
+#include "xenstore-schema/xenstored_process.h"
+
+namespace xenspan::daemon {
+
+class XenstoreStory {
+ public:
+  class Handler {
+   public:
+    virtual ~Handler() = default;
+    // An admin wrote "destroy"; the error, if any, is put beside the request.
+    virtual Status destroy_requested(const std::string& uuid) = 0;
+    // The store is new and empty: tell everything again.
+    virtual void store_restarted() = 0;
+  };
+
+  static Result<std::unique_ptr<XenstoreStory>> open(EventLoop& loop, const Config& config,
+                                                     Handler& handler);
+  XenstoreStory(const XenstoreStory&) = delete;
+  XenstoreStory& operator=(const XenstoreStory&) = delete;
+  ~XenstoreStory();
+
+  void put_host(const HostRecord& record, xenstore::HostState state, const std::string& error = {});
+  void beat(const HostRecord& record);
+  void host_down(const std::string& name, const std::string& error);
+  // The whole domain: record, members, vCPUs, counters.
+  void put_domain(const DomainRecord& record);
+  void put_counters(const DomainRecord& record);
+  void remove_domain(const std::string& uuid);
+  // This host leaves: its own nodes go.
+  void leave();
+
+ private:
+  XenstoreStory(EventLoop& loop, const Config& config, Handler& handler)
+      : loop_(loop), config_(config), handler_(handler) {}
+  Status connect();
+  Status remove_leftovers();
+  void restart();
+  void changed(const std::string& path);
+  void domain_request(const std::string& uuid);
+  void not_supported(const std::string& path, const std::string& request);
+  void check(const Status& status);
+
+  EventLoop& loop_;
+  const Config& config_;
+  Handler& handler_;
+  bool broken_ = false;
+  std::unique_ptr<xenstore::XenstoredProcess> process_;
+  std::unique_ptr<xenstore::XenstoreStore> store_;
+  std::unique_ptr<xenstore::WatchLoop> watches_;
+  std::unique_ptr<FdWatch> exit_;
+};
+
+}  // namespace xenspan::daemon

@@ -1,0 +1,171 @@
+#include "dom0-daemon/hypervisor/usermode/guest_view.h"
+
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <cerrno>
+
+// Debian 12's headers are of Linux 6.1; the value is that of include/uapi/linux/userfaultfd.h since 6.4.
+#ifndef UFFDIO_CONTINUE_MODE_WP
+#define UFFDIO_CONTINUE_MODE_WP (std::uint64_t{1} << 1)
+#endif
+
+namespace xenspan::hypervisor::usermode {
+namespace {
+
+constexpr std::uint64_t kBytes = kWindowEnd - kWindowStart;
+constexpr std::uint64_t kFeatures = UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+                                    UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_SIGBUS;
+constexpr std::uint32_t kAround = 64;  // pages of untouched memory mapped by one fault (256 KiB)
+
+Result<UniqueFd> open_userfaultfd() {
+  // The device first: it serves users who were given access to it, whatever vm.unprivileged_userfaultfd says.
+  UniqueFd device(::open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
+  if (device) {
+    const int fd = ::ioctl(device.get(), _IO(0xAA, 0x00) /* USERFAULTFD_IOC_NEW */, O_CLOEXEC | O_NONBLOCK);
+    if (fd >= 0) return UniqueFd(fd);
+  }
+  // User faults alone are wanted (SIGBUS mode), which an ordinary user may ask for on Linux 5.11 and later.
+  int fd = static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
+  if (fd < 0 && errno == EPERM)
+    fd = static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY));
+  if (fd < 0)
+    return system_error(errno, "no right to use userfaultfd",
+                        "start xenspand as root, or allow it with `sysctl vm.unprivileged_userfaultfd=1`");
+  return UniqueFd(fd);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<GuestView>> GuestView::create(const LayoutTable& layout) {
+  std::unique_ptr<GuestView> view(new GuestView(layout));
+  if (Status status = view->open(); !status) return status.error();
+  return view;
+}
+
+Status GuestView::open() {
+  auto faults = open_userfaultfd();
+  if (!faults) return faults.error();
+  faults_ = std::move(*faults);
+  uffdio_api api{};
+  api.api = UFFD_API;
+  api.features = kFeatures;
+  if (::ioctl(faults_.get(), UFFDIO_API, &api) != 0)
+    return system_error(errno, "userfaultfd lacks what user-mode domains need",
+                        "use Linux 6.4 or newer (Debian 12: linux-image-amd64 from bookworm-backports)");
+  memory_.reset(::memfd_create("xenspan-guest", MFD_CLOEXEC));
+  if (!memory_ || ::ftruncate(memory_.get(), kBytes) != 0)
+    return system_error(errno, "cannot make the guest's memory file");
+  void* guest = ::mmap(reinterpret_cast<void*>(kWindowStart), kBytes, PROT_READ | PROT_WRITE | PROT_EXEC,
+                       MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_NORESERVE, memory_.get(), 0);
+  if (guest == MAP_FAILED || guest != reinterpret_cast<void*>(kWindowStart))
+    return system_error(errno, "cannot map the guest's address window at 0x10000",
+                        "set vm.mmap_min_addr to 65536 or less and leave address randomisation as it is");
+  void* own = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory_.get(), 0);
+  if (own == MAP_FAILED) return system_error(errno, "cannot map the frames a second time");
+  own_ = static_cast<std::byte*>(own);
+  uffdio_register range{};
+  range.range.start = kWindowStart;
+  range.range.len = kBytes;
+  range.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_WP;
+  if (::ioctl(faults_.get(), UFFDIO_REGISTER, &range) != 0)
+    return system_error(errno, "userfaultfd refuses the guest's memory",
+                        "use Linux 6.4 or newer with CONFIG_PTE_MARKER_UFFD_WP");
+  // One page tried for real, because an old kernel accepts the registration and refuses the mode.
+  own_[0] = std::byte{0};
+  if (const int error = map(0, 1, false); error != 0)
+    return system_error(error, "userfaultfd cannot map a page write-protected",
+                        "use Linux 6.4 or newer (Debian 12: linux-image-amd64 from bookworm-backports)");
+  withdraw(0);
+  drop_frame(0);
+  return {};
+}
+
+GuestView::~GuestView() {
+  if (own_ == nullptr) return;
+  ::munmap(own_, kBytes);
+  ::munmap(reinterpret_cast<void*>(kWindowStart), kBytes);
+}
+
+int GuestView::map(dsm::Gfn first, std::uint32_t count, bool writable) noexcept {
+  uffdio_continue request{};
+  request.range.start = address_of(first);
+  request.range.len = std::uint64_t{count} << dsm::kPageShift;
+  request.mode = writable ? 0 : UFFDIO_CONTINUE_MODE_WP;
+  while (::ioctl(faults_.get(), UFFDIO_CONTINUE, &request) != 0) {
+    if (errno != EAGAIN) return errno;
+    // The address space was changing (another thread in mmap), or part of the range is done: go on behind it.
+    if (request.mapped > 0) {
+      request.range.start += static_cast<std::uint64_t>(request.mapped);
+      request.range.len -= static_cast<std::uint64_t>(request.mapped);
+      request.mapped = 0;
+    }
+  }
+  return 0;
+}
+
+int GuestView::write_protect(dsm::Gfn first, std::uint32_t count, bool on) noexcept {
+  uffdio_writeprotect request{};
+  request.range.start = address_of(first);
+  request.range.len = std::uint64_t{count} << dsm::kPageShift;
+  request.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0;
+  while (::ioctl(faults_.get(), UFFDIO_WRITEPROTECT, &request) != 0)
+    if (errno != EAGAIN) return errno;
+  return 0;
+}
+
+int GuestView::grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noexcept {
+  const bool writable = right == dsm::Right::kExclusive && LayoutTable::allows(layout_.at(first), true);
+  if (count > 1) {
+    // Frames of fresh memory: allocate them all with one call.
+    if (::madvise(frame(first), std::uint64_t{count} << dsm::kPageShift, MADV_POPULATE_WRITE) != 0)
+      return errno;
+    if (map(first, count, writable) == 0) return 0;
+    for (std::uint32_t i = 0; i < count; ++i)  // something in the run is mapped already
+      if (const int error = grant(first + i, 1, right); error != 0) return error;
+    return 0;
+  }
+  int error = map(first, 1, writable);
+  if (error == EFAULT) {  // a frame never touched: the memory file has a hole there
+    __atomic_fetch_or(reinterpret_cast<unsigned char*>(frame(first)), 0, __ATOMIC_RELAXED);
+    error = map(first, 1, writable);
+  }
+  if (error == EEXIST) error = write_protect(first, 1, !writable);
+  return error;
+}
+
+int GuestView::protect(dsm::Gfn gfn) noexcept { return write_protect(gfn, 1, true); }
+
+int GuestView::withdraw(dsm::Gfn gfn) noexcept { return withdraw_range(gfn, 1); }
+
+int GuestView::withdraw_range(dsm::Gfn first, std::uint64_t count) noexcept {
+  const int result = ::madvise(reinterpret_cast<void*>(address_of(first)), count << dsm::kPageShift, MADV_DONTNEED);
+  return result == 0 ? 0 : errno;
+}
+
+int GuestView::drop_frame(dsm::Gfn gfn) noexcept {
+  const int result = ::fallocate(memory_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                 static_cast<off_t>(gfn << dsm::kPageShift), dsm::kPageSize);
+  return result == 0 ? 0 : errno;
+}
+
+dsm::PageBackend::Run GuestView::fault_around(dsm::Gfn gfn) noexcept {
+  const std::uint8_t byte = layout_.at(gfn);
+  const dsm::Gfn block = gfn & ~dsm::Gfn{kAround - 1};
+  dsm::Gfn first = gfn, end = gfn + 1;
+  while (first > block && layout_.at(first - 1) == byte) --first;
+  while (end < block + kAround && end < kWindowPages && layout_.at(end) == byte) ++end;
+  return {first, static_cast<std::uint32_t>(end - first)};
+}
+
+std::uint64_t GuestView::frames_bytes() const {
+  struct stat status{};
+  if (::fstat(memory_.get(), &status) != 0) return 0;
+  return static_cast<std::uint64_t>(status.st_blocks) * 512;
+}
+
+}  // namespace xenspan::hypervisor::usermode

@@ -1,0 +1,51 @@
+// The slice's frames and the guest's mapping of them: PageBackend for user-mode domains.
+//
+// One memfd mapped twice. The guest's view lies at the window's addresses, under userfaultfd in SIGBUS mode: a page that
+// is not mapped, or is written while write-protected, raises SIGBUS in the touching thread. The engine's own view lies
+// anywhere and never faults to the engine. Right -> mapping: invalid = no PTE, shared = write-protected PTE, exclusive =
+// PTE (write-protected when the guest's own layout forbids writing).
+// Linux: Documentation/admin-guide/mm/userfaultfd.rst; UFFDIO_CONTINUE_MODE_WP needs Linux 6.4.
+// Threading: as PageBackend. Ownership: owns memfd, mappings and userfaultfd.
+#pragma once
+
+#include <memory>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "dom0-daemon/hypervisor/usermode/layout_table.h"
+#include "dom0-daemon/hypervisor/usermode/window.h"
+#include "dsm-rdma/page_backend.h"
+
+namespace xenspan::hypervisor::usermode {
+
+class GuestView final : public dsm::PageBackend {
+ public:
+  // Before privileges are dropped: userfaultfd for faults of user code needs root, or
+  // vm.unprivileged_userfaultfd=1, or access to /dev/userfaultfd. `layout` is borrowed.
+  static Result<std::unique_ptr<GuestView>> create(const LayoutTable& layout);
+  ~GuestView() override;
+
+  std::byte* frame(dsm::Gfn gfn) noexcept override { return own_ + (gfn << dsm::kPageShift); }
+  int grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noexcept override;
+  int protect(dsm::Gfn gfn) noexcept override;
+  int withdraw(dsm::Gfn gfn) noexcept override;
+  int drop_frame(dsm::Gfn gfn) noexcept override;
+  Run fault_around(dsm::Gfn gfn) noexcept override;
+
+  std::byte* frames() { return own_; }
+  // Takes a whole range out of the guest's mapping (frames and rights stay).
+  int withdraw_range(dsm::Gfn first, std::uint64_t count) noexcept;
+  std::uint64_t frames_bytes() const;  // memory the frames use now
+
+ private:
+  explicit GuestView(const LayoutTable& layout) : layout_(layout) {}
+  Status open();
+  int map(dsm::Gfn first, std::uint32_t count, bool writable) noexcept;
+  int write_protect(dsm::Gfn first, std::uint32_t count, bool on) noexcept;
+
+  const LayoutTable& layout_;
+  UniqueFd memory_, faults_;
+  std::byte* own_ = nullptr;
+};
+
+}  // namespace xenspan::hypervisor::usermode

@@ -1,0 +1,178 @@
+// The home of a user-mode domain: what all its threads share. Layout, futexes, thread table, signals, timers, files, exit.
+//
+// Lives in the home's slice process. Each guest thread of the domain, wherever it runs, calls serve() through its line: a
+// thread on the home directly, a remote one through a proxy thread here that may block in its place.
+// Threading: serve() from any number of threads, one at a time for one guest thread. Locks: layout_lock_ covers the layout
+// and is held over whole mapping calls; lock_ covers threads, futexes and signals and is never held over anything that
+// blocks. No lock is held while guest memory is touched.
+// Ownership: Services are borrowed and outlive the home.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "dom0-daemon/hypervisor/usermode/address_space.h"
+#include "dom0-daemon/hypervisor/usermode/futex_table.h"
+#include "dom0-daemon/hypervisor/usermode/guest_view.h"
+#include "dom0-daemon/hypervisor/usermode/home_ops.h"
+#include "dom0-daemon/hypervisor/usermode/io_calls.h"
+#include "dom0-daemon/hypervisor/usermode/layout_table.h"
+#include "dom0-daemon/hypervisor/usermode/loader.h"
+#include "dom0-daemon/hypervisor/usermode/packet.h"
+#include "dom0-daemon/hypervisor/usermode/parker.h"
+#include "dom0-daemon/hypervisor/usermode/proc_files.h"
+#include "dom0-daemon/hypervisor/usermode/symbols.h"
+#include "dsm-rdma/engine.h"
+
+namespace xenspan::hypervisor::usermode {
+
+// Signal sets are 64 bits, signal n at bit n-1, as the kernel's.
+constexpr std::uint64_t signal_bit(int signo) { return std::uint64_t{1} << (signo - 1); }
+
+// Names this boot of this machine: hosts that share it (test beds) share their clocks.
+using BootId = std::array<char, 36>;
+BootId boot_id();
+
+struct VcpuPlace {
+  dsm::HostId host = 0;
+  int core = 0;
+};
+
+// One guest thread as the home knows it.
+struct HomeThread {
+  int tid = 0;
+  unsigned vcpu = 0;
+  dsm::HostId host = 0;
+  Parker parker;
+  std::atomic<std::uint64_t> mask{0};      // blocked signals at its last call
+  std::atomic<int> in_call{0};             // 1 while the home works or sleeps for it
+  std::atomic<int> proxy{0};               // kernel thread id that serves it here (itself, for a thread on the home)
+  std::map<int, siginfo_t> pending;        // GUARDED_BY(Home::lock_)
+  std::uint64_t waiting_for = 0;           // rt_sigtimedwait's set. GUARDED_BY(Home::lock_)
+  std::uint32_t futex_count = 0;           // makes tickets. Its own thread
+  std::array<std::uint64_t, 16> affinity{};  // GUARDED_BY(Home::lock_)
+};
+
+class Home {
+ public:
+  // What the home needs of its slice and of the other slices.
+  struct Services {
+    GuestView* view = nullptr;
+    LayoutTable* layout = nullptr;
+    dsm::Engine* engine = nullptr;
+    std::vector<VcpuPlace> vcpus;
+    std::vector<std::string> hosts;            // names
+    std::uint64_t memory = 0;                  // bytes
+    int descriptor_limit = 1024;
+    std::string directory;                     // for generated files
+    // Starts a thread on a host (the home included): 0 or -errno.
+    std::function<int(dsm::HostId, const StartThread&)> start_thread;
+    std::function<void(dsm::HostId, std::uint64_t version, const Range&)> forbid;  // remote hosts only
+    std::function<void(dsm::HostId, int tid)> kick;
+    // The domain is over. Called once.
+    struct End {
+      int status = 0;   // 0-255
+      int signo = 0;
+      std::string message;
+    };
+    std::function<void(const End&)> end;
+  };
+  explicit Home(Services services);
+  ~Home();
+
+  // Loads the program; afterwards main thread's start is described by the answer. Errors: as loader.h.
+  Result<StartThread> load(const std::string& program, std::vector<std::string> arguments,
+                           std::vector<std::string> environment);
+
+  std::shared_ptr<HomeThread> thread(int tid);
+  // Serves one request of a thread. Never returns for kExitGroup, nor for anything after the end.
+  void serve(HomeThread& thread, Op op, const Packet& request, Packet& answer);
+  // A signal from outside (terminal, kill): as kill(2) to the program.
+  void outside_signal(int signo);
+  // The thread of the domain's kicks and timers; runs until the process ends.
+  void run_pump();
+
+  std::vector<std::string> names(const std::vector<dsm::Gfn>& gfns);
+  struct ThreadInfo {
+    int tid;
+    unsigned vcpu;
+    dsm::HostId host;
+    const char* state;  // "running" or "home call"
+  };
+  std::vector<ThreadInfo> threads();
+  std::uint64_t calls_served() const { return calls_.load(std::memory_order_relaxed); }
+
+ private:
+  // home_memory.cc
+  std::int64_t memory_call(std::int64_t number, const std::array<std::uint64_t, 6>& args);
+  std::int64_t map_call(const std::array<std::uint64_t, 6>& args);
+  std::int64_t advise(std::uint64_t address, std::uint64_t bytes, int advice);
+  std::int64_t sync_mapping(std::uint64_t address, std::uint64_t bytes);
+  std::int64_t carry_out(const Change& change);
+  void forbid(const Range& range);
+  void write_back(const Mapping& mapping, Range range);
+  std::int64_t fill(const Mapping& mapping);
+  void collect_backings();
+  void layout_query(HomeThread& thread, std::uint64_t address, Packet& answer);
+  // home_futex.cc
+  void futex_enqueue(HomeThread& thread, Reader& in, Writer& out);
+  void futex_sleep(HomeThread& thread, Reader& in, Writer& out);
+  void futex_cancel(Reader& in, Writer& out);
+  void futex_wake(Reader& in, Writer& out);
+  void futex_requeue(Reader& in, Writer& out);
+  void wake_tickets(const std::vector<FutexTicket>& tickets);
+  // home_threads.cc
+  std::int64_t clone(HomeThread& parent, const CloneRequest& request);
+  unsigned choose_vcpu();
+  void thread_exit(HomeThread& thread);
+  void affinity(HomeThread& caller, Reader& in, Writer& out);
+  [[noreturn]] void finish(const Services::End& end);
+  // home_signals.cc
+  void sigaction(Reader& in, Writer& out);
+  void send_signal(HomeThread& sender, Reader& in, Writer& out);
+  std::int64_t post(HomeThread* target, int signo, const siginfo_t& info);
+  void take_signal(HomeThread& thread, Reader& in, Writer& out);
+  void signal_wait(HomeThread& thread, Reader& in, Writer& out);
+  void pending(HomeThread& thread, Writer& out);
+  void timer(Reader& in, Writer& out);
+  void fault(HomeThread& thread, Reader& in, Writer& out);
+  void kick_pending();
+  void kick_thread(HomeThread& thread);
+  std::map<int, siginfo_t>::iterator deliverable(std::map<int, siginfo_t>& set, std::uint64_t mask);
+  std::string crash_text(const HomeThread& thread, const FaultReport& report);
+
+  Services services_;
+  Program program_;
+  std::unique_ptr<ProcFiles> files_;
+  std::atomic<std::uint64_t> calls_{0};
+  std::atomic<bool> ending_{false};
+
+  std::mutex layout_lock_;
+  AddressSpace space_;                              // GUARDED_BY(layout_lock_)
+  Symbols symbols_;                                 // GUARDED_BY(layout_lock_)
+  std::uint64_t layout_version_ = 1;                // GUARDED_BY(layout_lock_)
+  std::unordered_map<std::uint64_t, dsm::HostMask> known_by_;  // 2 MiB block -> hosts told. GUARDED_BY(layout_lock_)
+  std::map<int, UniqueFd> backings_;                // files behind mappings. GUARDED_BY(layout_lock_)
+  int next_backing_ = 0;
+
+  std::mutex lock_;
+  std::map<int, std::shared_ptr<HomeThread>> threads_;  // GUARDED_BY(lock_)
+  int next_tid_ = 0, main_tid_ = 0;
+  FutexTable futexes_;                              // GUARDED_BY(lock_)
+  std::array<GuestAction, 65> actions_{};           // GUARDED_BY(lock_)
+  std::map<int, siginfo_t> process_pending_;        // GUARDED_BY(lock_)
+  std::int64_t timer_due_ = 0, timer_interval_ = 0;  // CLOCK_MONOTONIC ns, 0 = off. GUARDED_BY(lock_)
+  Parker pump_;
+};
+
+}  // namespace xenspan::hypervisor::usermode

@@ -1,0 +1,73 @@
+// futex(2) at the home. The word itself is looked at by the caller, on its own host: see futex_table.h.
+#include <cerrno>
+
+#include "dom0-daemon/hypervisor/usermode/home.h"
+
+namespace xenspan::hypervisor::usermode {
+namespace {
+
+FutexTicket ticket_of(HomeThread& thread) {
+  return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(thread.tid)) << 32) | ++thread.futex_count;
+}
+
+int tid_of(FutexTicket ticket) { return static_cast<int>(ticket >> 32); }
+
+}  // namespace
+
+void Home::futex_enqueue(HomeThread& thread, Reader& in, Writer& out) {
+  const auto address = in.get<std::uint64_t>();
+  const auto bitset = in.get<std::uint32_t>();
+  const FutexTicket ticket = ticket_of(thread);
+  thread.parker.prepare();
+  {
+    std::lock_guard guard(lock_);
+    futexes_.enqueue(address, bitset, ticket);
+  }
+  out.put(ticket);
+}
+
+void Home::futex_cancel(Reader& in, Writer& out) {
+  const auto ticket = in.get<FutexTicket>();
+  std::lock_guard guard(lock_);
+  out.put(static_cast<std::uint8_t>(futexes_.cancel(ticket)));
+}
+
+void Home::futex_sleep(HomeThread& thread, Reader& in, Writer& out) {
+  const auto ticket = in.get<FutexTicket>();
+  const auto timeout = in.get<std::int64_t>();
+  std::int64_t result = in.ok() && tid_of(ticket) == thread.tid ? thread.parker.sleep(timeout) : -EINVAL;
+  if (result != 0) {
+    std::lock_guard guard(lock_);
+    if (!futexes_.cancel(ticket)) result = 0;  // woken at the last moment: the waker has counted this thread
+  }
+  out.put(result);
+}
+
+void Home::wake_tickets(const std::vector<FutexTicket>& tickets) {
+  for (const FutexTicket ticket : tickets)
+    if (const auto found = threads_.find(tid_of(ticket)); found != threads_.end()) found->second->parker.wake();
+}
+
+void Home::futex_wake(Reader& in, Writer& out) {
+  const auto address = in.get<std::uint64_t>();
+  const auto count = in.get<std::uint32_t>();
+  const auto bitset = in.get<std::uint32_t>();
+  std::lock_guard guard(lock_);
+  const auto tickets = futexes_.wake(address, count, bitset);
+  wake_tickets(tickets);
+  out.put(static_cast<std::int64_t>(tickets.size()));
+}
+
+void Home::futex_requeue(Reader& in, Writer& out) {
+  const auto from = in.get<std::uint64_t>();
+  const auto to = in.get<std::uint64_t>();
+  const auto wake_count = in.get<std::uint32_t>();
+  const auto move_count = in.get<std::uint32_t>();
+  unsigned moved = 0;
+  std::lock_guard guard(lock_);
+  const auto tickets = futexes_.requeue(from, to, wake_count, move_count, &moved);
+  wake_tickets(tickets);
+  out.put(static_cast<std::int64_t>(tickets.size())).put(static_cast<std::int64_t>(moved));
+}
+
+}  // namespace xenspan::hypervisor::usermode

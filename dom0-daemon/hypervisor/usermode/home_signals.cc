@@ -1,0 +1,300 @@
+// Signals at the home: actions are the process's, pending sets are threads' and the process's, delivery is the thread's own.
+//
+// A thread learns of a signal by a kick (a real signal to its kernel thread) and takes it with kTakeSignal when it is at a
+// point where a handler can run. A kick can come too early (before a blocking call) or too late; the pump repeats it until
+// the signal has been taken.
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "dom0-daemon/hypervisor/usermode/guest_thread.h"
+#include "dom0-daemon/hypervisor/usermode/home.h"
+
+namespace xenspan::hypervisor::usermode {
+namespace {
+
+constexpr std::int64_t kPumpPeriod = 10'000'000;  // ns between repeated kicks
+
+enum class Default { kEnd, kIgnore, kStop };
+
+// signal(7).
+Default default_action(int signo) {
+  switch (signo) {
+    case SIGCHLD: case SIGURG: case SIGWINCH: case SIGCONT: return Default::kIgnore;
+    case SIGSTOP: case SIGTSTP: case SIGTTIN: case SIGTTOU: return Default::kStop;
+    default: return Default::kEnd;
+  }
+}
+
+std::int64_t monotonic_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+bool valid(int signo) { return signo >= 1 && signo <= 64; }
+
+}  // namespace
+
+void Home::sigaction(Reader& in, Writer& out) {
+  const auto signo = in.get<std::int32_t>();
+  const auto set = in.get<std::uint8_t>();
+  const auto action = in.get<GuestAction>();
+  if (!in.ok() || !valid(signo) || (set != 0 && (signo == SIGKILL || signo == SIGSTOP))) {
+    out.put(std::int64_t{-EINVAL}).put(GuestAction{});
+    return;
+  }
+  std::lock_guard guard(lock_);
+  const GuestAction old = actions_[static_cast<std::size_t>(signo)];
+  if (set != 0) actions_[static_cast<std::size_t>(signo)] = action;
+  out.put(std::int64_t{0}).put(old);
+}
+
+void Home::send_signal(HomeThread& sender, Reader& in, Writer& out) {
+  const auto pid = in.get<std::int32_t>();
+  const auto tid = in.get<std::int32_t>();
+  const auto signo = in.get<std::int32_t>();
+  const auto info = in.get<siginfo_t>();
+  (void)sender;
+  if (!in.ok() || signo < 0 || signo > 64) {
+    out.put(std::int64_t{-EINVAL});
+    return;
+  }
+  if (pid != 0 && pid != main_tid_) {
+    // Another process, or a group: the kernel decides, with the invoking user's rights. tgkill into the domain's own
+    // descriptors of other processes has no meaning.
+    const long result = tid != 0 ? ::syscall(SYS_tgkill, pid, tid, signo) : ::kill(pid, signo);
+    out.put(static_cast<std::int64_t>(result == 0 ? 0 : -errno));
+    return;
+  }
+  std::shared_ptr<HomeThread> target;
+  if (tid != 0) {
+    target = thread(tid);
+    if (target == nullptr) {
+      out.put(std::int64_t{-ESRCH});
+      return;
+    }
+  }
+  out.put(signo == 0 ? std::int64_t{0} : post(target.get(), signo, info));
+}
+
+// target nullptr: the process.
+std::int64_t Home::post(HomeThread* target, int signo, const siginfo_t& info) {
+  if (signo == SIGKILL) finish({128 + SIGKILL, SIGKILL, ""});
+  {
+    std::lock_guard guard(lock_);
+    const GuestAction& action = actions_[static_cast<std::size_t>(signo)];
+    const bool ignored = action.handler == 1 || (action.handler == 0 && default_action(signo) != Default::kEnd);
+    std::uint64_t awaited = 0;
+    for (const auto& [tid, thread] : threads_) awaited |= thread->waiting_for;
+    if (ignored && (awaited & signal_bit(signo)) == 0) return 0;
+    auto& set = target != nullptr ? target->pending : process_pending_;
+    set.emplace(signo, info);
+  }
+  kick_pending();
+  pump_.wake();
+  return 0;
+}
+
+void Home::outside_signal(int signo) {
+  siginfo_t info{};
+  info.si_signo = signo;
+  info.si_code = SI_USER;
+  if (valid(signo)) post(nullptr, signo, info);
+}
+
+std::map<int, siginfo_t>::iterator Home::deliverable(std::map<int, siginfo_t>& set, std::uint64_t mask) {
+  auto next = set.begin();
+  while (next != set.end() && (mask & signal_bit(next->first)) != 0) ++next;
+  return next;
+}
+
+void Home::take_signal(HomeThread& thread, Reader& in, Writer& out) {
+  const auto mask = in.get<std::uint64_t>();
+  Services::End end;
+  {
+    std::lock_guard guard(lock_);
+    for (;;) {
+      auto* set = &thread.pending;
+      auto next = deliverable(*set, mask);
+      if (next == set->end()) {
+        set = &process_pending_;
+        next = deliverable(*set, mask);
+      }
+      if (next == set->end()) {
+        out.put(std::int32_t{0}).put(siginfo_t{}).put(GuestAction{});
+        return;
+      }
+      const auto [signo, info] = *next;
+      set->erase(next);
+      GuestAction& action = actions_[static_cast<std::size_t>(signo)];
+      if (action.handler == 1) continue;
+      if (action.handler == 0) {
+        if (default_action(signo) != Default::kEnd) continue;
+        end = {128 + signo, signo, ""};
+        break;
+      }
+      out.put(std::int32_t{signo}).put(info).put(action);
+      if ((action.flags & SA_RESETHAND) != 0) action = GuestAction{};
+      return;
+    }
+  }
+  finish(end);
+}
+
+void Home::signal_wait(HomeThread& thread, Reader& in, Writer& out) {
+  const auto set = in.get<std::uint64_t>();
+  const auto timeout = in.get<std::int64_t>();
+  const std::int64_t deadline = timeout < 0 ? -1 : monotonic_ns() + timeout;
+  for (;;) {
+    thread.parker.prepare();
+    {
+      std::lock_guard guard(lock_);
+      thread.waiting_for = set;
+      for (auto* pending : {&thread.pending, &process_pending_})
+        if (const auto found = deliverable(*pending, ~set); found != pending->end()) {
+          thread.waiting_for = 0;
+          out.put(std::int32_t{found->first}).put(found->second);
+          pending->erase(found);
+          return;
+        }
+      // A signal outside the set with a handler interrupts the wait.
+      const std::uint64_t blocked = thread.mask.load() | set;
+      if (deliverable(thread.pending, blocked) != thread.pending.end()) {
+        thread.waiting_for = 0;
+        out.put(std::int32_t{-EINTR}).put(siginfo_t{});
+        return;
+      }
+    }
+    const std::int64_t left = deadline < 0 ? -1 : std::max<std::int64_t>(0, deadline - monotonic_ns());
+    if (thread.parker.sleep(left) == -ETIMEDOUT) {
+      std::lock_guard guard(lock_);
+      thread.waiting_for = 0;
+      out.put(std::int32_t{-EAGAIN}).put(siginfo_t{});
+      return;
+    }
+  }
+}
+
+void Home::pending(HomeThread& thread, Writer& out) {
+  std::uint64_t set = 0;
+  std::lock_guard guard(lock_);
+  for (const auto* pending : {&thread.pending, &process_pending_})
+    for (const auto& [signo, info] : *pending) set |= signal_bit(signo);
+  out.put(set);
+}
+
+void Home::timer(Reader& in, Writer& out) {
+  const auto value = in.get<std::int64_t>();
+  const auto interval = in.get<std::int64_t>();
+  const auto set = in.get<std::uint8_t>();
+  {
+    std::lock_guard guard(lock_);
+    const std::int64_t left = timer_due_ == 0 ? 0 : std::max<std::int64_t>(1, timer_due_ - monotonic_ns());
+    out.put(left).put(timer_interval_);
+    if (set == 0) return;
+    timer_due_ = value > 0 ? monotonic_ns() + value : 0;
+    timer_interval_ = interval;
+  }
+  pump_.wake();
+}
+
+void Home::kick_thread(HomeThread& thread) {
+  thread.parker.interrupt();
+  const int proxy = thread.proxy.load();
+  if (proxy > 0) ::syscall(SYS_tgkill, ::getpid(), proxy, kKickSignal);
+  if (thread.host != 0) services_.kick(thread.host, thread.tid);
+}
+
+// Tells the threads that could take a pending signal. For the process's: the main thread first, as Linux does.
+void Home::kick_pending() {
+  std::vector<int> tids;
+  {
+    std::lock_guard guard(lock_);
+    std::uint64_t process = 0;
+    for (const auto& [signo, info] : process_pending_) process |= signal_bit(signo);
+    for (const auto& [tid, thread] : threads_) {
+      std::uint64_t wanted = 0;
+      for (const auto& [signo, info] : thread->pending) wanted |= signal_bit(signo);
+      const std::uint64_t takes = (wanted & ~thread->mask.load()) | (wanted & thread->waiting_for);
+      const std::uint64_t takes_process = (process & ~thread->mask.load()) | (process & thread->waiting_for);
+      if (takes != 0 || takes_process != 0) tids.push_back(tid);
+      process &= ~takes_process;
+    }
+  }
+  for (const int tid : tids)
+    if (const auto found = thread(tid)) kick_thread(*found);
+}
+
+void Home::run_pump() {
+  for (;;) {
+    bool idle = false;
+    std::int64_t timer_left = -1;
+    {
+      std::lock_guard guard(lock_);
+      idle = process_pending_.empty();
+      for (const auto& [tid, thread] : threads_) idle = idle && thread->pending.empty();
+      if (timer_due_ != 0) timer_left = std::max<std::int64_t>(0, timer_due_ - monotonic_ns());
+    }
+    std::int64_t wait = idle ? -1 : kPumpPeriod;
+    if (timer_left >= 0 && (wait < 0 || timer_left < wait)) wait = timer_left;
+    pump_.prepare();
+    pump_.sleep(wait < 0 ? 1'000'000'000 : wait);
+    bool due = false;
+    {
+      std::lock_guard guard(lock_);
+      if (timer_due_ != 0 && monotonic_ns() >= timer_due_) {
+        due = true;
+        timer_due_ = timer_interval_ > 0 ? monotonic_ns() + timer_interval_ : 0;
+      }
+    }
+    if (due) {
+      siginfo_t info{};
+      info.si_signo = SIGALRM;
+      info.si_code = SI_KERNEL;
+      post(nullptr, SIGALRM, info);
+    } else {
+      kick_pending();
+    }
+  }
+}
+
+std::string Home::crash_text(const HomeThread& thread, const FaultReport& report) {
+  std::string place;
+  {
+    std::lock_guard guard(layout_lock_);
+    place = symbols_.describe(space_, report.pc);
+  }
+  char text[256];
+  std::snprintf(text, sizeof text, "guest crashed: SIG%s on host %s, vCPU %u (thread %d), pc 0x%llx (", sigabbrev_np(report.signo),
+                services_.hosts[thread.host].c_str(), thread.vcpu, thread.tid, static_cast<unsigned long long>(report.pc));
+  std::string all = text + place + ")";
+  if (report.signo == SIGABRT) return all;
+  std::snprintf(text, sizeof text, ", address 0x%llx", static_cast<unsigned long long>(report.address));
+  return all + text;
+}
+
+// A synchronous signal: the guest's handler, or the end with a report.
+void Home::fault(HomeThread& thread, Reader& in, Writer& out) {
+  const auto report = in.get<FaultReport>();
+  if (!in.ok() || !valid(report.signo)) {
+    out.put(GuestAction{});
+    return;
+  }
+  {
+    std::lock_guard guard(lock_);
+    GuestAction& action = actions_[static_cast<std::size_t>(report.signo)];
+    const bool blocked = (thread.mask.load() & signal_bit(report.signo)) != 0;
+    if (action.handler > 1 && !blocked) {
+      out.put(action);
+      if ((action.flags & SA_RESETHAND) != 0) action = GuestAction{};
+      return;
+    }
+  }
+  finish({128 + report.signo, report.signo, crash_text(thread, report)});
+}
+
+}  // namespace xenspan::hypervisor::usermode

@@ -1,0 +1,136 @@
+#include "dom0-daemon/hypervisor/usermode/runtime_signals.h"
+
+#include <immintrin.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+
+#include "dom0-daemon/hypervisor/usermode/guest_thread.h"
+#include "dom0-daemon/hypervisor/usermode/window.h"
+
+namespace xenspan::hypervisor::usermode {
+namespace {
+
+constexpr unsigned long kHwcap2FsGsBase = 1 << 1;  // HWCAP2_FSGSBASE, arch/x86/include/uapi/asm/hwcap2.h
+constexpr int kUserDispatch = 2;                   // SYS_USER_DISPATCH, include/uapi/asm-generic/siginfo.h
+constexpr greg_t kWriteFault = 2;                  // page fault error code, Intel SDM vol. 3, 4.7
+
+struct KernelAction {  // struct sigaction as rt_sigaction(2) wants it
+  void (*handler)();
+  unsigned long flags;
+  void (*restorer)();
+  unsigned long mask;
+};
+
+std::uint64_t pc_of(const ucontext_t& context) {
+  return static_cast<std::uint64_t>(context.uc_mcontext.gregs[REG_RIP]);
+}
+
+bool between(std::uint64_t pc, const char* start, const char* end) {
+  return pc >= reinterpret_cast<std::uint64_t>(start) && pc < reinterpret_cast<std::uint64_t>(end);
+}
+
+// A runtime copy hit an address the guest may not touch: go on at its fixup.
+bool fix_up(ucontext_t& context) {
+  const std::uint64_t pc = pc_of(context);
+  if (!between(pc, xs_guest_access_start, xs_guest_access_end)) return false;
+  const char* fixup = between(pc, xs_guest_copy_start, xs_guest_copy_end) ? xs_guest_copy_fixup : xs_guest_word_fixup;
+  context.uc_mcontext.gregs[REG_RIP] = reinterpret_cast<greg_t>(fixup);
+  return true;
+}
+
+[[noreturn]] void runtime_fault(int signo, const siginfo_t& info, const ucontext_t& context) {
+  char text[160];
+  const int length = std::snprintf(text, sizeof text, "xenspan-slice: error: signal %d in the runtime at pc 0x%llx, address %p\n",
+                                   signo, static_cast<unsigned long long>(pc_of(context)), info.si_addr);
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text, static_cast<std::size_t>(length));
+  struct sigaction standard {};
+  standard.sa_handler = SIG_DFL;
+  ::sigaction(SIGABRT, &standard, nullptr);
+  std::abort();
+}
+
+ThreadBlock* current_block() {
+  ThreadBlock* block = nullptr;
+  block = reinterpret_cast<ThreadBlock*>(_readgsbase_u64());
+  return block;
+}
+
+}  // namespace
+
+extern "C" std::uint64_t xs_on_signal(int signo, siginfo_t* info, ucontext_t* context, std::uint64_t fs) {
+  GuestThread* thread = current_block()->thread;
+  const bool in_guest = in_window(pc_of(*context));
+  if (signo == kKickSignal) {
+    if (thread == nullptr) return fs;
+    const int saved = errno;
+    if (in_guest) thread->guest_fs = fs;
+    thread->on_kick(*context);
+    errno = saved;
+    return in_guest ? thread->guest_fs : fs;
+  }
+  if (thread == nullptr) runtime_fault(signo, *info, *context);
+  if (signo == SIGSYS && info->si_code == kUserDispatch) {
+    thread->guest_fs = fs;
+    thread->on_syscall(*context);
+    return thread->guest_fs;
+  }
+  const int saved = errno;
+  const auto address = reinterpret_cast<std::uint64_t>(info->si_addr);
+  if (signo == SIGBUS && info->si_code == BUS_ADRERR && in_window(address) &&
+      thread->on_page_fault(address, (context->uc_mcontext.gregs[REG_ERR] & kWriteFault) != 0)) {
+    errno = saved;
+    return fs;
+  }
+  if (!in_guest) {
+    if (!fix_up(*context)) runtime_fault(signo, *info, *context);
+    errno = saved;
+    return fs;
+  }
+  thread->guest_fs = fs;
+  siginfo_t told = *info;
+  int guest_signo = signo;
+  if (signo == SIGBUS && info->si_code == BUS_ADRERR) {  // no such mapping or right in the guest's layout
+    guest_signo = told.si_signo = SIGSEGV;
+    told.si_code = SEGV_ACCERR;
+  }
+  thread->on_guest_fault(guest_signo, told, *context);
+  return thread->guest_fs;
+}
+
+Status install_signal_handlers() {
+  if ((::getauxval(AT_HWCAP2) & kHwcap2FsGsBase) == 0)
+    return Error{ENOTSUP, "this processor or kernel has no FSGSBASE: use Linux 5.9 or newer on a processor of 2012 or later"};
+  constexpr unsigned long kRestorer = 0x04000000;  // SA_RESTORER, arch/x86/include/uapi/asm/signal.h
+  KernelAction action{};
+  action.handler = reinterpret_cast<void (*)()>(&xs_signal_entry);
+  action.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | kRestorer;
+  action.restorer = &xs_restorer;
+  for (const int signo : {SIGSYS, SIGBUS, SIGSEGV, SIGILL, SIGFPE, SIGTRAP, kKickSignal})
+    if (::syscall(SYS_rt_sigaction, signo, &action, nullptr, sizeof action.mask) != 0)
+      return system_error(errno, "cannot install the handler of signal " + std::to_string(signo));
+  struct sigaction ignore {};
+  ignore.sa_handler = SIG_IGN;
+  ::sigaction(SIGPIPE, &ignore, nullptr);
+  return {};
+}
+
+void enter_thread_block(ThreadBlock& block) {
+  block.host_fs = _readfsbase_u64();
+  _writegsbase_u64(reinterpret_cast<std::uint64_t>(&block));
+}
+
+void leave_thread_block() {
+  // Signals that may still come find an empty block.
+  static thread_local ThreadBlock ended;
+  ended = ThreadBlock{};
+  enter_thread_block(ended);
+}
+
+}  // namespace xenspan::hypervisor::usermode

@@ -1,0 +1,358 @@
+#include "dom0-daemon/hypervisor/usermode/slice.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "base/log.h"
+#include "dom0-daemon/hypervisor/usermode/runtime_signals.h"
+#include "dom0-daemon/hypervisor/usermode/service_threads.h"
+#include "dom0-daemon/hypervisor/usermode/stream_line.h"
+#include "dsm-rdma/transport/tcp/tcp_transport.h"
+
+namespace xenspan::hypervisor::usermode {
+namespace {
+
+// Lines a remote slice opens when it joins: descriptors that come later could meet the guest's own numbers at the home for
+// a moment, so most threads find theirs ready.
+constexpr std::size_t kReadyLines = 16;
+
+class LocalLine final : public Line {
+ public:
+  LocalLine(Home& home, std::shared_ptr<HomeThread> thread) : home_(home), thread_(std::move(thread)) {}
+  bool call(Op op, std::uint64_t signal_mask, const Packet& request, Packet& answer) override {
+    thread_->mask.store(signal_mask, std::memory_order_relaxed);
+    home_.serve(*thread_, op, request, answer);
+    return true;
+  }
+
+ private:
+  Home& home_;
+  std::shared_ptr<HomeThread> thread_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Slice>> Slice::create(Ended ended, Failed failed) {
+  std::unique_ptr<Slice> slice(new Slice(std::move(ended), std::move(failed)));
+  if (Status status = install_signal_handlers(); !status) return status.error();
+  auto view = GuestView::create(slice->layout_);
+  if (!view) return view.error();
+  slice->view_ = std::move(*view);
+  return slice;
+}
+
+Status Slice::join(const SliceConfig& config, UniqueFd listening) {
+  config_ = config;
+  if (Status status = start_engine(std::move(listening)); !status) return status;
+  return is_home() ? start_home() : start_remote();
+}
+
+Status Slice::start_engine(UniqueFd listening) {
+  dsm::tcp::Acceptor::Config acceptor;
+  acceptor.listening = std::move(listening);
+  acceptor.secret = config_.secret;
+  acceptor.self = config_.self;
+  acceptor.hosts = static_cast<unsigned>(config_.hosts.size());
+  acceptor.encrypt = config_.encrypt;
+  acceptor.log = [](const std::string& line) { log::warning("{}", line); };
+  auto accepting = dsm::tcp::Acceptor::start(std::move(acceptor));
+  if (!accepting) return accepting.error();
+  acceptor_ = std::move(*accepting);
+
+  dsm::tcp::MeshConfig mesh;
+  for (std::size_t host = 0; host < config_.hosts.size(); ++host)
+    mesh.hosts.push_back({config_.hosts[host], config_.addresses[host], config_.ports[host]});
+  mesh.pages = kWindowPages;
+  auto transport = dsm::tcp::connect_mesh(mesh, *acceptor_);
+  if (!transport) return transport.error();
+  transport_ = std::move(*transport);
+
+  dsm::EngineConfig engine;
+  engine.self = config_.self;
+  engine.hosts = static_cast<unsigned>(config_.hosts.size());
+  engine.pages = kWindowPages;
+  auto made = dsm::Engine::create(engine, *view_, *transport_, [this](const std::string& cause) { failed_(cause); });
+  if (!made) return made.error();
+  engine_ = std::move(*made);
+  transport_->register_frames(view_->frames(), kWindowPages << dsm::kPageShift);
+  start_service_thread("xs-engine", Priority::kFaults, [this] { engine_->serve(); });
+  return {};
+}
+
+Status Slice::start_home() {
+  Home::Services services;
+  services.view = view_.get();
+  services.layout = &layout_;
+  services.engine = engine_.get();
+  services.vcpus = config_.vcpus;
+  services.hosts = config_.hosts;
+  services.memory = config_.memory;
+  services.descriptor_limit = config_.descriptor_limit;
+  services.directory = config_.directory;
+  services.start_thread = [this](dsm::HostId host, const StartThread& start) { return start_thread_on(host, start); };
+  services.forbid = [this](dsm::HostId host, std::uint64_t version, const Range& range) { forbid_on(host, version, range); };
+  services.kick = [this](dsm::HostId host, int tid) { kick_on(host, tid); };
+  services.end = ended_;
+  home_ = std::make_unique<Home>(std::move(services));
+  home_pid_ = ::getpid();
+
+  acceptor_->set_handler(kLinePurpose, [this](std::unique_ptr<dsm::tcp::SecureStream> stream) {
+    auto shared = std::make_shared<std::unique_ptr<dsm::tcp::SecureStream>>(std::move(stream));
+    start_service_thread("xs-call", Priority::kCalls, [this, shared] { serve_line(std::move(*shared)); });
+    return true;
+  });
+  controls_.resize(config_.hosts.size());
+  for (dsm::HostId host = 1; host < config_.hosts.size(); ++host) {
+    dsm::tcp::ConnectOptions options;
+    options.address = config_.addresses[host];
+    options.port = config_.ports[host];
+    options.secret = config_.secret;
+    options.peer = host;
+    options.purpose = kControlPurpose;
+    options.encrypt = config_.encrypt;
+    options.timeout_ms = 15000;
+    auto stream = dsm::tcp::connect_stream(options);
+    if (!stream) return stream.error();
+    controls_[host] = std::make_unique<Control>();
+    controls_[host]->stream = std::move(*stream);
+  }
+  return {};
+}
+
+Status Slice::start_remote() {
+  acceptor_->set_handler(kControlPurpose, [this](std::unique_ptr<dsm::tcp::SecureStream> stream) {
+    if (stream->id().from != 0) return false;  // only the home controls
+    auto shared = std::make_shared<std::unique_ptr<dsm::tcp::SecureStream>>(std::move(stream));
+    start_service_thread("xs-control", Priority::kCalls, [this, shared] { serve_control(**shared); });
+    return true;
+  });
+  std::vector<std::unique_ptr<Line>> ready;
+  for (std::size_t i = 0; i < kReadyLines; ++i) {
+    auto line = take_line(0);
+    if (line == nullptr) return Error{ECONNREFUSED, "cannot open a line to host " + config_.hosts[0]};
+    ready.push_back(std::move(line));
+  }
+  for (auto& line : ready) give_back(std::move(line));
+  return measure_clocks();
+}
+
+// The sample with the shortest round trip tells best (Cristian, 1989). Hosts of one machine share their clocks exactly.
+Status Slice::measure_clocks() {
+  auto line = take_line(0);
+  std::int64_t best = INT64_MAX;
+  Packet request, answer;
+  const auto now = [](clockid_t clock) {
+    timespec time{};
+    ::clock_gettime(clock, &time);
+    return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+  };
+  BootId home_boot{};
+  for (int sample = 0; sample < 16; ++sample) {
+    const std::int64_t sent = now(CLOCK_MONOTONIC);
+    const std::int64_t realtime_sent = now(CLOCK_REALTIME);
+    if (line == nullptr || !line->call(Op::kClock, 0, request, answer))
+      return Error{ECONNRESET, "lost host " + config_.hosts[0] + " while its slice was joined"};
+    const std::int64_t trip = now(CLOCK_MONOTONIC) - sent;
+    Reader in(answer);
+    const auto monotonic = in.get<std::int64_t>();
+    const auto realtime = in.get<std::int64_t>();
+    home_pid_ = in.get<std::int32_t>();
+    home_boot = in.get<BootId>();
+    if (trip >= best) continue;
+    best = trip;
+    monotonic_offset_ = monotonic - (sent + trip / 2);
+    realtime_offset_ = realtime - (realtime_sent + trip / 2);
+  }
+  if (home_boot == boot_id()) monotonic_offset_ = realtime_offset_ = 0;
+  give_back(std::move(line));
+  return {};
+}
+
+Status Slice::run(const std::string& program, std::vector<std::string> arguments, std::vector<std::string> environment) {
+  std::string path;
+  for (const std::string& variable : environment)
+    if (variable.starts_with("PATH=")) path = variable.substr(5);
+  auto found = find_program(program, path, config_.cwd);
+  if (!found) return found.error();
+  auto start = home_->load(*found, std::move(arguments), std::move(environment));
+  if (!start) return start.error();
+  start_service_thread("xs-signals", Priority::kHouse, [this] { home_->run_pump(); });
+  if (const int error = GuestThread::start(*this, *start); error != 0)
+    return system_error(-error, "cannot start the program's first thread");
+  return {};
+}
+
+void Slice::outside_signal(int signo) {
+  if (home_ != nullptr) home_->outside_signal(signo);
+}
+
+std::unique_ptr<Line> Slice::take_line(int tid) {
+  if (is_home()) {
+    auto thread = home_->thread(tid);
+    if (thread == nullptr) return nullptr;
+    thread->proxy = ::gettid();
+    return std::make_unique<LocalLine>(*home_, std::move(thread));
+  }
+  std::unique_ptr<Line> line;
+  {
+    std::lock_guard guard(lock_);
+    if (!lines_.empty()) {
+      line = std::move(lines_.back());
+      lines_.pop_back();
+    }
+  }
+  if (line == nullptr) {
+    dsm::tcp::ConnectOptions options;
+    options.address = config_.addresses[0];
+    options.port = config_.ports[0];
+    options.secret = config_.secret;
+    options.self = config_.self;
+    options.purpose = kLinePurpose;
+    options.encrypt = config_.encrypt;
+    options.timeout_ms = 15000;
+    auto stream = dsm::tcp::connect_stream(options);
+    if (!stream) {
+      log::error("{}", stream.error().message);
+      return nullptr;
+    }
+    line = std::make_unique<StreamLine>(std::move(*stream));
+  }
+  if (tid == 0) return line;
+  Packet request, answer;
+  Writer(request).put(std::int32_t{tid});
+  return line->call(Op::kBind, 0, request, answer) ? std::move(line) : nullptr;
+}
+
+void Slice::give_back(std::unique_ptr<Line> line) {
+  if (is_home()) return;  // a function call needs no keeping
+  std::lock_guard guard(lock_);
+  lines_.push_back(std::move(line));
+}
+
+void Slice::add(std::unique_ptr<GuestThread> thread) {
+  std::lock_guard guard(lock_);
+  const int tid = thread->tid();
+  threads_.emplace(tid, std::move(thread));
+}
+
+void Slice::remove(int tid) {
+  std::lock_guard guard(lock_);
+  threads_.erase(tid);
+}
+
+std::size_t Slice::threads_here() {
+  std::lock_guard guard(lock_);
+  return threads_.size();
+}
+
+bool Slice::learn(std::uint64_t version, std::uint64_t address, const Range& range, int prot) {
+  if (is_home()) return true;  // the home learnt it under the layout lock
+  while (learning_.test_and_set(std::memory_order_acquire)) {
+  }
+  const bool current = version >= forbidden_version_;
+  if (current) layout_.learn(address, range, prot);
+  learning_.clear(std::memory_order_release);
+  return current;
+}
+
+// ---- home side of the lines and controls ----
+
+void Slice::serve_line(std::unique_ptr<dsm::tcp::SecureStream> stream) {
+  FrameHeader header;
+  Packet request, answer;
+  std::shared_ptr<HomeThread> thread;
+  HomeThread nobody;  // for kClock before a thread is bound
+  const dsm::HostId from = stream->id().from;
+  while (receive_frame(*stream, header, request) == 0) {
+    answer.clear();
+    if (header.op == Op::kBind) {
+      thread = home_->thread(Reader(request).get<std::int32_t>());
+      // A slice speaks for its own threads only.
+      if (thread == nullptr || thread->host != from) break;
+      thread->proxy = ::gettid();
+    } else if (thread != nullptr || header.op == Op::kClock) {
+      HomeThread& caller = thread != nullptr ? *thread : nobody;
+      caller.mask.store(header.signal_mask, std::memory_order_relaxed);
+      home_->serve(caller, header.op, request, answer);
+      if (header.op == Op::kThreadExit) {
+        thread->proxy = 0;
+        thread.reset();
+      }
+    } else {
+      break;
+    }
+    if (send_frame(*stream, header, answer) != 0) break;
+  }
+  // The loss of a host is the engine's to report; a line that breaks the rules is closed with this line of log.
+  if (thread != nullptr) log::warning("the line of thread {} on host {} ended", thread->tid, config_.hosts[from]);
+}
+
+bool Slice::control_call(dsm::HostId host, Op op, const Packet& request, Packet& answer) {
+  Control& control = *controls_[host];
+  std::lock_guard guard(control.lock);
+  FrameHeader header;
+  header.op = op;
+  return send_frame(*control.stream, header, request) == 0 && receive_frame(*control.stream, header, answer) == 0;
+}
+
+int Slice::start_thread_on(dsm::HostId host, const StartThread& start) {
+  if (host == config_.self) return GuestThread::start(*this, start);
+  Packet request, answer;
+  Writer(request).put(start);
+  if (!control_call(host, Op::kStartThread, request, answer)) return -EAGAIN;
+  return static_cast<int>(Reader(answer).get<std::int64_t>());
+}
+
+void Slice::forbid_on(dsm::HostId host, std::uint64_t version, const Range& range) {
+  Packet request, answer;
+  Writer(request).put(version).put(range.start).put(range.end);
+  control_call(host, Op::kForbid, request, answer);  // a lost host ends the domain through the engine
+}
+
+void Slice::kick_on(dsm::HostId host, int tid) {
+  Packet request, answer;
+  Writer(request).put(std::int32_t{tid});
+  control_call(host, Op::kKick, request, answer);
+}
+
+// ---- remote side of the control line ----
+
+void Slice::serve_control(dsm::tcp::SecureStream& stream) {
+  FrameHeader header;
+  Packet request, answer;
+  while (receive_frame(stream, header, request) == 0) {
+    Reader in(request);
+    Writer out(answer);
+    switch (header.op) {
+      case Op::kStartThread: {
+        const auto start = in.get<StartThread>();
+        const bool valid = in.ok() && start.vcpu < config_.vcpus.size() && config_.vcpus[start.vcpu].host == config_.self;
+        out.put(std::int64_t{valid ? GuestThread::start(*this, start) : -EINVAL});
+        break;
+      }
+      case Op::kForbid: {
+        const auto version = in.get<std::uint64_t>();
+        const Range range{in.get<std::uint64_t>(), in.get<std::uint64_t>()};
+        if (!in.ok() || range.start < kWindowStart || range.end > kWindowEnd || range.start >= range.end) break;
+        while (learning_.test_and_set(std::memory_order_acquire)) {
+        }
+        forbidden_version_ = version;
+        layout_.forget(range);
+        learning_.clear(std::memory_order_release);
+        engine_->unmap(gfn_of(range.start), range.bytes() >> dsm::kPageShift);
+        break;
+      }
+      case Op::kKick: {
+        const auto tid = in.get<std::int32_t>();
+        std::lock_guard guard(lock_);
+        if (const auto found = threads_.find(tid); found != threads_.end()) found->second->kick();
+        break;
+      }
+      default: break;
+    }
+    if (send_frame(stream, header, answer) != 0) break;
+  }
+}
+
+}  // namespace xenspan::hypervisor::usermode

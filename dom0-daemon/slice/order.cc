@@ -1,0 +1,75 @@
+#include "dom0-daemon/slice/order.h"
+
+#include <cerrno>
+
+#include "dom0-daemon/slice/descriptors.h"
+
+namespace xenspan::slice {
+namespace {
+
+using nlohmann::json;
+
+bool secret_of(const std::string& text, dsm::tcp::Secret& secret) {
+  if (text.size() != 2 * secret.size()) return false;
+  for (std::size_t i = 0; i < secret.size(); ++i) {
+    const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; };
+    const int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
+    if (high < 0 || low < 0) return false;
+    secret[i] = static_cast<std::uint8_t>(high * 16 + low);
+  }
+  return true;
+}
+
+Status read_slice(const json& body, Order& order) {
+  auto& slice = order.slice;
+  const auto self = body.at("self").get<unsigned>();
+  for (const json& host : body.at("hosts")) {
+    slice.hosts.push_back(host.at("name").get<std::string>());
+    slice.addresses.push_back(host.at("address").get<std::string>());
+  }
+  if (slice.hosts.empty() || slice.hosts.size() > dsm::kMaxHosts || self >= slice.hosts.size())
+    return Error{EPROTO, "`self` or `hosts` is out of range: a domain has 1 to 64 hosts"};
+  slice.self = static_cast<dsm::HostId>(self);
+  for (const json& vcpu : body.at("vcpus")) {
+    const auto host = vcpu.at("host").get<unsigned>();
+    if (host >= slice.hosts.size()) return Error{EPROTO, "`vcpus` names a host that is not in `hosts`"};
+    slice.vcpus.push_back({static_cast<dsm::HostId>(host), vcpu.at("core").get<int>()});
+  }
+  if (slice.vcpus.empty() || slice.vcpus.size() > 1024 || slice.vcpus[0].host != 0)
+    return Error{EPROTO, "`vcpus` needs 1 to 1024 entries, the first on the home"};
+  slice.memory = body.at("memory").get<std::uint64_t>();
+  if (!secret_of(body.at("secret").get<std::string>(), slice.secret))
+    return Error{EPROTO, "`secret` is not 64 hexadecimal digits"};
+  slice.encrypt = body.value("encrypt", false);
+  slice.directory = body.at("rundir").get<std::string>();
+  slice.descriptor_limit = kGuestDescriptors;
+  return {};
+}
+
+}  // namespace
+
+Result<Order> parse_order(const json& body) try {
+  Order order;
+  order.uuid = body.at("uuid").get<std::string>();
+  order.name = body.value("name", order.uuid);
+  order.bind = body.at("bind").get<std::string>();
+  const json& user = body.at("user");
+  order.uid = user.at("uid").get<unsigned>();
+  order.gid = user.at("gid").get<unsigned>();
+  order.groups = user.value("groups", std::vector<unsigned>{});
+  order.user = user.value("name", std::string());
+  order.hottest = body.value("stats_hottest", std::size_t{16});
+  if (Status status = read_slice(body, order); !status) return status.error();
+  if (order.slice.self != 0) return order;
+  order.program = body.at("program").get<std::string>();
+  order.arguments = body.at("argv").get<std::vector<std::string>>();
+  order.environment = body.at("env").get<std::vector<std::string>>();
+  order.cwd = order.slice.cwd = body.at("cwd").get<std::string>();
+  order.umask = body.value("umask", 022U);
+  order.descriptors = body.value("fds", std::vector<int>{});
+  return order;
+} catch (const json::exception& error) {
+  return Error{EPROTO, std::string("xenspand's create order is wrong: ") + error.what()};
+}
+
+}  // namespace xenspan::slice

@@ -1,0 +1,31 @@
+// The `create` order of xenspand, checked and typed (see control.md).
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "dom0-daemon/hypervisor/usermode/slice.h"
+
+namespace xenspan::slice {
+
+struct Order {
+  std::string uuid, name;
+  hypervisor::usermode::SliceConfig slice;  // ports still empty
+  std::string bind;                         // address to listen on
+  unsigned uid = 0, gid = 0;
+  std::vector<unsigned> groups;
+  std::string user;
+  std::size_t hottest = 16;
+  // At the home:
+  std::string program, cwd;
+  std::vector<std::string> arguments, environment;
+  unsigned umask = 022;
+  std::vector<int> descriptors;
+};
+
+// An error names the member that is missing or wrong.
+Result<Order> parse_order(const nlohmann::json& body);
+
+}  // namespace xenspan::slice

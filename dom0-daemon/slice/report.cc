@@ -1,0 +1,90 @@
+#include "dom0-daemon/slice/report.h"
+
+#include <sys/resource.h>
+
+namespace xenspan::slice {
+namespace {
+
+using dsm::FaultKind;
+using nlohmann::json;
+
+std::uint64_t count_of(const dsm::EngineStats& stats, FaultKind kind) { return stats.faults[static_cast<std::size_t>(kind)]; }
+
+// Upper edge of the bucket in which the given share of all latencies is reached, ns.
+std::uint64_t percentile(const dsm::LatencyHistogram& histogram, double share) {
+  std::uint64_t total = 0;
+  for (const auto count : histogram.buckets) total += count;
+  std::uint64_t seen = 0;
+  for (std::size_t i = 0; i < histogram.buckets.size(); ++i) {
+    seen += histogram.buckets[i];
+    if (total > 0 && static_cast<double>(seen) >= share * static_cast<double>(total)) return std::uint64_t{2} << i;
+  }
+  return 0;
+}
+
+json fault_json(const dsm::EngineStats& stats, FaultKind kind) {
+  const auto& histogram = stats.latency[static_cast<std::size_t>(kind)];
+  json buckets = json::array();
+  for (std::size_t i = 0; i < histogram.buckets.size(); ++i)
+    if (histogram.buckets[i] != 0) buckets.push_back({std::uint64_t{1} << i, histogram.buckets[i]});
+  return {{"count", count_of(stats, kind)},
+          {"latency_ns",
+           {{"p50", percentile(histogram, 0.5)},
+            {"p99", percentile(histogram, 0.99)},
+            {"max", percentile(histogram, 1.0)},
+            {"histogram", std::move(buckets)}}}};
+}
+
+}  // namespace
+
+json counters_event(hypervisor::usermode::Slice& slice) {
+  const auto stats = slice.stats(0);
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto microseconds = [](const timeval& time) { return std::uint64_t(time.tv_sec) * 1'000'000 + std::uint64_t(time.tv_usec); };
+  return {{"event", "counters"},
+          {"threads", slice.threads_here()},
+          {"faults_read", count_of(stats, FaultKind::kRead)},
+          {"faults_write", count_of(stats, FaultKind::kWrite)},
+          {"faults_upgrade", count_of(stats, FaultKind::kUpgrade)},
+          {"first_touches", count_of(stats, FaultKind::kFirstTouch)},
+          {"bytes_sent", stats.traffic.bytes_sent},
+          {"bytes_received", stats.traffic.bytes_received},
+          {"pages", slice.frames_bytes() / dsm::kPageSize},
+          {"cpu_us", microseconds(usage.ru_utime) + microseconds(usage.ru_stime)}};
+}
+
+json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest, const json& id) {
+  const auto stats = slice.stats(hottest);
+  json hot = json::array();
+  for (const auto& page : stats.hottest) hot.push_back({{"gfn", page.gfn}, {"faults", page.faults}});
+  json threads = json::array();
+  if (slice.home() != nullptr)
+    for (const auto& thread : slice.home()->threads())
+      threads.push_back({{"tid", thread.tid}, {"vcpu", thread.vcpu}, {"host", slice.config().hosts[thread.host]}, {"state", thread.state}});
+  return {{"event", "stats"},
+          {"id", id},
+          {"host", slice.config().hosts[slice.config().self]},
+          {"faults",
+           {{"first_touch", fault_json(stats, FaultKind::kFirstTouch)},
+            {"read", fault_json(stats, FaultKind::kRead)},
+            {"write", fault_json(stats, FaultKind::kWrite)},
+            {"upgrade", fault_json(stats, FaultKind::kUpgrade)}}},
+          {"served", {{"reads", stats.served_reads}, {"writes", stats.served_writes}, {"invalidations", stats.invalidations}}},
+          {"bytes_sent", stats.traffic.bytes_sent},
+          {"bytes_received", stats.traffic.bytes_received},
+          {"messages_sent", stats.traffic.messages_sent},
+          {"messages_received", stats.traffic.messages_received},
+          {"pages_sent", stats.traffic.pages_sent},
+          {"pages_received", stats.traffic.pages_received},
+          {"zero_grants", stats.zero_grants},
+          {"held_back", stats.held_back},
+          {"hottest", std::move(hot)},
+          {"threads", std::move(threads)},
+          {"syscalls", {{"local", slice.local_calls.load()}, {"home", slice.home_calls.load()}}},
+          {"pages_touched", stats.pages_touched},
+          {"table_bytes", stats.table_bytes},
+          {"frames_bytes", slice.frames_bytes()}};
+}
+
+}  // namespace xenspan::slice

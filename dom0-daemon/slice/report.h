@@ -1,0 +1,13 @@
+// What a slice tells about itself: the `counters` and `stats` events of control.md.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "dom0-daemon/hypervisor/usermode/slice.h"
+
+namespace xenspan::slice {
+
+nlohmann::json counters_event(hypervisor::usermode::Slice& slice);
+nlohmann::json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest, const nlohmann::json& id);
+
+}  // namespace xenspan::slice

@@ -1,0 +1,169 @@
+#include "dom0-daemon/slice/worker.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "base/log.h"
+#include "dom0-daemon/hypervisor/usermode/service_threads.h"
+#include "dom0-daemon/slice/descriptors.h"
+#include "dom0-daemon/slice/privileges.h"
+#include "dom0-daemon/slice/report.h"
+
+namespace xenspan::slice {
+namespace {
+
+using hypervisor::usermode::Slice;
+using nlohmann::json;
+
+constexpr int kOwnFailure = 125, kCannotExecute = 126, kNotFound = 127;  // as env(1) and nohup(1)
+constexpr int kCounterPeriodMs = 1000;
+
+int status_of(const Error& error) {
+  switch (error.code) {
+    case ENOENT: case ENOTDIR: return kNotFound;
+    case EACCES: case ENOEXEC: case EISDIR: return kCannotExecute;
+    default: return kOwnFailure;
+  }
+}
+
+}  // namespace
+
+int Worker::run() {
+  Status status = create();
+  if (status.ok()) status = join();
+  if (!status.ok()) {
+    fail(kOwnFailure, status.error().message);
+    while (control_.receive().ok()) {  // until the daemon closes or kills
+    }
+    return 1;
+  }
+  serve();
+  return 0;
+}
+
+Result<ControlChannel::Packet> Worker::expect(const char* op) {
+  auto packet = control_.receive();
+  if (!packet) return packet;
+  const std::string got = packet->body.value("op", "");
+  if (got == "stop") ::_exit(0);
+  if (got != op) return Error{EPROTO, std::string("xenspand sent `") + got + "` where `" + op + "` was expected"};
+  return packet;
+}
+
+Status Worker::create() {
+  auto packet = expect("create");
+  if (!packet) return packet.error();
+  auto order = parse_order(packet->body);
+  if (!order) return order.error();
+  order_ = std::move(*order);
+  given_ = std::move(packet->descriptors);
+  log::open("xenspan-slice", order_.name + "@" + order_.slice.hosts[order_.slice.self]);
+  keep_to_cores(order_);
+  auto slice = Slice::create(
+      [this](const hypervisor::usermode::Home::Services::End& end) {
+        if (!over_.exchange(true))
+          control_.send({{"event", "exited"}, {"status", end.status}, {"signal", end.signo}, {"message", end.message}});
+      },
+      [this](const std::string& cause) { fail(kOwnFailure, cause); });
+  if (!slice) return slice.error();
+  slice_ = std::move(*slice);
+  if (Status status = listen(); !status.ok()) return status;
+  return become_user(order_);
+}
+
+Status Worker::listen() {
+  const bool six = order_.bind.find(':') != std::string::npos;
+  sockaddr_storage address{};
+  socklen_t bytes = 0;
+  if (six) {
+    auto* in6 = reinterpret_cast<sockaddr_in6*>(&address);
+    in6->sin6_family = AF_INET6;
+    bytes = sizeof *in6;
+    if (::inet_pton(AF_INET6, order_.bind.c_str(), &in6->sin6_addr) != 1) bytes = 0;
+  } else {
+    auto* in = reinterpret_cast<sockaddr_in*>(&address);
+    in->sin_family = AF_INET;
+    bytes = sizeof *in;
+    if (::inet_pton(AF_INET, order_.bind.c_str(), &in->sin_addr) != 1) bytes = 0;
+  }
+  if (bytes == 0) return Error{EINVAL, "cannot listen on " + order_.bind + ": it is not a numeric address"};
+  listening_.reset(::socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!listening_ || ::bind(listening_.get(), reinterpret_cast<sockaddr*>(&address), bytes) != 0 ||
+      ::listen(listening_.get(), SOMAXCONN) != 0)
+    return system_error(errno, "cannot listen on " + order_.bind);
+  ::getsockname(listening_.get(), reinterpret_cast<sockaddr*>(&address), &bytes);
+  const std::uint16_t port = six ? reinterpret_cast<sockaddr_in6*>(&address)->sin6_port
+                                 : reinterpret_cast<sockaddr_in*>(&address)->sin_port;
+  control_.send({{"event", "listening"}, {"port", ntohs(port)}});
+  return {};
+}
+
+Status Worker::join() {
+  auto packet = expect("peers");
+  if (!packet) return packet.error();
+  const auto ports = packet->body.value("ports", std::vector<std::uint16_t>{});
+  if (ports.size() != order_.slice.hosts.size()) return Error{EPROTO, "xenspand's `ports` does not match `hosts`"};
+  order_.slice.ports = ports;
+  if (order_.slice.self == 0) {
+    ::umask(order_.umask);
+    if (::chdir(order_.cwd.c_str()) != 0) return system_error(errno, "cannot enter " + order_.cwd);
+  } else if (::chdir("/") != 0) {
+    return system_error(errno, "cannot enter /");
+  }
+  if (Status status = slice_->join(order_.slice, std::move(listening_)); !status.ok()) return status;
+  if (order_.slice.self != 0)
+    if (Status status = confine(); !status.ok()) return status;
+  if (hypervisor::usermode::real_time_refused())
+    log::warning("no right to real-time priority: a busy vCPU will delay remote faults; start xenspand as root");
+  control_.send({{"event", "ready"}});
+  return {};
+}
+
+Status Worker::start() {
+  if (Status status = release_guest_descriptors(order_.descriptors, std::move(given_)); !status.ok()) return status;
+  given_.clear();
+  if (Status status = slice_->run(order_.program, order_.arguments, order_.environment); !status.ok()) return status;
+  control_.send({{"event", "running"}, {"pid", ::getpid()}});
+  return {};
+}
+
+void Worker::serve() {
+  pollfd waiting{control_.fd(), POLLIN, 0};
+  for (;;) {
+    const int ready = ::poll(&waiting, 1, kCounterPeriodMs);
+    if (ready == 0 && !over_) control_.send(counters_event(*slice_));
+    if (ready <= 0) continue;
+    const auto packet = control_.receive();
+    if (!packet || !obey(*packet)) ::_exit(0);  // threads of the guest may be anywhere: no destructors
+  }
+}
+
+bool Worker::obey(const ControlChannel::Packet& packet) {
+  const json& body = packet.body;
+  const std::string op = body.value("op", "");
+  if (op == "stop") return false;
+  if (op == "start") {
+    if (const Status status = start(); !status.ok()) fail(status_of(status.error()), status.error().message);
+  } else if (op == "signal") {
+    slice_->outside_signal(body.value("signo", 0));
+  } else if (op == "stats") {
+    control_.send(stats_event(*slice_, order_.hottest, body.value("id", json())));
+  } else if (op == "resolve" && slice_->home() != nullptr) {
+    const auto names = slice_->home()->names(body.value("gfns", std::vector<dsm::Gfn>{}));
+    control_.send({{"event", "resolved"}, {"id", body.value("id", json())}, {"names", names}});
+  }
+  return true;
+}
+
+void Worker::fail(int status, const std::string& cause) {
+  if (over_.exchange(true)) return;
+  control_.send({{"event", "failed"}, {"status", status}, {"error", cause}});
+}
+
+}  // namespace xenspan::slice

@@ -1,0 +1,38 @@
+// The life of a slice worker: obeys xenspand's orders on the control channel until told to stop (see control.md).
+//
+// Threading: run() on the main thread; the domain's end and failures are reported from whichever thread finds them.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "dom0-daemon/slice/control_channel.h"
+#include "dom0-daemon/slice/order.h"
+
+namespace xenspan::slice {
+
+class Worker {
+ public:
+  explicit Worker(UniqueFd control) : control_(std::move(control)) {}
+  // Returns the process's exit status.
+  int run();
+
+ private:
+  Status create();
+  Status join();
+  Status start();
+  void serve();
+  bool obey(const ControlChannel::Packet& packet);
+  Result<ControlChannel::Packet> expect(const char* op);
+  Status listen();
+  void fail(int status, const std::string& cause);
+
+  ControlChannel control_;
+  Order order_;
+  std::vector<UniqueFd> given_;
+  UniqueFd listening_;
+  std::unique_ptr<hypervisor::usermode::Slice> slice_;
+  std::atomic<bool> over_{false};  // exited or failed has been reported
+};
+
+}  // namespace xenspan::slice

@@ -1,0 +1,262 @@
+#include "dsm-rdma/engine.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "dsm-rdma/engine_core.h"
+
+namespace xenspan::dsm {
+
+Result<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config, PageBackend& backend,
+                                               Transport& transport,
+                                               std::function<void(const std::string&)> on_stop) {
+  if (config.hosts == 0 || config.hosts > kMaxHosts || config.self >= config.hosts ||
+      config.home >= config.hosts) {
+    return Error{EINVAL, fmt::format("host {} of {} with home {}: a domain has 1 to {} hosts",
+                                     config.self, config.hosts, config.home, kMaxHosts)};
+  }
+  auto engine = std::make_unique<EngineCore>(config, backend, transport, std::move(on_stop));
+  if (Status status = engine->prepare(); !status) return status.error();
+  return std::unique_ptr<Engine>(std::move(engine));
+}
+
+EngineCore::EngineCore(const EngineConfig& config, PageBackend& backend, Transport& transport,
+                       std::function<void(const std::string&)> on_stop)
+    : config_(config),
+      backend_(backend),
+      transport_(transport),
+      on_stop_(std::move(on_stop)),
+      slots_(config.hosts),
+      waiting_(config.hosts * Requests::kPlaces),  // every place of every host: it cannot run out
+      held_(config.hold_us) {}
+
+Status EngineCore::prepare() {
+  if (Status status = table_.create(config_.pages); !status) return status;
+  if (const int error = transport_.register_frames(backend_.frame(0), config_.pages * kPageSize)) {
+    return system_error(error, "cannot register the domain's memory with the transport");
+  }
+  return {};
+}
+
+bool EngineCore::in_range(Gfn first, std::uint64_t count) noexcept {
+  if (first < table_.pages() && count <= table_.pages() - first) return true;
+  stop(fmt::format("pages {} to {} are outside the domain's memory ({} pages)", first,
+                   first + count, table_.pages()));
+  return false;
+}
+
+Outcome EngineCore::acquire(Gfn gfn, Right wanted) noexcept {
+  if (!in_range(gfn, 1)) return Outcome::kStopped;
+  const std::uint64_t start = now_ns();
+  Ticket ticket(*this);
+  for (;;) {
+    const Beginning begun = begin(gfn, {wanted, false}, ticket.lane(), ticket.place());
+    switch (begun.begun) {
+      case Begun::kHeld:
+        if (begun.remap) {
+          counters_.remaps.add();
+        } else {
+          counters_.fault(begun.kind, now_ns() - start);
+        }
+        return Outcome::kGranted;
+      case Begun::kStarted: {
+        const Outcome outcome = wait_for(ticket.lane(), ticket.place());
+        if (outcome == Outcome::kGranted) counters_.fault(begun.kind, now_ns() - start);
+        return outcome;
+      }
+      case Begun::kPending: requests_.bell(gfn).wait_while(begun.seen, Requests::kSpinNs); break;
+      case Begun::kNeedPlace:
+        if (!ticket.take()) return Outcome::kStopped;
+        break;
+      case Begun::kFailed: return Outcome::kStopped;
+    }
+  }
+}
+
+namespace {
+
+FaultKind kind_of(Right held, Right wanted) {
+  if (held == Right::kExclusive) return FaultKind::kFirstTouch;
+  if (wanted == Right::kShared) return FaultKind::kRead;
+  return held == Right::kShared ? FaultKind::kUpgrade : FaultKind::kWrite;
+}
+
+}  // namespace
+
+EngineCore::Beginning EngineCore::begin(Gfn gfn, Wish wish, Lane lane, unsigned place) noexcept {
+  if (ended()) return {Begun::kFailed, {}, 0, gfn, false};
+  PageEntry& entry = table_[gfn];
+  const std::lock_guard guard(entry);
+  const Right held = ivy::right_of(entry.state, view(gfn));
+  Beginning result{Begun::kHeld, kind_of(held, wish.wanted), 0, gfn + 1, false};
+  if (held == Right::kExclusive && !entry.touched()) {
+    // Fresh: unmapped, and zero.
+    if (wish.discard) return result;
+    entry.count_fault();
+    result.next = map_fresh(entry, gfn);
+    if (result.next == gfn) result.begun = Begun::kFailed;
+    return result;
+  }
+  if (wish.discard && held == Right::kExclusive) {
+    if (!drop(entry, gfn, false)) result.begun = Begun::kFailed;
+    return result;
+  }
+  if (place == kNoPlace && (wish.discard || held < wish.wanted)) {
+    result.begun = Begun::kNeedPlace;
+    return result;
+  }
+  table_.activate(gfn);
+  result.seen = requests_.bell(gfn).value();
+  result.begun = begin_request(entry, gfn, wish, lane, place);
+  result.remap = result.begun == Begun::kHeld;
+  if (result.begun == Begun::kStarted) entry.count_fault();
+  return result;
+}
+
+EngineCore::Begun EngineCore::begin_request(PageEntry& entry, Gfn gfn, Wish wish, Lane lane,
+                                            unsigned place) noexcept {
+  const std::uint32_t txn = place != kNoPlace ? requests_.arm(place, wish.discard) : 0;
+  ivy::Steps steps;
+  Inbox inbox;
+  const ivy::FaultStart start =
+      ivy::on_fault(entry.state, view(gfn), gfn, wish.wanted, wish.discard, lane, txn, steps);
+  if (start != ivy::FaultStart::kStarted && place != kNoPlace) requests_.disarm(place);
+  if (start == ivy::FaultStart::kPending) return Begun::kPending;
+  if (!carry_out(entry, steps, inbox) || !feed_all(entry, inbox, steps, true))
+    return Begun::kFailed;
+  return start == ivy::FaultStart::kHeld ? Begun::kHeld : Begun::kStarted;
+}
+
+Outcome EngineCore::wait_for(Lane lane, unsigned place) noexcept {
+  if (lane == kServiceLane) {
+    requests_.wait_service(place);
+  } else {
+    struct Context {
+      const Requests& requests;
+      unsigned place;
+    } context{requests_, place};
+    const auto done = [](void* opaque) {
+      const auto& about = *static_cast<const Context*>(opaque);
+      return !about.requests.pending(about.place);
+    };
+    if (transport_.wait(lane, *this, done, &context) != 0) return Outcome::kStopped;
+  }
+  // A place is emptied by stop() too.
+  return ended() ? Outcome::kStopped : Outcome::kGranted;
+}
+
+// A page of this kind can join its neighbour's first touch. Its lock is then held.
+bool EngineCore::take_fresh(Gfn gfn) noexcept {
+  PageEntry& entry = table_[gfn];
+  if (!entry.try_lock()) return false;
+  if (!entry.touched() && ivy::right_of(entry.state, view(gfn)) == Right::kExclusive) return true;
+  entry.unlock();
+  return false;
+}
+
+// Maps a fresh page, and fresh neighbours with it. The first page after them; `gfn` when the
+// backend failed.
+Gfn EngineCore::map_fresh(PageEntry& entry, Gfn gfn) noexcept {
+  const PageBackend::Run around = backend_.fault_around(gfn);
+  const Gfn limit = std::min<Gfn>(around.first + around.count, table_.pages());
+  Gfn first = gfn, end = gfn + 1;
+  while (first > around.first && take_fresh(first - 1)) --first;
+  while (end < limit && take_fresh(end)) ++end;
+  const int error =
+      backend_.grant(first, static_cast<std::uint32_t>(end - first), Right::kExclusive);
+  for (Gfn page = first; page < end; ++page) {
+    table_.activate(page);
+    table_[page].set_touched();
+    if (page != gfn) table_[page].unlock();
+  }
+  if (error == 0) return end;
+  entry.set_touched();
+  backend_failed(error, "be mapped", gfn);
+  return gfn;
+}
+
+Right EngineCore::right(Gfn gfn) const noexcept {
+  if (gfn >= table_.pages()) return Right::kInvalid;
+  const std::lock_guard guard(table_[gfn]);
+  return ivy::right_of(table_[gfn].state, view(gfn));
+}
+
+void EngineCore::serve() {
+  server_.store(::pthread_self());
+  transport_.serve(*this, [this] { return serve_held(); });
+}
+
+std::string EngineCore::name_of(HostId host) const {
+  return host < config_.names.size() ? config_.names[host] : std::to_string(host);
+}
+
+void EngineCore::peer_lost(HostId peer, const char* why) noexcept {
+  stop(fmt::format("host {} is lost: {}", name_of(peer), why));
+}
+
+bool EngineCore::backend_failed(int error, const char* what, Gfn gfn) noexcept {
+  stop(fmt::format("page {} cannot {} on host {}: {}", gfn, what, name_of(config_.self),
+                   std::strerror(error)));
+  return false;
+}
+
+void EngineCore::stop(const std::string& cause) noexcept {
+  {
+    const std::lock_guard guard(cause_lock_);
+    if (!cause_.empty()) return;
+    cause_ = cause.empty() ? "stopped" : cause;
+  }
+  requests_.end();
+  transport_.stop();
+  if (on_stop_) on_stop_(cause);
+}
+
+std::string EngineCore::stop_cause() const {
+  const std::lock_guard guard(cause_lock_);
+  return cause_;
+}
+
+EngineStats EngineCore::stats(std::size_t hottest) const {
+  EngineStats out;
+  for (std::size_t kind = 0; kind < Counters::kKinds; ++kind) {
+    out.faults[kind] = counters_.faults[kind].get();
+    for (std::size_t i = 0; i < Counters::kBuckets; ++i) {
+      out.latency[kind].buckets[i] = counters_.latency[kind][i].get();
+    }
+  }
+  out.served_reads = counters_.served_reads.get();
+  out.served_writes = counters_.served_writes.get();
+  out.invalidations = counters_.invalidations.get();
+  out.zero_grants = counters_.zero_grants.get();
+  out.held_back = counters_.held_back.get();
+  out.remaps = counters_.remaps.get();
+  out.traffic = transport_.traffic();
+  out.table_bytes = table_.active_bytes();
+  // A heap of the hottest so far, the coolest on top.
+  const auto hotter = [](const EngineStats::HotPage& a, const EngineStats::HotPage& b) {
+    return a.faults != b.faults ? a.faults > b.faults : a.gfn < b.gfn;
+  };
+  const Gfn pages = table_.pages();
+  for (Gfn gfn = table_.next_active(0, pages); gfn < pages;
+       gfn = table_.next_active(gfn + 1, pages)) {
+    const PageEntry& entry = table_[gfn];
+    if (entry.touched()) ++out.pages_touched;
+    if (hottest == 0 || entry.faults() == 0) continue;
+    const EngineStats::HotPage page{gfn, entry.faults()};
+    if (out.hottest.size() == hottest) {
+      if (!hotter(page, out.hottest.front())) continue;
+      std::pop_heap(out.hottest.begin(), out.hottest.end(), hotter);
+      out.hottest.pop_back();
+    }
+    out.hottest.push_back(page);
+    std::push_heap(out.hottest.begin(), out.hottest.end(), hotter);
+  }
+  std::sort_heap(out.hottest.begin(), out.hottest.end(), hotter);
+  return out;
+}
+
+}  // namespace xenspan::dsm

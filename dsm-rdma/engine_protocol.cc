@@ -1,0 +1,200 @@
+// What a message does here: the machine is asked, and its steps are carried out in order, under the
+// page's lock.
+#include <fmt/format.h>
+#include <pthread.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "dsm-rdma/engine_core.h"
+#include "dsm-rdma/wire.h"
+#include "dsm-rdma/zero_page.h"
+
+namespace xenspan::dsm {
+
+std::byte* EngineCore::place(const ivy::Message& grant) noexcept {
+  if (grant.gfn >= table_.pages()) return nullptr;
+  PageEntry& entry = table_[grant.gfn];
+  const std::lock_guard guard(entry);
+  if (!ivy::expects_contents(entry.state, view(grant.gfn), grant)) return nullptr;
+  entry.set_touched();
+  return backend_.frame(grant.gfn);
+}
+
+bool EngineCore::deliver(const ivy::Message& message) noexcept {
+  if (message.gfn >= table_.pages()) return false;
+  if (ended()) return true;
+  PageEntry& entry = table_[message.gfn];
+  const std::lock_guard guard(entry);
+  table_.activate(message.gfn);
+  return feed(entry, message, true);
+}
+
+bool EngineCore::feed(PageEntry& entry, const ivy::Message& first, bool may_hold) noexcept {
+  Inbox inbox;
+  ivy::Steps steps;
+  inbox.push(first);
+  return feed_all(entry, inbox, steps, may_hold);
+}
+
+// `may_hold` is about the first message: one that has had its time in the queue is not put there
+// again.
+bool EngineCore::feed_all(PageEntry& entry, Inbox& inbox, ivy::Steps& steps,
+                          bool may_hold) noexcept {
+  ivy::Message message;
+  for (; inbox.pop(message); may_hold = true) {
+    if (may_hold && hold_back(entry, message)) continue;
+    clear_contents(entry, message);
+    steps.clear();
+    const ivy::Verdict verdict =
+        ivy::on_message(entry.state, view(message.gfn), waiting_, message, steps);
+    if (verdict == ivy::Verdict::kIllegal) {
+      stop(fmt::format(
+          "host {} sent host {} a {} for page {} that the protocol does not allow there",
+          name_of(message.from), name_of(config_.self), wire::name_of(message.kind), message.gfn));
+      return false;
+    }
+    if (verdict == ivy::Verdict::kDuplicate) continue;
+    count(message);
+    if (!carry_out(entry, steps, inbox)) return false;
+  }
+  return true;
+}
+
+void EngineCore::count(const ivy::Message& message) noexcept {
+  switch (message.kind) {
+    case ivy::Kind::kReadForward: counters_.served_reads.add(); break;
+    case ivy::Kind::kWriteForward: counters_.served_writes.add(); break;
+    case ivy::Kind::kInvalidate: counters_.invalidations.add(); break;
+    default: break;
+  }
+}
+
+// A page that was granted here a moment ago is kept for the rest of its window, so that the vCPU
+// that asked for it gets to use it. The service thread delivers the message when the window is
+// over.
+bool EngineCore::hold_back(const PageEntry& entry, const ivy::Message& message) noexcept {
+  const bool takes =
+      message.kind == ivy::Kind::kWriteForward || message.kind == ivy::Kind::kInvalidate;
+  const bool weakens = message.kind == ivy::Kind::kReadForward &&
+                       ivy::right_of(entry.state, view(message.gfn)) == Right::kExclusive;
+  if (!takes && !weakens) return false;
+  const std::uint64_t until = held_.keep_until(message.gfn);
+  if (until == 0 || !held_.push(message, until)) return false;
+  counters_.held_back.add();
+  // The service thread looks at the queue after each message anyway.
+  if (!::pthread_equal(server_.load(std::memory_order_relaxed), ::pthread_self()))
+    transport_.nudge();
+  return true;
+}
+
+// The service thread, between messages: microseconds until it is needed again.
+long EngineCore::serve_held() noexcept {
+  ivy::Message message;
+  long wait_ns = -1;
+  while (!ended() && held_.pop_due(message, wait_ns)) {
+    PageEntry& entry = table_[message.gfn];
+    const std::lock_guard guard(entry);
+    feed(entry, message, false);
+  }
+  return wait_ns < 0 ? -1 : wait_ns / 1000 + 1;
+}
+
+// A grant without bytes of a page that is all zero: the frame has to be so before the machine sees
+// the message.
+void EngineCore::clear_contents(PageEntry& entry, const ivy::Message& grant) noexcept {
+  if (grant.kind != ivy::Kind::kGrant || grant.payload != ivy::Payload::kZero || !entry.touched())
+    return;
+  if (!ivy::expects_contents(entry.state, view(grant.gfn), grant)) return;
+  if (requests_.is_discard(grant.txn)) return;  // grant() gives the frame back
+  std::memset(backend_.frame(grant.gfn), 0, kPageSize);
+}
+
+bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Inbox& inbox) noexcept {
+  bool withdrawn = false;
+  for (const ivy::Step& step : steps) {
+    const Gfn gfn = step.message.gfn;
+    int error = 0;
+    switch (step.kind) {
+      case ivy::Step::Kind::kWithdraw:
+        withdrawn = true;
+        if (entry.touched()) error = backend_.withdraw(gfn);
+        if (error != 0) return backend_failed(error, "be taken from the guest", gfn);
+        break;
+      case ivy::Step::Kind::kProtect:
+        if (entry.touched()) error = backend_.protect(gfn);
+        if (error != 0) return backend_failed(error, "be made read-only", gfn);
+        break;
+      case ivy::Step::Kind::kDropFrame:
+        if (!drop(entry, gfn, withdrawn)) return false;
+        break;
+      case ivy::Step::Kind::kGrantShared:
+        if (!grant(entry, step.message, Right::kShared)) return false;
+        break;
+      case ivy::Step::Kind::kGrantExclusive:
+        if (!grant(entry, step.message, Right::kExclusive)) return false;
+        break;
+      case ivy::Step::Kind::kSend:
+        if (!send(entry, step.message, inbox)) return false;
+        break;
+      case ivy::Step::Kind::kComplete: complete(step.message); break;
+    }
+  }
+  return true;
+}
+
+// Out of the guest and empty: the page is untouched again.
+bool EngineCore::drop(PageEntry& entry, Gfn gfn, bool withdrawn) noexcept {
+  if (!entry.touched()) return true;
+  int error = withdrawn ? 0 : backend_.withdraw(gfn);
+  if (error == 0) error = backend_.drop_frame(gfn);
+  if (error != 0) return backend_failed(error, "be given back", gfn);
+  entry.clear_touched();
+  return true;
+}
+
+bool EngineCore::grant(PageEntry& entry, const ivy::Message& about, Right right) noexcept {
+  // What was discarded is not mapped: the next touch, if one is allowed at all, finds a fresh page.
+  if (requests_.is_discard(about.txn)) return drop(entry, about.gfn, false);
+  entry.set_touched();
+  if (const int error = backend_.grant(about.gfn, 1, right))
+    return backend_failed(error, "be mapped", about.gfn);
+  held_.granted(about.gfn);
+  return true;
+}
+
+bool EngineCore::send(PageEntry& entry, ivy::Message message, Inbox& inbox) noexcept {
+  if (message.to == config_.self) {
+    if (inbox.push(message)) return true;
+    stop(fmt::format("page {}: more messages of host {} to itself than one event can cause",
+                     message.gfn, name_of(config_.self)));
+    return false;
+  }
+  const std::byte* page = nullptr;
+  if (message.payload == ivy::Payload::kPage) {
+    page = backend_.frame(message.gfn);
+    if (!entry.touched() || is_zero_page(page)) {
+      message.payload = ivy::Payload::kZero;
+      page = nullptr;
+    }
+  }
+  if (message.payload == ivy::Payload::kZero) counters_.zero_grants.add();
+  const int error = transport_.send(message, page);
+  if (error == 0) return true;
+  if (!ended()) {
+    stop(fmt::format("host {} is lost: a {} for page {} could not be sent to it: {}",
+                     name_of(message.to), wire::name_of(message.kind), message.gfn,
+                     std::strerror(error)));
+  }
+  return false;
+}
+
+void EngineCore::complete(const ivy::Message& about) noexcept {
+  const Lane lane = requests_.complete(about.txn);
+  if (lane != kServiceLane) transport_.wake(lane);
+  SleepWord& bell = requests_.bell(about.gfn);
+  bell.increment();
+  bell.wake();
+}
+
+}  // namespace xenspan::dsm

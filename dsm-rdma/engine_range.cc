@@ -1,0 +1,173 @@
+// Many pages at once: requests overlap, and what needs no request is done in runs.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "dsm-rdma/engine_core.h"
+
+namespace xenspan::dsm {
+
+// The requests of one thread's range: places of its lane, or one place when it has none of its own.
+class EngineCore::Window {
+ public:
+  explicit Window(EngineCore& engine) : engine_(engine), ticket_(engine) {}
+
+  Lane lane() const { return ticket_.lane(); }
+  bool empty() const { return used_ == 0; }
+  // A place that is free now, or kNoPlace.
+  unsigned place() const {
+    if (ticket_.place() == kNoPlace) return kNoPlace;
+    for (unsigned i = 0; i < size(); ++i) {
+      if ((used_ & 1u << i) == 0) return ticket_.place() + i;
+    }
+    return kNoPlace;
+  }
+  void started(unsigned place) { used_ |= 1u << (place - ticket_.place()); }
+  // Until place() has one. false: the engine has ended.
+  bool make_room() noexcept { return ticket_.place() == kNoPlace ? ticket_.take() : wait_some(); }
+  // Until one request more is over.
+  bool wait_some() noexcept {
+    if (lane() == kServiceLane) {
+      engine_.requests_.wait_service(ticket_.place());
+    } else if (engine_.transport_.wait(lane(), engine_, some_over, this) != 0) {
+      return false;
+    }
+    used_ &= still_pending();
+    return !engine_.ended();
+  }
+  Outcome wait_all() noexcept {
+    while (!empty()) {
+      if (!wait_some()) return Outcome::kStopped;
+    }
+    return engine_.ended() ? Outcome::kStopped : Outcome::kGranted;
+  }
+
+ private:
+  unsigned size() const { return lane() == kServiceLane ? 1 : Requests::kWindow; }
+  std::uint32_t still_pending() const {
+    std::uint32_t pending = 0;
+    for (unsigned i = 0; i < size(); ++i) {
+      if ((used_ & 1u << i) != 0 && engine_.requests_.pending(ticket_.place() + i))
+        pending |= 1u << i;
+    }
+    return pending;
+  }
+  static bool some_over(void* opaque) {
+    const auto& window = *static_cast<const Window*>(opaque);
+    return window.still_pending() != window.used_;
+  }
+
+  EngineCore& engine_;
+  Ticket ticket_;
+  std::uint32_t used_ = 0;  // bit i: a request was started in place i and is not known to be over
+};
+
+Outcome EngineCore::run_range(Gfn first, std::uint64_t count, Wish wish) noexcept {
+  if (count == 0) return ended() ? Outcome::kStopped : Outcome::kGranted;
+  if (!in_range(first, count)) return Outcome::kStopped;
+  Window window(*this);
+  const Gfn end = first + count;
+  for (Gfn gfn = first; gfn < end;) {
+    if (wish.discard) {
+      // Where the home has never done anything it holds all pages, and they are zero.
+      if (config_.self == config_.home) gfn = table_.next_active(gfn, end);
+      if (gfn < end) gfn = discard_held(gfn, end);
+      if (gfn == end) break;
+    }
+    const unsigned place = window.place();
+    const Beginning begun = begin(gfn, wish, window.lane(), place);
+    switch (begun.begun) {
+      case Begun::kHeld: gfn = std::min(begun.next, end); break;
+      case Begun::kStarted:
+        window.started(place);
+        ++gfn;
+        break;
+      case Begun::kPending:
+        // This thread's own answers come first: the request it would wait for may be its own, or
+        // wait for its lane.
+        if (window.empty()) {
+          requests_.bell(gfn).wait_while(begun.seen, Requests::kSpinNs);
+        } else if (!window.wait_some()) {
+          return Outcome::kStopped;
+        }
+        break;
+      case Begun::kNeedPlace:
+        if (!window.make_room()) return Outcome::kStopped;
+        break;
+      case Begun::kFailed: return Outcome::kStopped;
+    }
+  }
+  return window.wait_all();
+}
+
+Outcome EngineCore::acquire_range(Gfn first, std::uint64_t count, Right wanted) noexcept {
+  return run_range(first, count, {wanted, false});
+}
+
+Outcome EngineCore::discard(Gfn first, std::uint64_t count) noexcept {
+  return run_range(first, count, {Right::kExclusive, true});
+}
+
+// Locks `first` and as many neighbours behind it as belong and are free, within its chunk; the end
+// of the run. Waiting is for the first alone, so that two runs never wait for each other.
+template <typename Belongs>
+Gfn EngineCore::take_run(Gfn first, Gfn end, Belongs belongs) noexcept {
+  const Gfn limit = std::min(end, (first / PageTable::kChunkPages + 1) * PageTable::kChunkPages);
+  table_[first].lock();
+  Gfn gfn = first;
+  while (belongs(table_[gfn], gfn)) {
+    if (++gfn == limit || !table_[gfn].try_lock()) return gfn;
+  }
+  table_[gfn].unlock();
+  return gfn;
+}
+
+void EngineCore::release_run(Gfn first, Gfn end) noexcept {
+  for (Gfn gfn = first; gfn < end; ++gfn) table_[gfn].unlock();
+}
+
+// Empties the pages that are held exclusively from `gfn` on. The first page that is not; `gfn` when
+// there is none.
+Gfn EngineCore::discard_held(Gfn gfn, Gfn end) noexcept {
+  bool touched = false;
+  const Gfn stop_at = take_run(gfn, end, [&](const PageEntry& entry, Gfn page) {
+    if (ivy::right_of(entry.state, view(page)) != Right::kExclusive) return false;
+    touched = touched || entry.touched();
+    return true;
+  });
+  if (touched) {
+    const auto count = static_cast<std::uint32_t>(stop_at - gfn);
+    int error = backend_.withdraw_run(gfn, count);
+    if (error == 0) error = backend_.drop_run(gfn, count);
+    if (error != 0) {
+      backend_failed(error, "be given back", gfn);
+    } else {
+      for (Gfn page = gfn; page < stop_at; ++page) table_[page].clear_touched();
+    }
+  }
+  release_run(gfn, stop_at);
+  return stop_at;
+}
+
+void EngineCore::unmap(Gfn first, std::uint64_t count) noexcept {
+  if (count == 0 || !in_range(first, count)) return;
+  const Gfn end = first + count;
+  for (Gfn gfn = table_.next_active(first, end); gfn < end; gfn = table_.next_active(gfn, end)) {
+    const Gfn stop_at = take_run(gfn, end, [&](const PageEntry& entry, Gfn page) {
+      return entry.touched() && ivy::right_of(entry.state, view(page)) != Right::kInvalid;
+    });
+    if (stop_at == gfn) {
+      ++gfn;  // not mapped
+      continue;
+    }
+    if (const int error = backend_.withdraw_run(gfn, static_cast<std::uint32_t>(stop_at - gfn))) {
+      backend_failed(error, "be taken from the guest", gfn);
+    }
+    release_run(gfn, stop_at);
+    if (ended()) return;
+    gfn = stop_at;
+  }
+}
+
+}  // namespace xenspan::dsm

@@ -1,0 +1,151 @@
+// The host that wants a right: asks the manager, collects the grant and the acknowledgements, maps,
+// reports done.
+#include <bit>
+
+#include "dsm-rdma/ivy/roles.h"
+
+namespace xenspan::dsm::ivy {
+namespace {
+
+bool is_manager(const View& view) { return view.self == view.manager; }
+
+Step::Kind grant_step(Right right) {
+  return right == Right::kExclusive ? Step::Kind::kGrantExclusive : Step::Kind::kGrantShared;
+}
+
+unsigned acks_received(const PageState& page) {
+  if (pending_of(page) == Pending::kRead) return 0;  // the mask is not ours: it may be the copyset
+  return static_cast<unsigned>(std::popcount(page.hosts()));
+}
+
+// Whether an answer with this txn belongs to the request under way here.
+Verdict answers_pending(const PageState& page, const View& view, const Message& answer) {
+  if (answer.requester != view.self) return Verdict::kIllegal;
+  if (pending_of(page) == Pending::kNothing || answer.txn != page.txn) return Verdict::kDuplicate;
+  if (is_manager(view) && !serves_own_request(page, view)) return Verdict::kIllegal;
+  return Verdict::kAccepted;
+}
+
+// The contents a grant brings fit what is held here: a mapped frame is never overwritten, and
+// nobody is told to go on with contents that he does not have.
+bool contents_fit(const PageState& page, const View& view, const Message& grant) {
+  const Right held = right_of(page, view);
+  switch (grant.payload) {
+    case Payload::kNone: return held == Right::kShared && grant.from == view.manager;
+    case Payload::kPage:
+      return held == Right::kInvalid && grant.from != view.self &&
+             pending_of(page) != Pending::kDiscard;
+    case Payload::kZero: return held == Right::kInvalid && grant.from != view.self;
+  }
+  return false;
+}
+
+Verdict judge_grant(const PageState& page, const View& view, const Message& grant) {
+  const Verdict pending = answers_pending(page, view, grant);
+  if (pending != Verdict::kAccepted) return pending;
+  if (page.granted) return Verdict::kDuplicate;
+  const bool read = pending_of(page) == Pending::kRead;
+  if (grant.right != (read ? Right::kShared : Right::kExclusive)) return Verdict::kIllegal;
+  if (grant.discard != (pending_of(page) == Pending::kDiscard)) return Verdict::kIllegal;
+  if (!contents_fit(page, view, grant)) return Verdict::kIllegal;
+  if (read && (grant.acks != 0 || grant.payload == Payload::kNone)) return Verdict::kIllegal;
+  if (grant.acks >= kMaxHosts || grant.acks < acks_received(page)) return Verdict::kIllegal;
+  return Verdict::kAccepted;
+}
+
+// Maps, reports, wakes: once the grant and every acknowledgement are here. The mask is left to the
+// manager role when this host is the manager: its own kDone sets it.
+void finish_when_complete(const Context& at, Gfn gfn) {
+  PageState& page = at.page;
+  if (!page.granted || acks_received(page) != page.acks_expected) return;
+  const bool read = pending_of(page) == Pending::kRead;
+  Message about{.from = at.view.self, .to = at.view.self, .requester = at.view.self};
+  about.txn = page.txn;
+  about.gfn = gfn;
+
+  // An upgrade with discard: this host's own copy is the last one left.
+  if (pending_of(page) == Pending::kDiscard && right_of(page, at.view) == Right::kShared) {
+    at.steps.push(Step::Kind::kDropFrame, about);
+  }
+  about.right = read ? Right::kShared : Right::kExclusive;
+  set_access(page, read ? Access::kShared : Access::kExclusive);
+  page.pending = static_cast<std::uint32_t>(Pending::kNothing);
+  page.txn = 0;
+  page.granted = 0;
+  page.acks_expected = 0;
+  if (!is_manager(at.view)) page.set_hosts(0);
+  at.steps.push(grant_step(about.right), about);
+
+  Message done = about;
+  done.kind = Kind::kDone;
+  done.to = at.view.manager;
+  done.right = Right::kInvalid;
+  at.steps.push(Step::Kind::kSend, done);
+  at.steps.push(Step::Kind::kComplete, about);
+}
+
+}  // namespace
+
+FaultStart on_fault(PageState& page, const View& view, Gfn gfn, Right wanted, bool discard,
+                    Lane lane, std::uint32_t txn, Steps& steps) noexcept {
+  Message request{.from = view.self, .to = view.manager, .requester = view.self};
+  request.lane = lane;
+  request.txn = txn;
+  request.gfn = gfn;
+
+  const Right held = right_of(page, view);
+  if (!discard && held >= wanted) {
+    request.right = held;
+    if (held != Right::kInvalid) steps.push(grant_step(held), request);
+    return FaultStart::kHeld;
+  }
+  if (pending_of(page) != Pending::kNothing) return FaultStart::kPending;
+  if (discard && held == Right::kExclusive) {
+    // Nobody else has a right or contents: no message is needed.
+    request.right = held;
+    steps.push(Step::Kind::kDropFrame, request);
+    steps.push(Step::Kind::kGrantExclusive, request);
+    steps.push(Step::Kind::kComplete, request);
+    return FaultStart::kStarted;
+  }
+
+  const bool read = wanted == Right::kShared && !discard;
+  const Pending pending = read ? Pending::kRead : discard ? Pending::kDiscard : Pending::kWrite;
+  page.pending = static_cast<std::uint32_t>(pending);
+  page.txn = txn;
+  page.granted = 0;
+  page.acks_expected = 0;
+  if (!is_manager(view)) page.set_hosts(0);
+  request.kind = read ? Kind::kReadRequest : Kind::kWriteRequest;
+  request.discard = discard;
+  steps.push(Step::Kind::kSend, request);
+  return FaultStart::kStarted;
+}
+
+bool expects_contents(const PageState& page, const View& view, const Message& grant) noexcept {
+  return grant.kind == Kind::kGrant && grant.payload != Payload::kNone && grant.to == view.self &&
+         grant.from < kMaxHosts && judge_grant(page, view, grant) == Verdict::kAccepted;
+}
+
+Verdict request_grant(const Context& at, const Message& grant) noexcept {
+  const Verdict verdict = judge_grant(at.page, at.view, grant);
+  if (verdict != Verdict::kAccepted) return verdict;
+  at.page.granted = 1;
+  at.page.acks_expected = grant.acks;
+  finish_when_complete(at, grant.gfn);
+  return verdict;
+}
+
+Verdict request_ack(const Context& at, const Message& ack) noexcept {
+  PageState& page = at.page;
+  const Verdict pending = answers_pending(page, at.view, ack);
+  if (pending != Verdict::kAccepted) return pending;
+  // A holder never acknowledges to itself, and a read invalidates nobody.
+  if (ack.from == at.view.self || pending_of(page) == Pending::kRead) return Verdict::kIllegal;
+  if (page.hosts() & mask_of(ack.from)) return Verdict::kDuplicate;
+  page.set_hosts(page.hosts() | mask_of(ack.from));
+  finish_when_complete(at, ack.gfn);
+  return Verdict::kAccepted;
+}
+
+}  // namespace xenspan::dsm::ivy

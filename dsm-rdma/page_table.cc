@@ -1,0 +1,50 @@
+#include "dsm-rdma/page_table.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace xenspan::dsm {
+
+Status PageTable::create(Gfn pages) {
+  if (pages == 0 || pages > kMaxPages)
+    return Error{EINVAL, "a domain's memory has 1 page to 16 TiB"};
+  const Gfn chunks = (pages + kChunkPages - 1) / kChunkPages;
+  const std::size_t entries_bytes =
+      (chunks * kChunkPages * sizeof(PageEntry) + kPageSize - 1) & ~(kPageSize - 1);
+  bytes_ = entries_bytes + chunks;
+  void* memory = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) {
+    return system_error(errno, "cannot reserve addresses for the page table",
+                        "raise the limit RLIMIT_AS");
+  }
+  // Huge pages would make a sparse table dense.
+  ::madvise(memory, bytes_, MADV_NOHUGEPAGE);
+  entries_ = static_cast<PageEntry*>(memory);
+  active_ =
+      reinterpret_cast<std::atomic<std::uint8_t>*>(static_cast<std::byte*>(memory) + entries_bytes);
+  pages_ = pages;
+  return {};
+}
+
+PageTable::~PageTable() {
+  if (entries_ != nullptr) ::munmap(entries_, bytes_);
+}
+
+Gfn PageTable::next_active(Gfn gfn, Gfn end) const noexcept {
+  while (gfn < end && !active(gfn)) gfn = (gfn / kChunkPages + 1) * kChunkPages;
+  return std::min(gfn, end);
+}
+
+std::uint64_t PageTable::active_bytes() const noexcept {
+  std::uint64_t bytes = 0;
+  for (Gfn gfn = next_active(0, pages_); gfn < pages_;
+       gfn = next_active(gfn + kChunkPages, pages_)) {
+    bytes += kChunkPages * sizeof(PageEntry);
+  }
+  return bytes;
+}
+
+}  // namespace xenspan::dsm

@@ -1,0 +1,80 @@
+// The engine's page table: 24 bytes a gfn, in memory that comes into being with its first use.
+//
+// An entry holds the machine's state and one word: lock, "touched", and a count of faults. Touched
+// means that the page may be mapped into the guest or that its frame may hold something; an
+// untouched page is unmapped and its frame is zero. A chunk of entries is active once any entry in
+// it has been changed; scans skip the others. Threading: entries are guarded by their own lock bit;
+// the rest is atomic. Ownership: the table owns its memory.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "base/result.h"
+#include "dsm-rdma/futex_lock.h"
+#include "dsm-rdma/ivy/page_state.h"
+#include "dsm-rdma/types.h"
+
+namespace xenspan::dsm {
+
+class PageEntry {
+ public:
+  ivy::PageState state;  // GUARDED_BY(lock())
+
+  void lock() noexcept { WordLock::lock(word_); }
+  bool try_lock() noexcept { return WordLock::try_lock(word_); }
+  void unlock() noexcept { WordLock::unlock(word_); }
+
+  // With the lock held, except where a rough answer does.
+  bool touched() const noexcept { return (word_.load(std::memory_order_relaxed) & kTouched) != 0; }
+  void set_touched() noexcept { word_.fetch_or(kTouched, std::memory_order_relaxed); }
+  void clear_touched() noexcept { word_.fetch_and(~kTouched, std::memory_order_relaxed); }
+  std::uint32_t faults() const noexcept {
+    return word_.load(std::memory_order_relaxed) / kOneFault;
+  }
+  void count_fault() noexcept {
+    if (faults() < kMaxFaults) word_.fetch_add(kOneFault, std::memory_order_relaxed);
+  }
+
+ private:
+  static constexpr std::uint32_t kTouched = 1u << WordLock::kFirstFreeBit;
+  static constexpr std::uint32_t kOneFault = kTouched << 1;
+  static constexpr std::uint32_t kMaxFaults = ~std::uint32_t{0} / kOneFault;
+  std::atomic<std::uint32_t> word_;
+};
+static_assert(sizeof(PageEntry) == 24);
+
+class PageTable {
+ public:
+  static constexpr Gfn kChunkPages = 512;  // 2 MiB of guest memory, 12 KiB of table
+  static constexpr Gfn kMaxPages = Gfn{1} << 32;
+
+  PageTable() = default;
+  ~PageTable();
+  PageTable(const PageTable&) = delete;
+  PageTable& operator=(const PageTable&) = delete;
+  Status create(Gfn pages);
+
+  Gfn pages() const noexcept { return pages_; }
+  PageEntry& operator[](Gfn gfn) const noexcept { return entries_[gfn]; }
+
+  bool active(Gfn gfn) const noexcept {
+    return active_[gfn / kChunkPages].load(std::memory_order_acquire) != 0;
+  }
+  void activate(Gfn gfn) noexcept {
+    std::atomic<std::uint8_t>& chunk = active_[gfn / kChunkPages];
+    if (chunk.load(std::memory_order_relaxed) == 0) chunk.store(1, std::memory_order_release);
+  }
+  // The first gfn at or after `gfn` in an active chunk, at most `end`.
+  Gfn next_active(Gfn gfn, Gfn end) const noexcept;
+  std::uint64_t active_bytes() const noexcept;
+
+ private:
+  Gfn pages_ = 0;
+  PageEntry* entries_ = nullptr;
+  std::atomic<std::uint8_t>* active_ = nullptr;  // behind the entries, in the same mapping
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace xenspan::dsm

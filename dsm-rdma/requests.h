@@ -1,0 +1,153 @@
+// The requests a slice has under way: a numbered place for each, so that an answer finds its waiter
+// without a search.
+//
+// A lane has sixteen places, lane 0 has sixty-four that threads without a lane of their own take
+// one by one. A request's number (txn) holds its place and a count: the low 16 bits of two requests
+// that follow each other always differ, which the manager relies on to tell them apart. Waiters of
+// another thread's request for the same page sleep on a bell. Threading: any. No allocation after
+// construction. After end() nobody sleeps here any more.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstdint>
+
+#include "dsm-rdma/futex_lock.h"
+#include "dsm-rdma/types.h"
+
+namespace xenspan::dsm {
+
+// Sleeps until a word changes: polls briefly, because an answer usually takes tens of microseconds.
+class SleepWord {
+ public:
+  std::uint32_t value() const noexcept { return word_.load(std::memory_order_seq_cst); }
+  std::uint32_t exchange(std::uint32_t to) noexcept {
+    return word_.exchange(to, std::memory_order_seq_cst);
+  }
+  void increment() noexcept { word_.fetch_add(1, std::memory_order_seq_cst); }
+  void wake() noexcept {
+    if (sleepers_.load(std::memory_order_seq_cst) != 0) futex_wake(word_, 1 << 30);
+  }
+  void wait_while(std::uint32_t seen, std::uint64_t spin_ns) noexcept {
+    const std::uint64_t sleep_at = now_ns() + spin_ns;
+    while (value() == seen) {
+      if (now_ns() < sleep_at) {
+        cpu_pause();
+        continue;
+      }
+      sleepers_.fetch_add(1, std::memory_order_seq_cst);
+      futex_wait(word_, seen);
+      sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+    }
+  }
+
+ private:
+  std::atomic<std::uint32_t> word_{0};
+  std::atomic<std::uint32_t> sleepers_{0};
+};
+
+class Requests {
+ public:
+  static constexpr unsigned kWindow = 16;  // places a lane
+  static constexpr unsigned kLanes = 64;   // lane 0 included
+  static constexpr unsigned kServicePlaces = 64;
+  static constexpr unsigned kPlaces = kLanes * kWindow + kServicePlaces;
+  static constexpr std::uint64_t kSpinNs = 20'000;
+
+  static unsigned place_of(Lane lane, unsigned position) noexcept {
+    return lane * kWindow + position;
+  }
+
+  // A place for a thread whose requests go on lane 0; waits while all are taken. kPlaces after
+  // end().
+  unsigned take_service_place() noexcept {
+    for (;;) {
+      const std::uint32_t seen = service_bell_.value();
+      if (ended()) return kPlaces;
+      std::uint64_t free = service_free_.load(std::memory_order_relaxed);
+      while (free != 0) {
+        const std::uint64_t lowest = free & (~free + 1);
+        if (service_free_.compare_exchange_weak(free, free & ~lowest, std::memory_order_acquire)) {
+          return kLanes * kWindow + static_cast<unsigned>(std::countr_zero(lowest));
+        }
+      }
+      service_bell_.wait_while(seen, kSpinNs);
+    }
+  }
+  void give_service_place(unsigned place) noexcept {
+    service_free_.fetch_or(std::uint64_t{1} << (place - kLanes * kWindow),
+                           std::memory_order_release);
+    service_bell_.increment();
+    service_bell_.wake();
+  }
+
+  // A new request in this place. With the page's lock held, before the machine is told.
+  std::uint32_t arm(unsigned place, bool discard) noexcept {
+    const std::uint32_t count = next_.fetch_add(1, std::memory_order_relaxed);
+    const std::uint32_t txn = place << kCountBits | (count & kCountMask);
+    places_[place].discard = discard;
+    places_[place].txn.exchange(txn);
+    return txn;
+  }
+  void disarm(unsigned place) noexcept { places_[place].txn.exchange(0); }
+  bool pending(unsigned place) const noexcept { return places_[place].txn.value() != 0; }
+
+  // Whether this request of ours is a discard. With the page's lock held.
+  bool is_discard(std::uint32_t txn) const noexcept {
+    const unsigned place = txn >> kCountBits;
+    return txn != 0 && place < kPlaces && places_[place].txn.value() == txn &&
+           places_[place].discard;
+  }
+  // The request is over. Its lane, whose waiter the caller wakes (kServiceLane: it has been woken
+  // here).
+  Lane complete(std::uint32_t txn) noexcept {
+    const unsigned place = txn >> kCountBits;
+    if (txn == 0 || place >= kPlaces || places_[place].txn.value() != txn) return kServiceLane;
+    places_[place].txn.exchange(0);
+    if (place < kLanes * kWindow) return static_cast<Lane>(place / kWindow);
+    places_[place].txn.wake();
+    return kServiceLane;
+  }
+  // For a request on lane 0.
+  void wait_service(unsigned place) noexcept {
+    const std::uint32_t txn = places_[place].txn.value();
+    if (txn != 0 && !ended()) places_[place].txn.wait_while(txn, kSpinNs);
+  }
+
+  // Where those wait who find another local request for the same page. bell() with the page's lock
+  // held.
+  SleepWord& bell(Gfn gfn) noexcept { return bells_[(gfn ^ (gfn >> 8)) % bells_.size()]; }
+
+  bool ended() const noexcept { return ended_.load(std::memory_order_seq_cst); }
+  void end() noexcept {
+    ended_.store(true, std::memory_order_seq_cst);
+    for (Place& place : places_) {
+      place.txn.exchange(0);
+      place.txn.wake();
+    }
+    for (SleepWord& each : bells_) {
+      each.increment();
+      each.wake();
+    }
+    service_bell_.increment();
+    service_bell_.wake();
+  }
+
+ private:
+  static constexpr unsigned kCountBits = 21;
+  static constexpr std::uint32_t kCountMask = (1u << kCountBits) - 1;
+  static_assert(kPlaces < 1u << (32 - kCountBits));
+  struct Place {
+    SleepWord txn;         // 0: no request, or it is over
+    bool discard = false;  // GUARDED_BY the page's lock
+  };
+  std::array<Place, kPlaces> places_;
+  std::array<SleepWord, 256> bells_;
+  SleepWord service_bell_;
+  std::atomic<std::uint64_t> service_free_{~std::uint64_t{0}};
+  std::atomic<std::uint32_t> next_{1};
+  std::atomic<bool> ended_{false};
+};
+
+}  // namespace xenspan::dsm

@@ -1,0 +1,141 @@
+#include "dsm-rdma/transport/tcp/connection.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace xenspan::dsm::tcp {
+namespace {
+
+void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noexcept {
+  counter.fetch_add(amount, std::memory_order_relaxed);
+}
+
+const char* phrase_for(long error) noexcept {
+  switch (error) {
+    case EPIPE: return "it has closed its connection";
+    case ECONNRESET: return "its connection was reset";
+    case ETIMEDOUT: return "it does not answer any more";
+    case EHOSTUNREACH:
+    case ENETUNREACH: return "the network does not reach it any more";
+    default: return "its connection failed";
+  }
+}
+
+}  // namespace
+
+Connection::Connection(std::unique_ptr<SecureStream> stream, HostId self, HostId peer, Lane lane,
+                       bool own, const wire::Bounds& bounds)
+    : stream_(std::move(stream)),
+      self_(self),
+      peer_(peer),
+      lane_(lane),
+      own_(own),
+      bounds_(bounds),
+      buffer_(std::make_unique<std::byte[]>(kBufferBytes)) {}
+
+const char* Connection::check(const ivy::Message& message) const noexcept {
+  if (message.from != peer_) return "it sent a message in another host's name";
+  if (message.to != self_) return "it sent a message for another host";
+  const bool answer =
+      message.kind == ivy::Kind::kGrant || message.kind == ivy::Kind::kInvalidateAck;
+  const bool request =
+      message.kind == ivy::Kind::kReadRequest || message.kind == ivy::Kind::kWriteRequest;
+  if (answer != own_) return "it sent a message in the wrong direction of a lane";
+  if ((answer || request || lane_ != kServiceLane) && message.lane != lane_) {
+    return "it sent a message of another lane";
+  }
+  if (!answer && !request && lane_ != kServiceLane)
+    return "it sent a message that belongs on the service lane";
+  return nullptr;
+}
+
+const char* Connection::finish_page(Sink& sink) noexcept {
+  page_ = nullptr;
+  page_filled_ = 0;
+  add(messages_received_, 1);
+  add(pages_received_, 1);
+  return sink.deliver(message_) ? nullptr : "it sent a message that breaks the protocol";
+}
+
+// Delivers every whole message in the buffer; nullptr, or why the peer is not to be listened to any
+// more.
+const char* Connection::parse(Sink& sink) noexcept {
+  std::size_t at = 0;
+  const char* wrong = nullptr;
+  while (wrong == nullptr && page_ == nullptr && filled_ - at >= wire::kMessageBytes) {
+    wrong = wire::decode(buffer_.get() + at, bounds_, message_);
+    if (wrong == nullptr) wrong = check(message_);
+    if (wrong != nullptr) break;
+    at += wire::kMessageBytes;
+    if (message_.payload != ivy::Payload::kPage) {
+      add(messages_received_, 1);
+      if (!sink.deliver(message_)) wrong = "it sent a message that breaks the protocol";
+      continue;
+    }
+    page_ = sink.place(message_);
+    if (page_ == nullptr) return "it sent a page that nobody asked for";
+    page_filled_ = std::min(kPageSize, filled_ - at);
+    std::memcpy(page_, buffer_.get() + at, page_filled_);
+    at += page_filled_;
+    if (page_filled_ == kPageSize) wrong = finish_page(sink);
+  }
+  filled_ -= at;
+  if (filled_ > 0 && at > 0) std::memmove(buffer_.get(), buffer_.get() + at, filled_);
+  return wrong;
+}
+
+// A message and its page usually come with one read: they pass through the buffer, which is in the
+// cache, and are copied once more. A page that does not fit is read straight into its frame.
+Connection::Outcome Connection::read_once(Sink& sink, const char** why) noexcept {
+  std::byte* to = page_ != nullptr ? page_ + page_filled_ : buffer_.get() + filled_;
+  const std::size_t room = page_ != nullptr ? kPageSize - page_filled_ : kBufferBytes - filled_;
+  const long got = stream_->read_some(to, room);
+  if (got == -EAGAIN) return Outcome::kNothing;
+  if (got < 0) {
+    *why = phrase_for(-got);
+    return Outcome::kLost;
+  }
+  add(bytes_received_, static_cast<std::uint64_t>(got));
+  if (page_ == nullptr) {
+    filled_ += static_cast<std::size_t>(got);
+    *why = parse(sink);
+  } else {
+    page_filled_ += static_cast<std::size_t>(got);
+    *why = page_filled_ == kPageSize ? finish_page(sink) : nullptr;
+  }
+  return *why == nullptr ? Outcome::kSome : Outcome::kLost;
+}
+
+Connection::Outcome Connection::receive(Sink& sink, const char** why) noexcept {
+  Outcome outcome = read_once(sink, why);
+  // An unfinished page is most likely there already. TLS may hold bytes that poll does not see:
+  // read until it has none.
+  while (outcome == Outcome::kSome && (page_ != nullptr || stream_->encrypted())) {
+    outcome = read_once(sink, why);
+    if (outcome == Outcome::kNothing) return Outcome::kSome;
+  }
+  return outcome;
+}
+
+int Connection::send(const ivy::Message& message, const std::byte* page) noexcept {
+  std::byte header[wire::kMessageBytes];
+  wire::encode(message, bounds_.epoch, header);
+  const iovec pieces[2] = {{header, sizeof header}, {const_cast<std::byte*>(page), kPageSize}};
+  if (const int error = stream_->writev(pieces, page != nullptr ? 2 : 1)) return error;
+  add(messages_sent_, 1);
+  add(bytes_sent_, sizeof header + (page != nullptr ? kPageSize : 0));
+  if (page != nullptr) add(pages_sent_, 1);
+  return 0;
+}
+
+void Connection::add_traffic(Transport::Traffic& sum) const noexcept {
+  sum.messages_sent += messages_sent_.load(std::memory_order_relaxed);
+  sum.messages_received += messages_received_.load(std::memory_order_relaxed);
+  sum.pages_sent += pages_sent_.load(std::memory_order_relaxed);
+  sum.pages_received += pages_received_.load(std::memory_order_relaxed);
+  sum.bytes_sent += bytes_sent_.load(std::memory_order_relaxed);
+  sum.bytes_received += bytes_received_.load(std::memory_order_relaxed);
+}
+
+}  // namespace xenspan::dsm::tcp

@@ -1,0 +1,46 @@
+// Transport over TCP: for each ordered pair of hosts and lane one connection, made by the lane's
+// owner.
+//
+// The owner's end of lane k >= 1 is read by the thread that has borrowed lane k; the peers' ends
+// and both ends of lane 0 are read by serve(). A message is 64 bytes (dsm-rdma/wire.h), followed by
+// 4096 bytes when it carries a page. System calls of a remote fault: sendmsg, then recv while
+// polling, or epoll_wait and recv once asleep; at the owner epoll_pwait2, recv, sendmsg. Threading:
+// as Transport says. Ownership: the transport owns its streams; the Acceptor is borrowed and must
+// outlive it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "dsm-rdma/transport/tcp/secure_stream.h"
+#include "dsm-rdma/transport/transport.h"
+
+namespace xenspan::dsm::tcp {
+
+struct Peer {
+  std::string name;     // for error messages
+  std::string address;  // numeric; unused for self
+  std::uint16_t port = 0;
+};
+
+inline constexpr unsigned kMaxLanes = 63;
+
+struct MeshConfig {
+  std::vector<Peer> hosts;  // by HostId, self included
+  Gfn pages = 0;            // bound for gfns in messages
+  unsigned lanes = 8;  // lanes 1 .. lanes beside lane 0; the same on all hosts; at most kMaxLanes
+  int timeout_ms = 15000;      // until every connection stands
+  unsigned wait_spin_us = 30;  // how long a faulting thread polls before it sleeps
+  unsigned serve_spin_us =
+      0;  // the same for the service thread; costs a core's time, so off unless cores are free
+  unsigned dead_after_ms = 10000;  // a peer that acknowledges nothing for this long is lost
+};
+
+// Makes all connections to and from all peers; every slice of the domain calls it at about the same
+// time. Blocks. Self, secret, epoch and encryption are the acceptor's. The error names the host
+// that is missing. Afterwards the acceptor refuses further lanes.
+Result<std::unique_ptr<Transport>> connect_mesh(const MeshConfig& config, Acceptor& acceptor);
+
+}  // namespace xenspan::dsm::tcp

@@ -1,0 +1,40 @@
+// How a protocol message looks on a wire: 64 bytes, little endian, the same for every transport.
+//
+//   0 u32 magic "XSPM"    4 u8 version   5 u8 kind       6 u8 payload    7 u8 right
+//   8 u8 flags (1 = discard)              9 u8 from      10 u8 to        11 u8 requester
+//  12 u8 acks            13 u8 zero      14 u16 lane     16 u32 epoch    20 u32 txn
+//  24 u64 gfn            32 .. 63 zero
+//
+// A message with payload kPage is followed by 4096 bytes. Pure functions, any thread; nothing is
+// allocated.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "dsm-rdma/ivy/message.h"
+
+namespace xenspan::dsm::wire {
+
+inline constexpr std::size_t kMessageBytes = 64;
+inline constexpr std::uint32_t kMagic = 0x4d505358;  // "XSPM"
+inline constexpr std::uint8_t kVersion = 1;
+
+// What a correct message of this domain stays within.
+struct Bounds {
+  unsigned hosts = 1;
+  unsigned lanes = 0;  // largest lane number
+  Gfn pages = 0;
+  Epoch epoch = 1;
+};
+
+void encode(const ivy::Message& message, Epoch epoch, std::byte* to) noexcept;
+
+// nullptr and a filled `message`, or what is wrong with these 64 bytes (a phrase that lives as long
+// as the program; `message` is then unspecified). Anything the format does not define is refused.
+const char* decode(const std::byte* from, const Bounds& bounds, ivy::Message& message) noexcept;
+
+// "kGrant", for sentences.
+const char* name_of(ivy::Kind kind) noexcept;
+
+}  // namespace xenspan::dsm::wire

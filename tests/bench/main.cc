@@ -1,0 +1,114 @@
+// xenspan-bench: measures and prints one JSON object a line. man/xenspan-bench.1 explains each member.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <iostream>
+
+#include "tests/bench/fault_bench.h"
+#include "tests/bench/speedup_bench.h"
+
+namespace xenspan::bench {
+namespace {
+
+struct Options {
+  bool list = false, quick = false;
+  std::vector<std::string> only;
+  unsigned runs = 0;
+  std::string prefix = "xsbench", xenspan, guests;
+};
+
+struct Bench {
+  std::string name;
+  std::function<Status(const Testbed&, const Options&)> measure;
+};
+
+unsigned runs_or(const Options& options, unsigned full, unsigned quick) {
+  return options.runs > 0 ? options.runs : options.quick ? quick : full;
+}
+
+std::vector<Bench> all_benches() {
+  std::vector<Bench> all;
+  for (const FaultBench& bench : fault_benches()) {
+    all.push_back({bench.name, [&bench](const Testbed& bed, const Options& options) {
+                     return measure(bench, bed, options.guests, runs_or(options, 20, 3));
+                   }});
+  }
+  const auto speedup_options = [](const Options& options) {
+    return SpeedupOptions{options.guests, runs_or(options, 5, 2), options.quick};
+  };
+  for (const Program& program : programs()) {
+    all.push_back({std::string("speedup.") + program.name, [&program, speedup_options](const Testbed& bed, const Options& options) {
+                     return measure_speedup(program, bed, speedup_options(options));
+                   }});
+  }
+  for (const Program& program : programs()) {
+    all.push_back({std::string("onehost.") + program.name, [&program, speedup_options](const Testbed& bed, const Options& options) {
+                     return measure_one_host(program, bed, speedup_options(options));
+                   }});
+  }
+  return all;
+}
+
+bool wanted(const std::string& name, const std::vector<std::string>& only) {
+  if (only.empty()) return true;
+  for (const std::string& word : only) {
+    if (name == word || name.starts_with(word + ".")) return true;
+  }
+  return false;
+}
+
+int run(const Options& options) {
+  std::vector<Bench> chosen;
+  for (Bench& bench : all_benches()) {
+    if (wanted(bench.name, options.only)) chosen.push_back(std::move(bench));
+  }
+  if (chosen.empty()) {
+    std::cerr << "xenspan-bench: no benchmark of that name: see `xenspan-bench --list`\n";
+    return 2;
+  }
+  if (options.list) {
+    for (const Bench& bench : chosen) std::cout << bench.name << '\n';
+    return 0;
+  }
+  auto bed = Testbed::up(options.xenspan, options.prefix, 2);
+  if (!bed) {
+    std::cerr << "xenspan-bench: " << bed.error().message << '\n';
+    return 1;
+  }
+  int failures = 0;
+  for (const Bench& bench : chosen) {
+    if (const Status status = bench.measure(*bed, options); !status) {
+      std::cerr << "xenspan-bench: " << bench.name << ": " << status.error().message << '\n';
+      failures++;
+    }
+  }
+  return failures == 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace xenspan::bench
+
+int main(int argc, char** argv) {
+  using namespace xenspan::bench;
+  Options options;
+  // In a build tree everything lies at a known place beside this program.
+  std::error_code ignored;
+  const std::filesystem::path here = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
+  options.guests = (here / "guests").string();
+  const char* const named = std::getenv("XENSPAN");
+  options.xenspan = named != nullptr ? named : (here / "../../dom0-daemon/xenspan").lexically_normal().string();
+
+  CLI::App app("Measures page faults and programs across hosts; prints one JSON object a line.", "xenspan-bench");
+  app.add_flag("--list", options.list, "print the names of the benchmarks and stop");
+  app.add_option("--only", options.only, "only this benchmark, or all below this name; may be repeated");
+  app.add_option("--runs", options.runs, "rounds of each benchmark (default: 20 for faults, 5 for programs)");
+  app.add_option("--testbed", options.prefix, "prefix of the test bed's names")->capture_default_str();
+  app.add_flag("--quick", options.quick, "small inputs and few rounds: to see that it works, not to compare");
+  app.add_option("--xenspan", options.xenspan, "the command to use (default: $XENSPAN, or beside the build)");
+  app.add_option("--guests", options.guests, "folder of the guest programs");
+  CLI11_PARSE(app, argc, argv);
+  return run(options);
+}

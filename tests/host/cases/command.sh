@@ -1,0 +1,99 @@
+# The command line: who the guest is, what reaches it, what can be seen of it.
+
+user_is_kept() {
+  id nobody >/dev/null || return 77
+  cat >expected <<END
+$(id -u nobody) $(id -g nobody) $PWD 0027
+END
+  chmod 644 expected
+  # As an unprivileged user: identity, folder and umask must be that user's, and a file it makes must be its own.
+  # shellcheck disable=SC2016
+  (umask 0027; as_nobody spanning_command 2 "$guest_probe" identity made) >seen || { echo "exit status $?"; cat seen; return 1; }
+  diff expected seen || { echo "(< expected)"; return 1; }
+  [ "$(stat -c %U made)" = nobody ] || { echo "the file belongs to $(stat -c %U made)"; return 1; }
+  # What that user may not read natively, it may not read here.
+  echo secret >private; chmod 600 private
+  if as_nobody spanning_command 2 /bin/cat "$PWD/private" >stolen 2>&1; then echo "read a file of root"; return 1; fi
+  ! grep -q secret stolen
+}
+
+environment_is_kept() {
+  XENSPAN_TEST_WORD=kept spanning 2 /usr/bin/env >seen || return 1
+  grep -qx XENSPAN_TEST_WORD=kept seen || { echo "an environment variable is lost"; return 1; }
+}
+
+exit_status_is_kept() {
+  spanning 2 "$guest_probe" exit 37
+  local status=$?
+  [ $status -eq 37 ] || { echo "status $status, not 37"; return 1; }
+}
+
+crash_is_reported() {
+  spanning 2 "$guest_probe" crash 2>err
+  local status=$?
+  cat err
+  [ $status -eq 139 ] || { echo "status $status, not 139"; return 1; }
+  grep -Eiq 'host' err && grep -Eiq 'vcpu' err && grep -Eq '0x[0-9a-f]+' err || { echo "no host, vCPU or address in the report"; return 1; }
+}
+
+# A signal to the command ends the guest and the status says so.
+signal_ends_it() {
+  local signal=$1 number=$2
+  spanning_command 2 "$guest_probe" sleep 60 >out 2>err &
+  local pid=$!
+  wait_until 20 grep -q ready out || { echo "the guest does not start"; cat err; return 1; }
+  kill -"$signal" "$(command_pid "$pid")"
+  wait "$pid"
+  local status=$?
+  [ $status -eq $((128 + number)) ] || { echo "status $status, not $((128 + number))"; cat err; return 1; }
+}
+
+# A guest with a handler of its own gets the signal.
+signal_is_handled() {
+  spanning_command 2 "$guest_probe" handle 60 >out 2>err &
+  local pid=$!
+  wait_until 20 grep -q ready out || { echo "the guest does not start"; cat err; return 1; }
+  kill -USR1 "$(command_pid "$pid")"
+  wait "$pid"
+  local status=$?
+  [ $status -eq 10 ] && grep -q 'signal 10' out || { echo "status $status, not 10"; cat out err; return 1; }
+}
+
+seen_from_outside() {
+  spanning_command 2 --name seen "$guest_probe" sleep 60 >out 2>err &
+  local pid=$!
+  wait_until 20 grep -q ready out || { echo "the guest does not start"; cat err; return 1; }
+  local bad=0
+  cli list >list || bad=1
+  grep -q seen list || { echo "not in xenspan list:"; cat list; bad=1; }
+  cli stats seen >stats.json || { echo "xenspan stats fails"; bad=1; }
+  jq -e . stats.json >/dev/null || { echo "xenspan stats prints no JSON:"; head -c 300 stats.json; bad=1; }
+  jq -e '[.. | objects | select(has("faults"))] | length >= 2' stats.json >/dev/null || { echo "stats name fewer than two hosts with faults"; bad=1; }
+  cli top -b -n 1 >top || { echo "xenspan top -b fails"; bad=1; }
+  grep -q seen top || { echo "not in xenspan top:"; cat top; bad=1; }
+  cli destroy seen || { echo "xenspan destroy fails"; bad=1; }
+  wait "$pid"
+  local status=$?
+  [ $status -ne 0 ] || { echo "status 0 after destroy"; bad=1; }
+  cli list >list
+  ! grep -q seen list || { echo "still in xenspan list"; bad=1; }
+  return $bad
+}
+
+stats_at_the_end() {
+  spanning_command 2 --stats=stats.json "$guest_probe" exit 0 || { echo "exit status $?"; return 1; }
+  jq -e . stats.json >/dev/null || { echo "no JSON"; head -c 300 stats.json; return 1; }
+}
+
+hosts_are_listed() {
+  cli hosts >hosts || return 1
+  local host
+  for host in $(bed_hosts 3 | tr , ' '); do
+    grep -qw -- "$host" hosts || { echo "$host is missing:"; cat hosts; return 1; }
+  done
+}
+
+cases+=("command.user user_is_kept" "command.environment environment_is_kept" "command.status exit_status_is_kept"
+  "command.crash crash_is_reported" "command.sigint signal_ends_it INT 2" "command.sigterm signal_ends_it TERM 15"
+  "command.sigusr1.handled signal_is_handled" "command.seen seen_from_outside" "command.stats stats_at_the_end"
+  "command.hosts hosts_are_listed")

@@ -1,0 +1,135 @@
+# Things that break while a domain runs. The command must say which host was lost, and nothing may be left behind.
+
+start_work() { # a domain over 3 hosts that keeps its pages moving
+  spanning_command 3 --name "$1" "$guest_probe" work 120 >out 2>err &
+  work_pid=$!
+  wait_until 30 grep -q ready out || { echo "the guest does not start"; cat err; return 1; }
+}
+
+ended_by_loss() { # HOST
+  local status
+  if ! wait_until 30 gone "$work_pid"; then
+    echo "the command still runs 30 s later"
+    kill -KILL "$work_pid"
+    return 1
+  fi
+  wait "$work_pid"
+  status=$?
+  cat err
+  [ $status -eq 125 ] || { echo "status $status, not 125"; return 1; }
+  grep -qw -- "$1" err || { echo "the message does not name host $1"; return 1; }
+}
+
+next_run_works() {
+  bed_ensure || { echo "the test bed does not come back"; return 1; }
+  spanning 3 "$guest_probe" exit 5
+  local status=$?
+  [ $status -eq 5 ] || { echo "the next run ends with status $status, not 5"; return 1; }
+}
+
+daemon_killed() { # NUMBER of the host: 2 is a remote one
+  local host
+  host=$(bed_host "$1")
+  start_work lost || return 1
+  kill -KILL "$(bed_daemon_pid "$host")"
+  ended_by_loss "$host" || return 1
+  wait_until 10 no_slices || { echo "slices are left:"; pgrep -af xenspan-slice; return 1; }
+  bed_restart_daemon "$host" || return 1
+  next_run_works
+}
+
+home_daemon_killed() {
+  local host
+  host=$(bed_host 1)
+  start_work lost || return 1
+  kill -KILL "$(bed_daemon_pid "$host")"
+  wait_until 30 gone "$work_pid" || { echo "the command still runs 30 s later"; kill -KILL "$work_pid"; return 1; }
+  wait "$work_pid"
+  local status=$?
+  cat err
+  [ $status -eq 125 ] || { echo "status $status, not 125"; return 1; }
+  wait_until 10 no_slices || { echo "slices are left:"; pgrep -af xenspan-slice; return 1; }
+  bed_restart_daemon "$host" || return 1
+  next_run_works
+}
+
+worker_killed() {
+  local host
+  host=$(bed_host "$1")
+  start_work lost || return 1
+  kill -KILL "$(slice_pid "$host")"
+  ended_by_loss "$host" || return 1
+  wait_until 10 no_slices || { echo "slices are left:"; pgrep -af xenspan-slice; return 1; }
+  next_run_works
+}
+
+network_cut() {
+  local host
+  host=$(bed_host 3)
+  start_work lost || return 1
+  ip netns exec "$(bed_netns "$host")" ip link set "$(bed_interface "$host")" down || return 1
+  ended_by_loss "$host"
+  local status=$?
+  ip netns exec "$(bed_netns "$host")" ip link set "$(bed_interface "$host")" up
+  wait_until 15 no_slices || { echo "slices are left:"; pgrep -af xenspan-slice; return 1; }
+  [ $status -eq 0 ] && next_run_works
+}
+
+# The terminal goes away: the domain must not stay.
+command_killed() {
+  start_work lost || return 1
+  kill -KILL "$(command_pid "$work_pid")"
+  wait "$work_pid"
+  wait_until 10 no_slices || { echo "slices are left:"; pgrep -af xenspan-slice; return 1; }
+  cli list >list
+  ! grep -q lost list || { echo "still listed"; cat list; return 1; }
+  next_run_works
+}
+
+# Peers that are none. They are dropped with a log line and the daemon goes on.
+bad_peer_at_daemon() {
+  local host kind before after bad=0
+  host=$(bed_host 2)
+  for kind in noise zeros long hello nocert wrongcert silent; do
+    before=$(bed_log "$host" | wc -l)
+    from_host 1 "$build/tests/host/bad_peer" "$(bed_address "$host")" "$(bed_port "$host")" $kind || bad=1
+    after=$(bed_log "$host" | wc -l)
+    [ "$after" -gt "$before" ] || { echo "$kind: no line in the log"; bad=1; }
+  done
+  [ $bad -eq 0 ] && next_run_works
+}
+
+# The same at the port where a running slice accepts its peers: the domain must not notice.
+bad_peer_at_slice() {
+  local host kind port bad=0
+  host=$(bed_host 2)
+  spanning_command 2 --name target "$guest_probe" handle 60 >out 2>err &
+  work_pid=$!
+  wait_until 30 grep -q ready out || { echo "the guest does not start"; cat err; return 1; }
+  for port in $(slice_ports "$host"); do
+    for kind in noise zeros long; do
+      from_host 1 "$build/tests/host/bad_peer" "$(bed_address "$host")" "$port" $kind || bad=1
+    done
+  done
+  kill -USR1 "$(command_pid "$work_pid")"
+  wait "$work_pid"
+  local status=$?
+  [ $status -eq 10 ] || { echo "the domain ended with status $status, not 10"; cat err; return 1; }
+  return $bad
+}
+
+# A daemon with another cluster key is not let in, and both sides say why.
+wrong_key() {
+  local other=$bed_prefix-other
+  bed_start_stranger "$dir" || { echo "cannot start a daemon with another key"; return 1; }
+  local bad=0
+  wait_until 15 grep -Eiq 'key|certificate|authenticat|verify' stranger.log || { echo "the stranger's log does not name the key:"; cat stranger.log; bad=1; }
+  cli hosts >hosts
+  ! grep -qw stranger hosts || { echo "the stranger is a host now:"; cat hosts; bad=1; }
+  bed_stop_stranger
+  [ $bad -eq 0 ] && next_run_works
+}
+
+cases+=("failure.daemon daemon_killed 2" "failure.home home_daemon_killed" "failure.worker worker_killed 3"
+  "failure.worker.home worker_killed 1" "failure.network network_cut" "failure.command command_killed"
+  "failure.peer.daemon bad_peer_at_daemon" "failure.peer.slice bad_peer_at_slice" "failure.key wrong_key")

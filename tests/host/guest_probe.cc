@@ -1,0 +1,100 @@
+// guest_probe: the guest of the cases that look at the command line and at failures rather than at
+// a result.
+//
+//   identity FILE   prints user, group, folder and umask; makes FILE
+//   exit N          ends with status N
+//   crash           writes to address 0x10 in a second thread
+//   sleep SECONDS   prints "ready" when all its threads run, then waits
+//   work SECONDS    the same, but its threads keep writing one shared page and pages of their own
+//   handle SECONDS  the same as sleep, with a handler of SIGUSR1: prints "signal 10", ends with
+//   status 10
+//
+// There are as many threads as processors, so that a domain that spans hosts has a thread on each.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+volatile sig_atomic_t got_signal = 0;
+std::atomic<bool> enough{false};
+std::atomic<unsigned> started{0};
+std::atomic<std::uint64_t> shared_count{0};
+
+void on_signal(int number) { got_signal = number; }
+
+int identity(const char* file) {
+  const mode_t mask = ::umask(0);
+  ::umask(mask);
+  char folder[4096];
+  if (::getcwd(folder, sizeof folder) == nullptr) return 1;
+  const int fd = ::open(file, O_WRONLY | O_CREAT | O_EXCL, 0666);
+  if (fd < 0) {
+    std::perror(file);
+    return 1;
+  }
+  ::close(fd);
+  std::printf("%u %u %s %04o\n", ::getuid(), ::getgid(), folder, static_cast<unsigned>(mask));
+  return 0;
+}
+
+void wait_in_thread(bool busy) {
+  std::vector<unsigned char> own(64 * 4096);
+  started++;
+  for (std::size_t i = 0; !enough; i++) {
+    if (busy) {
+      own[i * 4096 % own.size()]++;
+      shared_count++;
+    } else {
+      ::usleep(20'000);
+    }
+  }
+}
+
+int wait(int seconds, bool busy) {
+  const unsigned count = std::thread::hardware_concurrency();
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < count; i++) threads.emplace_back(wait_in_thread, busy);
+  while (started < count) ::usleep(1000);
+  std::puts("ready");
+  std::fflush(stdout);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+  while (got_signal == 0 && std::chrono::steady_clock::now() < end) ::usleep(20'000);
+  enough = true;
+  for (std::thread& thread : threads) thread.join();
+  if (got_signal != 0) std::printf("signal %d\n", static_cast<int>(got_signal));
+  return got_signal;
+}
+
+int crash() {
+  std::thread([] {
+    auto* volatile nowhere = reinterpret_cast<volatile int*>(0x10);
+    *nowhere = 1;
+  }).join();
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string what = argc > 1 ? argv[1] : "";
+  const char* const argument = argc > 2 ? argv[2] : "";
+  if (what == "identity") return identity(argument);
+  if (what == "exit") return std::atoi(argument);
+  if (what == "crash") return crash();
+  if (what == "handle") ::signal(SIGUSR1, on_signal);
+  if (what == "sleep" || what == "handle" || what == "work")
+    return wait(std::atoi(argument), what == "work");
+  std::fprintf(stderr, "guest_probe: unknown word '%s'\n", what.c_str());
+  return 2;
+}

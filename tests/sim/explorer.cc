@@ -1,0 +1,160 @@
+#include "tests/sim/explorer.h"
+
+#include <cstring>
+
+namespace xenspan::dsm::sim {
+namespace {
+
+using Bytes = std::vector<std::uint8_t>;
+
+std::uint64_t fingerprint(const Bytes& bytes) {
+  std::uint64_t hash = 0x9e3779b97f4a7c15 ^ bytes.size();
+  const auto mix = [&](std::uint64_t x) {
+    hash = (hash ^ x) * 0xff51afd7ed558ccd;
+    hash ^= hash >> 32;
+  };
+  std::size_t at = 0;
+  for (; at + 8 <= bytes.size(); at += 8) {
+    std::uint64_t word;
+    std::memcpy(&word, bytes.data() + at, 8);
+    mix(word);
+  }
+  std::uint64_t rest = 0;
+  std::memcpy(&rest, bytes.data() + at, bytes.size() - at);
+  mix(rest);
+  hash = (hash ^ (hash >> 29)) * 0xc4ceb9fe1a85ec53;
+  return (hash ^ (hash >> 33)) | 1;  // 0 is an empty place
+}
+
+// Open addressing, grows by doubling.
+class FingerprintSet {
+ public:
+  FingerprintSet() : table_(1 << 16) {}
+  bool insert(std::uint64_t value) {
+    if (2 * (count_ + 1) > table_.size()) grow();
+    return insert_into(table_, value) && ++count_;
+  }
+
+ private:
+  static bool insert_into(std::vector<std::uint64_t>& table, std::uint64_t value) {
+    for (std::size_t at = (value >> 1) & (table.size() - 1);; at = (at + 1) & (table.size() - 1)) {
+      if (table[at] == value) return false;
+      if (table[at] != 0) continue;
+      table[at] = value;
+      return true;
+    }
+  }
+  void grow() {
+    std::vector<std::uint64_t> larger(table_.size() * 2);
+    for (std::uint64_t value : table_) {
+      if (value != 0) insert_into(larger, value);
+    }
+    table_ = std::move(larger);
+  }
+  std::vector<std::uint64_t> table_;
+  std::size_t count_ = 0;
+};
+
+class Explorer {
+ public:
+  Explorer(const Shape& shape, std::uint64_t limit) : shape_(shape), limit_(limit) {}
+
+  Exploration run() {
+    system_.reset(shape_);
+    remember(0, Event{});
+    for (std::uint32_t index = 0; index < steps_.size() && found_.violation.empty(); ++index) {
+      if (frontier_at_ == frontier_.size()) {  // the next level
+        frontier_.swap(next_level_);
+        next_level_.clear();
+        frontier_at_ = 0;
+      }
+      const Bytes state = std::move(frontier_[frontier_at_++]);
+      expand(index, state);
+    }
+    found_.states = steps_.size();
+    return std::move(found_);
+  }
+
+ private:
+  struct StepTo {
+    std::uint32_t parent;
+    Event event;
+  };
+
+  void remember(std::uint32_t parent, const Event& event) {
+    system_.pack(scratch_);
+    if (!seen_.insert(fingerprint(scratch_))) return;
+    if (steps_.size() >= limit_) {
+      found_.complete = false;
+      return;
+    }
+    steps_.push_back({parent, event});
+    next_level_.push_back(scratch_);
+  }
+
+  void expand(std::uint32_t index, const Bytes& state) {
+    system_.unpack(shape_, state);
+    check_quiet_pages();
+    events_.clear();
+    system_.list_events(events_);
+    if (system_.violation() == nullptr && events_.empty()) {
+      if (system_.finished()) {
+        ++found_.ends;
+      } else {
+        report(index, nullptr, "deadlock: a vCPU waits for ever");
+      }
+    }
+    if (system_.violation() != nullptr) report(index, nullptr, system_.violation());
+    for (const Event& event : events_) {
+      if (!found_.violation.empty()) return;
+      system_.unpack(shape_, state);
+      system_.run(event);
+      ++found_.transitions;
+      if (system_.violation() != nullptr) return report(index, &event, system_.violation());
+      remember(index, event);
+    }
+  }
+
+  void check_quiet_pages() {
+    for (unsigned page = 0; page < shape_.pages; ++page) {
+      if (system_.page_is_quiet(page)) system_.check_directory(page);
+    }
+  }
+
+  // Plays the way from the start again, in words.
+  void report(std::uint32_t index, const Event* last, const char* violation) {
+    if (!found_.violation.empty()) return;
+    found_.violation = violation;
+    std::vector<Event> way;
+    if (last != nullptr) way.push_back(*last);
+    for (; index != 0; index = steps_[index].parent) way.push_back(steps_[index].event);
+    system_.reset(shape_);
+    Bytes state;
+    for (auto event = way.rbegin(); event != way.rend(); ++event) {
+      system_.pack(state);
+      system_.unpack(shape_, state);
+      found_.trace += "  " + system_.describe(*event) + "\n";
+      system_.run(*event);
+    }
+    found_.trace += system_.describe_state();
+  }
+
+  Shape shape_;
+  std::uint64_t limit_;
+  System system_;
+  FingerprintSet seen_;
+  std::vector<StepTo> steps_;  // how each state was first reached
+  std::vector<Bytes> frontier_, next_level_;
+  std::size_t frontier_at_ = 0;
+  Bytes scratch_;
+  std::vector<Event> events_;
+  Exploration found_;
+};
+
+}  // namespace
+
+Exploration explore(const Shape& shape, std::uint64_t limit) {
+  return Explorer(shape, limit).run();
+}
+
+}  // namespace xenspan::dsm::sim

@@ -1,0 +1,116 @@
+#include "tests/sim/mutation.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace xenspan::dsm::sim {
+namespace {
+
+using ivy::Kind;
+using ivy::Step;
+
+bool sends(const Step& step, Kind kind) {
+  return step.kind == Step::Kind::kSend && step.message.kind == kind;
+}
+
+bool is(const ivy::Message* cause, Kind kind) { return cause != nullptr && cause->kind == kind; }
+
+bool remove_first(std::vector<Step>& steps, Step::Kind kind) {
+  const auto found =
+      std::find_if(steps.begin(), steps.end(), [&](const Step& step) { return step.kind == kind; });
+  if (found == steps.end()) return false;
+  steps.erase(found);
+  return true;
+}
+
+bool move_to_end(std::vector<Step>& steps, Step::Kind kind) {
+  const auto found =
+      std::find_if(steps.begin(), steps.end(), [&](const Step& step) { return step.kind == kind; });
+  if (found == steps.end()) return false;
+  std::rotate(found, found + 1, steps.end());
+  return true;
+}
+
+bool drop_invalidation(std::vector<Step>& steps) {
+  const auto found = std::find_if(steps.begin(), steps.end(),
+                                  [](const Step& step) { return sends(step, Kind::kInvalidate); });
+  if (found == steps.end()) return false;
+  steps.erase(found);
+  for (Step& step : steps) {
+    if (sends(step, Kind::kWriteForward) || sends(step, Kind::kGrant)) --step.message.acks;
+  }
+  return true;
+}
+
+bool forget_acks(std::vector<Step>& steps) {
+  bool changed = false;
+  for (Step& step : steps) {
+    if (!sends(step, Kind::kGrant) || step.message.acks == 0) continue;
+    step.message.acks = 0;
+    changed = true;
+  }
+  return changed;
+}
+
+bool alter(Mutation mutation, const ivy::Message* cause, std::vector<Step>& steps) {
+  switch (mutation) {
+    case Mutation::kDropInvalidation: return drop_invalidation(steps);
+    case Mutation::kAckBeforeWithdraw:
+      return is(cause, Kind::kInvalidate) && move_to_end(steps, Step::Kind::kWithdraw);
+    case Mutation::kPageBeforeWithdraw:
+      return is(cause, Kind::kWriteForward) && move_to_end(steps, Step::Kind::kWithdraw);
+    case Mutation::kGrantBeforeAcks: return forget_acks(steps);
+    case Mutation::kOwnerStaysWritable: return remove_first(steps, Step::Kind::kProtect);
+    case Mutation::kOwnerStaysMapped:
+      return is(cause, Kind::kWriteForward) && remove_first(steps, Step::Kind::kWithdraw);
+    case Mutation::kDiscardKeepsContents:
+      return (is(cause, Kind::kGrant) || is(cause, Kind::kInvalidateAck)) &&
+             remove_first(steps, Step::Kind::kDropFrame);
+    default: return false;
+  }
+}
+
+}  // namespace
+
+const char* name_of(Mutation mutation) {
+  switch (mutation) {
+    case Mutation::kNone: return "none";
+    case Mutation::kDropInvalidation: return "drop-invalidation";
+    case Mutation::kReaderForgotten: return "reader-forgotten";
+    case Mutation::kAckBeforeWithdraw: return "ack-before-withdraw";
+    case Mutation::kPageBeforeWithdraw: return "page-before-withdraw";
+    case Mutation::kGrantBeforeAcks: return "grant-before-acks";
+    case Mutation::kNoWaitForDone: return "no-wait-for-done";
+    case Mutation::kOwnerStaysWritable: return "owner-stays-writable";
+    case Mutation::kOwnerStaysMapped: return "owner-stays-mapped";
+    case Mutation::kDiscardKeepsContents: return "discard-keeps-contents";
+    case Mutation::kLostDone: return "lost-done";
+    case Mutation::kLostAck: return "lost-ack";
+  }
+  return "?";
+}
+
+bool alter_steps(Mutation mutation, const ivy::Message* cause, ivy::Steps& steps) {
+  std::vector<Step> list(steps.begin(), steps.end());
+  if (!alter(mutation, cause, list)) return false;
+  steps.clear();
+  for (const Step& step : list) steps.push(step.kind, step.message);
+  return true;
+}
+
+bool alter_page(Mutation mutation, const ivy::Message* cause, ivy::PageState& page) {
+  // Only a page that is idle again: otherwise the next request has been served from the full
+  // copyset already.
+  if (mutation != Mutation::kReaderForgotten || !is(cause, Kind::kDone) || page.busy) return false;
+  const HostMask reader = mask_of(cause->requester);
+  if (page.owner == cause->requester || !(page.hosts() & reader)) return false;
+  page.set_hosts(page.hosts() & ~reader);
+  return true;
+}
+
+bool loses(Mutation mutation, const ivy::Message& message) {
+  return (mutation == Mutation::kLostDone && message.kind == Kind::kDone) ||
+         (mutation == Mutation::kLostAck && message.kind == Kind::kInvalidateAck);
+}
+
+}  // namespace xenspan::dsm::sim

@@ -1,0 +1,44 @@
+// Deliberate errors, put between the real machine and the model that carries out its steps.
+//
+// The machine itself is never changed and has no hook: a mutation alters the Steps an event
+// returned, a directory entry afterwards, or loses a message. A checker that does not find them is
+// worthless (mutation_test.cc).
+#pragma once
+
+#include "dsm-rdma/ivy/machine.h"
+#include "dsm-rdma/ivy/page_state.h"
+
+namespace xenspan::dsm::sim {
+
+enum class Mutation {
+  kNone,
+  kDropInvalidation,    // the manager forgets one holder: no kInvalidate, one acknowledgement fewer
+  kReaderForgotten,     // the manager does not enter a reader into the copyset
+  kAckBeforeWithdraw,   // a holder acknowledges while its guest can still read
+  kPageBeforeWithdraw,  // an owner sends the page while its guest can still write
+  kGrantBeforeAcks,     // the requester maps without waiting for the acknowledgements
+  kNoWaitForDone,       // the manager serves the next request at once
+  kOwnerStaysWritable,  // a read grant leaves the owner's mapping writable
+  kOwnerStaysMapped,    // a write grant leaves the old owner's mapping as it was
+  kDiscardKeepsContents,  // an upgrade with discard keeps the old contents
+  kLostDone,              // a kDone is lost
+  kLostAck,               // an acknowledgement is lost
+};
+inline constexpr Mutation kMutations[] = {
+    Mutation::kDropInvalidation,   Mutation::kReaderForgotten,  Mutation::kAckBeforeWithdraw,
+    Mutation::kPageBeforeWithdraw, Mutation::kGrantBeforeAcks,  Mutation::kNoWaitForDone,
+    Mutation::kOwnerStaysWritable, Mutation::kOwnerStaysMapped, Mutation::kDiscardKeepsContents,
+    Mutation::kLostDone,           Mutation::kLostAck,
+};
+
+const char* name_of(Mutation mutation);
+
+// What one mutation does to what one event returned. `cause` is the message that came in, nullptr
+// for a local fault. Returns whether it changed anything.
+bool alter_steps(Mutation mutation, const ivy::Message* cause, ivy::Steps& steps);
+// What it does to the page after the event.
+bool alter_page(Mutation mutation, const ivy::Message* cause, ivy::PageState& page);
+// Whether the network loses this message.
+bool loses(Mutation mutation, const ivy::Message& message);
+
+}  // namespace xenspan::dsm::sim

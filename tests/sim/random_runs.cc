@@ -1,0 +1,195 @@
+#include "tests/sim/random_runs.h"
+
+#include <algorithm>
+
+namespace xenspan::dsm::sim {
+namespace {
+
+constexpr unsigned kMaxEvents =
+    200'000;  // far above what any schedule needs: more means that nobody advances
+
+// splitmix64 (Steele, Lea, Flood, OOPSLA 2014).
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : state_(seed) {}
+  std::uint64_t next() {
+    std::uint64_t z = state_ += 0x9e3779b97f4a7c15;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+  }
+  unsigned below(std::size_t bound) { return static_cast<unsigned>((next() >> 32) * bound >> 32); }
+  unsigned between(unsigned low, unsigned high) { return low + below(high - low + 1); }
+  bool one_in(unsigned n) { return below(n) == 0; }
+
+ private:
+  std::uint64_t state_;
+};
+
+// How this schedule's network and scheduler are inclined. Any message may overtake any other in all
+// of them.
+struct Temper {
+  unsigned newest_first =
+      0;  // of 8: how often the last listed event goes first (late messages overtake)
+  unsigned oldest_first = 0;  // of 8: ... the first listed
+  int slow_host = -1;         // messages to it are held back, mostly
+  bool unmaps = false, repeats = false;
+};
+
+Shape draw_shape(Random& random, Mutation mutation) {
+  Shape shape;
+  const unsigned size = random.below(20);
+  shape.hosts = size < 9 ? 2 : size < 15 ? 3 : size < 18 ? 4 : random.between(5, kMaxSimHosts);
+  shape.pages = random.one_in(2) ? 1 : random.between(1, kMaxSimPages);
+  shape.vcpus_per_host = random.one_in(3) ? 2 : 1;
+  shape.ops = random.between(2, shape.hosts <= 3 ? 6 : 4);
+  shape.kinds = random.one_in(2) ? 3 : 2;
+  shape.refaults = random.between(0, 2);
+  shape.fine = random.one_in(2) || mutation != Mutation::kNone;
+  shape.home = static_cast<HostId>(random.below(shape.hosts));
+  for (HostId& manager : shape.managers) manager = static_cast<HostId>(random.below(shape.hosts));
+  shape.mutation = mutation;
+  shape.mutate_once = true;
+  return shape;
+}
+
+Temper draw_temper(Random& random, const Shape& shape) {
+  Temper temper;
+  if (random.one_in(3)) temper.newest_first = random.between(1, 6);
+  if (random.one_in(3)) temper.oldest_first = random.between(1, 6);
+  if (random.one_in(4)) temper.slow_host = static_cast<int>(random.below(shape.hosts));
+  temper.unmaps = random.one_in(4);
+  temper.repeats = shape.mutation == Mutation::kNone && random.one_in(4);
+  return temper;
+}
+
+class Runner {
+ public:
+  explicit Runner(const RandomOptions& options) : options_(options) {}
+
+  RandomResult run() {
+    for (std::uint64_t n = 0; n < options_.schedules && result_.violation.empty(); ++n) {
+      run_schedule(options_.first + n);
+    }
+    return std::move(result_);
+  }
+
+ private:
+  void run_schedule(std::uint64_t number) {
+    Random random(Random(options_.seed * 0x2545f4914f6cdd1d + number).next());
+    const Shape shape = draw_shape(random, options_.mutation);
+    const Temper temper = draw_temper(random, shape);
+    system_.reset(shape);
+    way_.clear();
+    run_events(random, temper);
+    for (unsigned page = 0; page < shape.pages; ++page) {
+      if (system_.violation() == nullptr) system_.check_directory(page);
+    }
+    const char* violation = system_.violation();
+    if (violation == nullptr && !system_.finished()) violation = "deadlock: a vCPU waits for ever";
+    if (violation == nullptr) violation = judge(system_.history());
+    ++result_.schedules;
+    ++result_.by_hosts[shape.hosts];
+    result_.accesses += system_.history().size();
+    result_.mutated += system_.mutated();
+    if (violation != nullptr) report(number, shape, violation);
+  }
+
+  void run_events(Random& random, const Temper& temper) {
+    for (unsigned count = 0; system_.violation() == nullptr; ++count) {
+      events_.clear();
+      system_.list_events(events_);
+      if (events_.empty()) return;
+      Event event = pick(random, temper);
+      if (temper.unmaps && random.one_in(16)) maybe_unmap(random, event);
+      if (temper.repeats && random.one_in(12)) maybe_repeat(event);
+      way_.push_back(event);
+      system_.run(event);
+      ++result_.events;
+      if (count == kMaxEvents) {
+        result_.violation = "nobody advances";
+        return;
+      }
+    }
+  }
+
+  Event pick(Random& random, const Temper& temper) {
+    for (unsigned tries = 0;; ++tries) {
+      const unsigned lot = random.below(8);
+      std::size_t index = random.below(events_.size());
+      if (lot < temper.newest_first) {
+        index = events_.size() - 1;
+      } else if (7 - lot < temper.oldest_first) {
+        index = 0;
+      }
+      const bool held_back =
+          temper.slow_host >= 0 && tries < 2 && system_.goes_to(events_[index]) == temper.slow_host;
+      if (!held_back) return events_[index];
+    }
+  }
+
+  void maybe_unmap(Random& random, Event& event) {
+    const auto host = static_cast<std::uint8_t>(random.below(system_.shape().hosts));
+    const auto page = static_cast<std::uint8_t>(random.below(system_.shape().pages));
+    const Event unmap{Event::Kind::kUnmap, host, page};
+    if (system_.can_run(unmap)) event = unmap;
+  }
+
+  void maybe_repeat(Event& event) {
+    const Event repeat{Event::Kind::kRepeat, event.a};
+    if (event.kind != Event::Kind::kDeliver || !system_.can_run(repeat)) return;
+    event = repeat;
+    ++result_.repeated;
+  }
+
+  const char* judge(const History& history) {
+    if (check_witness(history) == Judgement::kViolation) return "I2: a read missed the last write";
+    const Judgement graph = check_order_graph(history);
+    if (graph == Judgement::kViolation) return "I2: not sequentially consistent (order graph)";
+    result_.by_graph += graph == Judgement::kConsistent;
+    const Judgement search = check_by_search(history, options_.search_budget);
+    if (search == Judgement::kViolation) return "I2: not sequentially consistent (search)";
+    result_.by_search += search == Judgement::kConsistent;
+    result_.search_undecided += search == Judgement::kUndecided;
+    return nullptr;
+  }
+
+  void report(std::uint64_t number, const Shape& shape, const char* violation) {
+    result_.violation = violation;
+    result_.violated_at = number;
+    system_.reset(shape);
+    for (const Event& event : way_) {
+      result_.trace += "  " + system_.describe(event) + "\n";
+      system_.run(event);
+    }
+    result_.trace += system_.describe_state();
+  }
+
+  RandomOptions options_;
+  RandomResult result_;
+  System system_;
+  std::vector<Event> events_, way_;
+};
+
+}  // namespace
+
+void RandomResult::add(const RandomResult& other) {
+  schedules += other.schedules;
+  events += other.events;
+  accesses += other.accesses;
+  repeated += other.repeated;
+  mutated += other.mutated;
+  by_graph += other.by_graph;
+  by_search += other.by_search;
+  search_undecided += other.search_undecided;
+  for (unsigned hosts = 0; hosts <= kMaxSimHosts; ++hosts) by_hosts[hosts] += other.by_hosts[hosts];
+  if (violation.empty() && !other.violation.empty()) {
+    violation = other.violation;
+    violated_at = other.violated_at;
+    trace = other.trace;
+  }
+}
+
+RandomResult run_random(const RandomOptions& options) { return Runner(options).run(); }
+
+}  // namespace xenspan::dsm::sim

@@ -1,0 +1,168 @@
+// A whole spanning domain in one value: hosts that run the real protocol machine, vCPUs that read,
+// write and discard, the frames, the guest mappings and the messages in flight. Both harnesses
+// (explorer, random) drive it event by event.
+//
+// Nothing here is decided by chance or by a clock: the harness lists the events that can happen and
+// picks one. Any message in flight may be the next to arrive. With Shape::fine each step of an
+// event is an event of its own, as it is in the engine, where other hosts run on while a host
+// carries out its steps under the page's lock. Not thread-safe; one thread owns a System.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "dsm-rdma/ivy/machine.h"
+#include "dsm-rdma/ivy/page_state.h"
+#include "dsm-rdma/ivy/wait_pool.h"
+#include "tests/sim/history.h"
+#include "tests/sim/mutation.h"
+
+namespace xenspan::dsm::sim {
+
+inline constexpr unsigned kMaxSimHosts = 8;
+inline constexpr unsigned kMaxSimPages = 4;
+inline constexpr unsigned kMaxVcpus = 16;
+
+enum class Op : std::uint8_t { kRead, kWrite, kDiscard };
+
+struct Shape {
+  unsigned hosts = 2, pages = 1, vcpus_per_host = 1;
+  unsigned ops = 2;       // a vCPU
+  unsigned kinds = 3;     // 2: reads and writes; 3: discards too
+  unsigned refaults = 1;  // how often an op may lose its right again before it is used (I3)
+  bool fine = false;
+  HostId home = 0;
+  std::array<HostId, kMaxSimPages> managers{};
+  Mutation mutation = Mutation::kNone;
+  bool mutate_once = false;  // else at every opportunity
+
+  unsigned vcpus() const { return hosts * vcpus_per_host; }
+};
+
+struct Event {
+  enum class Kind : std::uint8_t {
+    kStart,    // vCPU a starts its next op: Op b on page c
+    kRetry,    // vCPU a runs its instruction again
+    kDeliver,  // message a arrives
+    kStep,     // host a carries out its next step for page b (fine)
+    kUnmap,    // host a takes page b out of its guest's mapping, keeping the right (Engine::unmap)
+    kRepeat,   // message a, an answer, arrives twice: this is the first time
+  };
+  Kind kind{};
+  std::uint8_t a = 0, b = 0, c = 0;
+};
+
+class System {
+ public:
+  System();
+  void reset(const Shape& shape);
+
+  // Everything that can happen now, except kUnmap and kRepeat, which a harness adds as it likes.
+  void list_events(std::vector<Event>& events) const;
+  void run(const Event& event);
+  // Whether a kUnmap or kRepeat that the harness thought of can happen now.
+  bool can_run(const Event& event) const;
+  // The host a kDeliver is for, else -1.
+  int goes_to(const Event& event) const;
+
+  bool finished() const;           // every vCPU has done its ops
+  bool nothing_in_flight() const;  // no message, no step left
+  // What has gone wrong, or nullptr. Set by run() and check_*().
+  const char* violation() const { return violation_; }
+  // I1 and I2 for one page; run() calls it for the page of its event.
+  void check_page(unsigned page);
+  // The directory agrees with the hosts; call when nothing of this page is under way.
+  void check_directory(unsigned page);
+  bool page_is_quiet(unsigned page) const;
+
+  const History& history() const { return history_; }
+  const Shape& shape() const { return shape_; }
+  bool mutated() const { return mutated_; }
+  std::string describe(const Event& event) const;
+  std::string describe_state() const;
+
+  // The state as bytes, equal for states that behave alike (values and numbers that no longer
+  // matter are normalised); takes waiting requests out of the pool, so unpack() or reset() has to
+  // follow.
+  void pack(std::vector<std::uint8_t>& bytes);
+  void unpack(const Shape& shape, const std::vector<std::uint8_t>& bytes);
+
+ private:
+  enum class Mode : std::uint8_t { kIdle, kReady, kWaiting, kBlocked };
+  struct Vcpu {
+    Mode mode = Mode::kIdle;
+    Op op{};
+    std::uint8_t page = 0;
+    std::uint8_t ops_left = 0;
+    std::uint8_t faults = 0;  // of this op
+    bool dropped = false;     // a discard whose effect has been seen by its own host
+  };
+  struct InFlight {
+    ivy::Message message;
+    Value contents = 0;
+    bool repeated = false;  // it has arrived before
+  };
+  struct Work {  // steps not carried out yet
+    std::array<ivy::Step, 2 * kMaxSimHosts + 8> steps;
+    std::uint8_t size = 0, at = 0;
+    bool empty() const { return at == size; }
+  };
+  struct Place {  // one page at one host
+    ivy::PageState state;
+    Right mapped;
+    Value frame;
+  };
+
+  HostId host_of(unsigned vcpu) const { return static_cast<HostId>(vcpu / shape_.vcpus_per_host); }
+  ivy::View view(unsigned host, unsigned page) const {
+    return {static_cast<HostId>(host), shape_.home, shape_.managers[page]};
+  }
+  bool locked(unsigned host, unsigned page) const { return !work_[host][page].empty(); }
+  unsigned index_of(const Vcpu& vcpu) const { return static_cast<unsigned>(&vcpu - vcpus_.data()); }
+  // Whether the vCPU's instruction can run, or fault, now.
+  bool can_attempt(unsigned vcpu, Op op, unsigned page) const;
+  bool right_suffices(HostId host, Op op, unsigned page) const;
+  std::uint32_t txn_of(unsigned vcpu) const;
+  Vcpu* waiting_vcpu(HostId host, unsigned page, std::uint32_t txn);
+  void end_op(Vcpu& vcpu);
+
+  void start(unsigned vcpu, Op op, std::uint8_t page);
+  void attempt(unsigned vcpu);
+  void access(unsigned vcpu);
+  void deliver(unsigned index, bool repeat);
+  void place_contents(const InFlight& arrived, Place& place);
+  void serve_without_done(unsigned page, const ivy::Message& cause);
+  void mutate(HostId host, unsigned page, const ivy::Message* cause);
+  void take_over_steps(HostId host, unsigned page);
+  void run_step(HostId host, unsigned page);
+  void send(HostId host, ivy::Message message);
+  void grant(HostId host, unsigned page, const ivy::Step& step);
+  void drop_frame(HostId host, unsigned page, const ivy::Message& about);
+  void complete(HostId host, unsigned page, std::uint32_t txn);
+  void record_discard(Vcpu& vcpu);
+  // A verdict tells nothing once an error has been planted: only what reaches the guest counts.
+  bool strict() const { return shape_.mutation == Mutation::kNone; }
+  bool may_mutate() const {
+    return shape_.mutation != Mutation::kNone && !(mutated_ && shape_.mutate_once);
+  }
+  void fail(const char* what) {
+    if (violation_ == nullptr) violation_ = what;
+  }
+
+  Shape shape_;
+  Place places_[kMaxSimHosts][kMaxSimPages] = {};
+  Work work_[kMaxSimHosts][kMaxSimPages] = {};
+  Value current_[kMaxSimPages] = {};
+  std::array<Vcpu, kMaxVcpus> vcpus_;
+  std::vector<InFlight> in_flight_;
+  Value last_value_ = 0;
+  bool mutated_ = false;
+  const char* violation_ = nullptr;
+  History history_;
+  ivy::WaitPool pool_;
+  ivy::Steps steps_;
+};
+
+}  // namespace xenspan::dsm::sim

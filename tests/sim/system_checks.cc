@@ -1,0 +1,134 @@
+// What must hold in every state (check_page) and when a page is quiet (check_directory), and states
+// in words.
+#include <bit>
+#include <cstdio>
+
+#include "tests/sim/system.h"
+
+namespace xenspan::dsm::sim {
+namespace {
+
+const char* word(ivy::Kind kind) {
+  switch (kind) {
+    case ivy::Kind::kReadRequest: return "read-request";
+    case ivy::Kind::kWriteRequest: return "write-request";
+    case ivy::Kind::kReadForward: return "read-forward";
+    case ivy::Kind::kWriteForward: return "write-forward";
+    case ivy::Kind::kInvalidate: return "invalidate";
+    case ivy::Kind::kGrant: return "grant";
+    case ivy::Kind::kInvalidateAck: return "invalidate-ack";
+    case ivy::Kind::kDone: return "done";
+  }
+  return "?";
+}
+
+const char* word(ivy::Step::Kind kind) {
+  switch (kind) {
+    case ivy::Step::Kind::kWithdraw: return "withdraw";
+    case ivy::Step::Kind::kProtect: return "protect";
+    case ivy::Step::Kind::kDropFrame: return "drop frame";
+    case ivy::Step::Kind::kGrantShared: return "map read-only";
+    case ivy::Step::Kind::kGrantExclusive: return "map read-write";
+    case ivy::Step::Kind::kSend: return "send";
+    case ivy::Step::Kind::kComplete: return "complete";
+  }
+  return "?";
+}
+
+const char* word(Op op) {
+  return op == Op::kRead ? "read" : op == Op::kWrite ? "write" : "discard";
+}
+
+template <typename... Args>
+std::string text(const char* format, Args... args) {
+  char buffer[200];
+  std::snprintf(buffer, sizeof buffer, format, args...);
+  return buffer;
+}
+
+std::string text(const ivy::Message& m) {
+  std::string line = text("%s %d->%d for host %d", word(m.kind), m.from, m.to, m.requester);
+  line += text(" page %d txn %u", static_cast<int>(m.gfn), m.txn);
+  if (m.kind == ivy::Kind::kGrant) {
+    line += m.payload == ivy::Payload::kNone   ? " no contents"
+            : m.payload == ivy::Payload::kPage ? " with page"
+                                               : " zero";
+  }
+  if (m.acks != 0) line += text(" acks %d", m.acks);
+  return line;
+}
+
+}  // namespace
+
+void System::check_page(unsigned page) {
+  unsigned writers = 0, readers = 0;
+  for (unsigned host = 0; host < shape_.hosts; ++host) {
+    const Place& place = places_[host][page];
+    if (place.mapped == Right::kInvalid) continue;
+    (place.mapped == Right::kExclusive ? writers : readers) += 1;
+    if (place.frame != current_[page])
+      fail("I2: a guest can read a value that is not the last written");
+  }
+  if (writers > 1) fail("I1: two guests can write the page");
+  if (writers == 1 && readers != 0) fail("I1: one guest can write the page while another reads it");
+}
+
+void System::check_directory(unsigned page) {
+  const ivy::PageState& manager = places_[shape_.managers[page]][page].state;
+  if (manager.busy) return fail("the manager is busy, but nothing is under way");
+  if (manager.queue_tail != 0) return fail("a request waits, but nothing is under way");
+  const HostMask copyset = manager.directory_set ? manager.hosts() : mask_of(shape_.home);
+  const unsigned owner = manager.directory_set ? manager.owner : shape_.home;
+  if (!(copyset & mask_of(static_cast<HostId>(owner)))) fail("the owner is not in the copyset");
+  const bool single = std::popcount(copyset) == 1;
+  for (unsigned host = 0; host < shape_.hosts; ++host) {
+    const Place& place = places_[host][page];
+    const Right right = right_of(place.state, view(host, page));
+    const bool entered = (copyset & mask_of(static_cast<HostId>(host))) != 0;
+    if (place.state.pending != 0) fail("a request is pending, but nothing is under way");
+    if (entered != (right != Right::kInvalid)) fail("the copyset is not who holds the page");
+    if (entered && single != (right == Right::kExclusive)) fail("a right does not fit the copyset");
+    if (place.mapped != right && place.mapped != Right::kInvalid) {
+      fail("a guest's mapping is not its host's right");
+    }
+  }
+}
+
+std::string System::describe(const Event& event) const {
+  switch (event.kind) {
+    case Event::Kind::kStart:
+      return text("host %d: vCPU %d starts to %s", host_of(event.a), event.a,
+                  word(static_cast<Op>(event.b))) +
+             text(" page %d", event.c);
+    case Event::Kind::kRetry:
+      return text("host %d: vCPU %d tries again to %s", host_of(event.a), event.a,
+                  word(vcpus_[event.a].op)) +
+             text(" page %d", vcpus_[event.a].page);
+    case Event::Kind::kDeliver: return "arrives: " + text(in_flight_[event.a].message);
+    case Event::Kind::kRepeat: return "arrives twice: " + text(in_flight_[event.a].message);
+    case Event::Kind::kStep: {
+      const ivy::Step& step = work_[event.a][event.b].steps[work_[event.a][event.b].at];
+      return text("host %d, page %d: %s", event.a, event.b, word(step.kind)) +
+             (step.kind == ivy::Step::Kind::kSend ? " " + text(step.message) : std::string());
+    }
+    case Event::Kind::kUnmap: return text("host %d unmaps page %d", event.a, event.b);
+  }
+  return "?";
+}
+
+std::string System::describe_state() const {
+  std::string lines;
+  for (unsigned page = 0; page < shape_.pages; ++page) {
+    lines += text("  page %u (manager %d): ", page, shape_.managers[page]);
+    for (unsigned host = 0; host < shape_.hosts; ++host) {
+      const Place& place = places_[host][page];
+      lines +=
+          text("host %u %c value %u; ", host, "-rw"[static_cast<int>(place.mapped)], place.frame);
+    }
+    lines += text("last written %u\n", current_[page]);
+  }
+  for (const InFlight& flight : in_flight_) lines += "  in flight: " + text(flight.message) + "\n";
+  return lines;
+}
+
+}  // namespace xenspan::dsm::sim

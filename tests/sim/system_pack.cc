@@ -1,0 +1,185 @@
+// A System as bytes and back, for the explorer. States that behave alike give equal bytes: messages
+// in flight are sorted, values are reduced to zero, current and stale, which is all that any check
+// can tell apart.
+#include <algorithm>
+#include <cstring>
+
+#include "tests/sim/system.h"
+
+namespace xenspan::dsm::sim {
+namespace {
+
+constexpr Value kCurrent = 1, kStale = 2;
+
+class Writer {
+ public:
+  explicit Writer(std::vector<std::uint8_t>& bytes) : bytes_(bytes) {}
+  template <typename T>
+  void put(const T& value) {
+    const auto* from = reinterpret_cast<const std::uint8_t*>(&value);
+    bytes_.insert(bytes_.end(), from, from + sizeof value);
+  }
+  void put_byte(std::size_t value) { bytes_.push_back(static_cast<std::uint8_t>(value)); }
+
+ private:
+  std::vector<std::uint8_t>& bytes_;
+};
+
+class Reader {
+ public:
+  explicit Reader(const std::vector<std::uint8_t>& bytes) : at_(bytes.data()) {}
+  template <typename T>
+  T get() {
+    T value;
+    std::memcpy(&value, at_, sizeof value);
+    at_ += sizeof value;
+    return value;
+  }
+  std::uint8_t get_byte() { return *at_++; }
+
+ private:
+  const std::uint8_t* at_;
+};
+
+// Fields with the bits a small system needs (8 hosts, 4 pages, txn below 2^16), and the contents'
+// class.
+std::uint64_t pack_message(const ivy::Message& m, Value contents) {
+  std::uint64_t bits = 0;
+  const auto add = [&](std::uint64_t value, unsigned width) { bits = bits << width | value; };
+  add(static_cast<unsigned>(m.kind), 4);
+  add(static_cast<unsigned>(m.payload), 2);
+  add(static_cast<unsigned>(m.right), 2);
+  add(m.discard, 1);
+  add(m.from, 3);
+  add(m.to, 3);
+  add(m.requester, 3);
+  add(m.acks, 4);
+  add(m.gfn, 2);
+  add(m.txn, 16);
+  add(contents, 2);
+  return bits;
+}
+
+ivy::Message unpack_message(std::uint64_t bits, Value* contents) {
+  const auto take = [&](unsigned width) {
+    const std::uint64_t value = bits & ((1u << width) - 1);
+    bits >>= width;
+    return value;
+  };
+  *contents = static_cast<Value>(take(2));
+  ivy::Message m;
+  m.txn = static_cast<std::uint32_t>(take(16));
+  m.gfn = take(2);
+  m.acks = static_cast<std::uint8_t>(take(4));
+  m.requester = static_cast<HostId>(take(3));
+  m.to = static_cast<HostId>(take(3));
+  m.from = static_cast<HostId>(take(3));
+  m.discard = take(1) != 0;
+  m.right = static_cast<Right>(take(2));
+  m.payload = static_cast<ivy::Payload>(take(2));
+  m.kind = static_cast<ivy::Kind>(take(4));
+  return m;
+}
+
+}  // namespace
+
+void System::pack(std::vector<std::uint8_t>& bytes) {
+  bytes.clear();
+  Writer out(bytes);
+  const auto class_of = [&](unsigned page, Value value) {
+    return value == 0 ? 0 : value == current_[page] ? kCurrent : kStale;
+  };
+  for (unsigned v = 0; v < shape_.vcpus(); ++v) {
+    const Vcpu& vcpu = vcpus_[v];
+    out.put_byte(static_cast<unsigned>(vcpu.mode) | static_cast<unsigned>(vcpu.op) << 2 |
+                 static_cast<unsigned>(vcpu.page) << 4 | vcpu.dropped << 6);
+    out.put_byte(vcpu.ops_left | vcpu.faults << 4);
+  }
+  for (unsigned page = 0; page < shape_.pages; ++page) {
+    out.put_byte(current_[page] != 0);
+    for (unsigned host = 0; host < shape_.hosts; ++host) {
+      Place& place = places_[host][page];
+      std::vector<ivy::Waiter> waiting;
+      while (place.state.queue_tail != 0) {
+        ivy::Waiter waiter;
+        place.state.queue_tail = pool_.pop(place.state.queue_tail, waiter);
+        waiting.push_back(waiter);
+      }
+      out.put(place.state);
+      out.put_byte(static_cast<unsigned>(place.mapped) | class_of(page, place.frame) << 2 |
+                   waiting.size() << 4);
+      for (const ivy::Waiter& waiter : waiting) {
+        out.put_byte(waiter.requester | static_cast<unsigned>(waiter.kind) << 3 |
+                     waiter.discard << 6);
+        out.put(static_cast<std::uint16_t>(waiter.txn));
+      }
+      const Work& work = work_[host][page];
+      if (!shape_.fine) continue;
+      out.put_byte(static_cast<unsigned>(work.size - work.at));
+      for (unsigned i = work.at; i < work.size; ++i) {
+        out.put_byte(static_cast<unsigned>(work.steps[i].kind));
+        out.put(pack_message(work.steps[i].message, 0));
+      }
+    }
+  }
+  std::array<std::uint64_t, 64> messages;
+  const std::size_t count = std::min(in_flight_.size(), messages.size());
+  if (count < in_flight_.size()) fail("more messages in flight than the explorer has room for");
+  for (std::size_t i = 0; i < count; ++i) {
+    const InFlight& flight = in_flight_[i];
+    messages[i] = pack_message(
+        flight.message, class_of(static_cast<unsigned>(flight.message.gfn), flight.contents));
+  }
+  std::sort(messages.begin(), messages.begin() + count);
+  out.put_byte(count);
+  for (std::size_t i = 0; i < count; ++i) out.put(messages[i]);
+}
+
+void System::unpack(const Shape& shape, const std::vector<std::uint8_t>& bytes) {
+  reset(shape);
+  Reader in(bytes);
+  for (unsigned v = 0; v < shape_.vcpus(); ++v) {
+    Vcpu& vcpu = vcpus_[v];
+    const unsigned first = in.get_byte(), second = in.get_byte();
+    vcpu.mode = static_cast<Mode>(first & 3);
+    vcpu.op = static_cast<Op>(first >> 2 & 3);
+    vcpu.page = first >> 4 & 3;
+    vcpu.dropped = (first >> 6 & 1) != 0;
+    vcpu.ops_left = second & 15;
+    vcpu.faults = static_cast<std::uint8_t>(second >> 4);
+  }
+  for (unsigned page = 0; page < shape_.pages; ++page) {
+    current_[page] = in.get_byte() != 0 ? kCurrent : 0;
+    for (unsigned host = 0; host < shape_.hosts; ++host) {
+      Place& place = places_[host][page];
+      place.state = in.get<ivy::PageState>();
+      const unsigned packed = in.get_byte();
+      place.mapped = static_cast<Right>(packed & 3);
+      place.frame = packed >> 2 & 3;
+      for (unsigned waiting = packed >> 4; waiting > 0; --waiting) {
+        const unsigned what = in.get_byte();
+        const ivy::Waiter waiter{in.get<std::uint16_t>(), kServiceLane,
+                                 static_cast<HostId>(what & 7),
+                                 static_cast<ivy::Kind>(what >> 3 & 7), (what >> 6 & 1) != 0};
+        place.state.queue_tail = pool_.push(place.state.queue_tail, waiter);
+      }
+      if (!shape_.fine) continue;
+      Work& work = work_[host][page];
+      work.size = in.get_byte();
+      for (unsigned i = 0; i < work.size; ++i) {
+        Value unused;
+        work.steps[i].kind = static_cast<ivy::Step::Kind>(in.get_byte());
+        work.steps[i].message = unpack_message(in.get<std::uint64_t>(), &unused);
+      }
+    }
+  }
+  const unsigned count = in.get_byte();
+  for (unsigned i = 0; i < count; ++i) {
+    InFlight flight;
+    flight.message = unpack_message(in.get<std::uint64_t>(), &flight.contents);
+    in_flight_.push_back(flight);
+  }
+  last_value_ = kStale;
+}
+
+}  // namespace xenspan::dsm::sim
