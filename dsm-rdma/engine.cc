@@ -121,17 +121,18 @@ EngineCore::Begun EngineCore::begin_request(PageEntry& entry, Gfn gfn, Wish wish
                                             unsigned place) noexcept {
   const std::uint32_t txn = place != kNoPlace ? requests_.arm(place, wish.discard) : 0;
   ivy::Steps steps;
-  Inbox inbox;
+  Event event;
   const ivy::FaultStart start =
       ivy::on_fault(entry.state, view(gfn), gfn, wish.wanted, wish.discard, lane, txn, steps);
   if (start != ivy::FaultStart::kStarted && place != kNoPlace) requests_.disarm(place);
   if (start == ivy::FaultStart::kPending) return Begun::kPending;
-  if (!carry_out(entry, steps, inbox) || !feed_all(entry, inbox, steps, true))
+  if (!carry_out(entry, steps, event) || !feed_all(entry, event, steps, true))
     return Begun::kFailed;
   return start == ivy::FaultStart::kHeld ? Begun::kHeld : Begun::kStarted;
 }
 
 Outcome EngineCore::wait_for(Lane lane, unsigned place) noexcept {
+  flush_done();
   if (lane == kServiceLane) {
     requests_.wait_service(place);
   } else {

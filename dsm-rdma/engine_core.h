@@ -14,6 +14,7 @@
 #include <string>
 
 #include "dsm-rdma/counters.h"
+#include "dsm-rdma/done_box.h"
 #include "dsm-rdma/engine.h"
 #include "dsm-rdma/hold_queue.h"
 #include "dsm-rdma/ivy/machine.h"
@@ -70,8 +71,8 @@ class EngineCore final : public Engine {
   class Ticket;
   // Up to sixteen requests of one thread (engine_range.cc).
   class Window;
-  // Messages to this host itself, fed back one after the other.
-  class Inbox;
+  // The messages one event sets off.
+  class Event;
 
   ivy::View view(Gfn gfn) const noexcept {
     return {config_.self, config_.home, slots_.manager(gfn)};
@@ -86,16 +87,24 @@ class EngineCore final : public Engine {
   bool take_fresh(Gfn gfn) noexcept;
 
   bool feed(PageEntry& entry, const ivy::Message& first, bool may_hold) noexcept;
-  bool feed_all(PageEntry& entry, Inbox& inbox, ivy::Steps& steps, bool may_hold) noexcept;
+  bool feed_all(PageEntry& entry, Event& event, ivy::Steps& steps, bool may_hold) noexcept;
   bool hold_back(const PageEntry& entry, const ivy::Message& message) noexcept;
   void clear_contents(PageEntry& entry, const ivy::Message& grant) noexcept;
-  bool carry_out(PageEntry& entry, const ivy::Steps& steps, Inbox& inbox) noexcept;
+  bool carry_out(PageEntry& entry, const ivy::Steps& steps, Event& event) noexcept;
   bool drop(PageEntry& entry, Gfn gfn, bool withdrawn) noexcept;
   bool grant(PageEntry& entry, const ivy::Message& about, Right right) noexcept;
-  bool send(PageEntry& entry, ivy::Message message, Inbox& inbox) noexcept;
+  bool send(PageEntry& entry, const ivy::Message& message, Event& event) noexcept;
   void complete(const ivy::Message& about) noexcept;
   void count(const ivy::Message& message) noexcept;
   long serve_held() noexcept;
+  bool send_later(const ivy::Message& done) noexcept;
+  bool send_page(PageEntry& entry, ivy::Message grant) noexcept;
+  bool send_outgoing(const ivy::Message* messages, std::size_t count) noexcept;
+  bool not_sent(const ivy::Message& message, int error) noexcept;
+  void flush_done() noexcept;
+  bool serving() const noexcept {
+    return ::pthread_equal(server_.load(std::memory_order_relaxed), ::pthread_self()) != 0;
+  }
 
   Outcome run_range(Gfn first, std::uint64_t count, Wish wish) noexcept;
   Gfn discard_held(Gfn gfn, Gfn end) noexcept;
@@ -115,6 +124,7 @@ class EngineCore final : public Engine {
   ivy::WaitPool waiting_;
   Requests requests_;
   HoldQueue held_;
+  DoneBox done_;
   Counters counters_;
   std::atomic<pthread_t> server_{};  // the thread in serve()
   mutable std::mutex cause_lock_;
@@ -150,24 +160,36 @@ class EngineCore::Ticket {
   unsigned place_ = kNoPlace;
 };
 
-class EngineCore::Inbox {
+// What one event sets off: messages to this host itself, fed back one after the other, and messages
+// to others without a page, which leave together at its end. (A page is read and sent at its step,
+// before the frame may be dropped.)
+class EngineCore::Event {
  public:
   bool push(const ivy::Message& message) noexcept {
-    if (filled_ == messages_.size()) return false;
-    messages_[filled_++] = message;
+    if (filled_ == own_.size()) return false;
+    own_[filled_++] = message;
     return true;
   }
   bool pop(ivy::Message& message) noexcept {
     if (taken_ == filled_) return false;
-    message = messages_[taken_++];
+    message = own_[taken_++];
     return true;
   }
+  // false: no room, send what there is first.
+  bool put_off(const ivy::Message& message) noexcept {
+    if (outgoing_count_ == outgoing_.size()) return false;
+    outgoing_[outgoing_count_++] = message;
+    return true;
+  }
+  const ivy::Message* outgoing() const { return outgoing_.data(); }
+  std::size_t outgoing_count() const { return outgoing_count_; }
+  void clear_outgoing() { outgoing_count_ = 0; }
 
  private:
-  // The longest chain one event sets off here: request, forward or invalidate, grant, done, the
-  // next request served.
-  std::array<ivy::Message, 16> messages_;
-  std::size_t taken_ = 0, filled_ = 0;
+  // The longest chain here: request, forward or invalidate, grant, done, the next request served.
+  std::array<ivy::Message, 16> own_;
+  std::array<ivy::Message, 8> outgoing_;
+  std::size_t taken_ = 0, filled_ = 0, outgoing_count_ = 0;
 };
 
 }  // namespace xenspan::dsm

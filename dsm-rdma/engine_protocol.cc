@@ -31,18 +31,18 @@ bool EngineCore::deliver(const ivy::Message& message) noexcept {
 }
 
 bool EngineCore::feed(PageEntry& entry, const ivy::Message& first, bool may_hold) noexcept {
-  Inbox inbox;
+  Event event;
   ivy::Steps steps;
-  inbox.push(first);
-  return feed_all(entry, inbox, steps, may_hold);
+  event.push(first);
+  return feed_all(entry, event, steps, may_hold);
 }
 
 // `may_hold` is about the first message: one that has had its time in the queue is not put there
 // again.
-bool EngineCore::feed_all(PageEntry& entry, Inbox& inbox, ivy::Steps& steps,
+bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
                           bool may_hold) noexcept {
   ivy::Message message;
-  for (; inbox.pop(message); may_hold = true) {
+  for (; event.pop(message); may_hold = true) {
     if (may_hold && hold_back(entry, message)) continue;
     clear_contents(entry, message);
     steps.clear();
@@ -56,9 +56,9 @@ bool EngineCore::feed_all(PageEntry& entry, Inbox& inbox, ivy::Steps& steps,
     }
     if (verdict == ivy::Verdict::kDuplicate) continue;
     count(message);
-    if (!carry_out(entry, steps, inbox)) return false;
+    if (!carry_out(entry, steps, event)) return false;
   }
-  return true;
+  return send_outgoing(event.outgoing(), event.outgoing_count());
 }
 
 void EngineCore::count(const ivy::Message& message) noexcept {
@@ -83,13 +83,13 @@ bool EngineCore::hold_back(const PageEntry& entry, const ivy::Message& message) 
   if (until == 0 || !held_.push(message, until)) return false;
   counters_.held_back.add();
   // The service thread looks at the queue after each message anyway.
-  if (!::pthread_equal(server_.load(std::memory_order_relaxed), ::pthread_self()))
-    transport_.nudge();
+  if (!serving()) transport_.nudge();
   return true;
 }
 
 // The service thread, between messages: microseconds until it is needed again.
 long EngineCore::serve_held() noexcept {
+  flush_done();
   ivy::Message message;
   long wait_ns = -1;
   while (!ended() && held_.pop_due(message, wait_ns)) {
@@ -110,7 +110,7 @@ void EngineCore::clear_contents(PageEntry& entry, const ivy::Message& grant) noe
   std::memset(backend_.frame(grant.gfn), 0, kPageSize);
 }
 
-bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Inbox& inbox) noexcept {
+bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& event) noexcept {
   bool withdrawn = false;
   for (const ivy::Step& step : steps) {
     const Gfn gfn = step.message.gfn;
@@ -135,7 +135,7 @@ bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Inbox& inb
         if (!grant(entry, step.message, Right::kExclusive)) return false;
         break;
       case ivy::Step::Kind::kSend:
-        if (!send(entry, step.message, inbox)) return false;
+        if (!send(entry, step.message, event)) return false;
         break;
       case ivy::Step::Kind::kComplete: complete(step.message); break;
     }
@@ -163,30 +163,64 @@ bool EngineCore::grant(PageEntry& entry, const ivy::Message& about, Right right)
   return true;
 }
 
-bool EngineCore::send(PageEntry& entry, ivy::Message message, Inbox& inbox) noexcept {
+bool EngineCore::send(PageEntry& entry, const ivy::Message& message, Event& event) noexcept {
   if (message.to == config_.self) {
-    if (inbox.push(message)) return true;
+    if (event.push(message)) return true;
     stop(fmt::format("page {}: more messages of host {} to itself than one event can cause",
                      message.gfn, name_of(config_.self)));
     return false;
   }
-  const std::byte* page = nullptr;
-  if (message.payload == ivy::Payload::kPage) {
-    page = backend_.frame(message.gfn);
-    if (!entry.touched() || is_zero_page(page)) {
-      message.payload = ivy::Payload::kZero;
-      page = nullptr;
-    }
-  }
+  if (message.payload == ivy::Payload::kPage) return send_page(entry, message);
   if (message.payload == ivy::Payload::kZero) counters_.zero_grants.add();
-  const int error = transport_.send(message, page);
-  if (error == 0) return true;
+  if (message.kind == ivy::Kind::kDone && send_later(message)) return true;
+  if (event.put_off(message)) return true;
+  if (!send_outgoing(event.outgoing(), event.outgoing_count())) return false;
+  event.clear_outgoing();
+  return event.put_off(message);
+}
+
+bool EngineCore::send_page(PageEntry& entry, ivy::Message grant) noexcept {
+  const std::byte* page = backend_.frame(grant.gfn);
+  if (!entry.touched() || is_zero_page(page)) {
+    grant.payload = ivy::Payload::kZero;
+    counters_.zero_grants.add();
+    page = nullptr;
+  }
+  const int error = transport_.send(grant, page);
+  return error == 0 || not_sent(grant, error);
+}
+
+bool EngineCore::send_outgoing(const ivy::Message* messages, std::size_t count) noexcept {
+  if (count == 0) return true;
+  std::size_t failed = 0;
+  const int error = transport_.send_several(messages, count, failed);
+  return error == 0 || not_sent(messages[failed], error);
+}
+
+bool EngineCore::not_sent(const ivy::Message& message, int error) noexcept {
   if (!ended()) {
     stop(fmt::format("host {} is lost: a {} for page {} could not be sent to it: {}",
                      name_of(message.to), wire::name_of(message.kind), message.gfn,
                      std::strerror(error)));
   }
   return false;
+}
+
+// false: it is to be sent now.
+bool EngineCore::send_later(const ivy::Message& done) noexcept {
+  if (config_.hold_us == 0 || serving()) return false;
+  const DoneBox::Pushed pushed = done_.push(done);
+  if (pushed == DoneBox::Pushed::kFirst) transport_.nudge_in(config_.hold_us);
+  return pushed != DoneBox::Pushed::kFull;
+}
+
+// Called where a thread is about to wait anyway, and by the service thread.
+void EngineCore::flush_done() noexcept {
+  ivy::Message done[8];
+  for (std::size_t count = 0; !ended(); count = 0) {
+    while (count < std::size(done) && done_.pop(done[count])) ++count;
+    if (count == 0 || !send_outgoing(done, count)) return;
+  }
 }
 
 void EngineCore::complete(const ivy::Message& about) noexcept {

@@ -90,7 +90,8 @@ Status Cluster::start() {
   const milliseconds period =
       std::clamp(config_.lost_after / 3, milliseconds(200), milliseconds(1000));
   lost_ticks_ = static_cast<int>((config_.lost_after + period - milliseconds(1)) / period);
-  tick_ = std::make_unique<Timer>(loop_, period, [this] { tick(); }, /*repeat=*/true);
+  tick_ = std::make_unique<Timer>(
+      loop_, period, [this] { tick(); }, /*repeat=*/true);
   for (const PeerAddress& peer : config_.peers) add_peer(peer);
   return {};
 }
@@ -217,8 +218,8 @@ Result<HostRecord> Cluster::check_greeting(const Json& message) const {
   const std::string instance = text_or(message, "instance", "");
   if (instance.size() != 32) return Error{EBADMSG, "malformed greeting: no instance"};
   if (record->name == config_.name)
-    return Error{EEXIST, fmt::format("two hosts are named {}: give one of them another name",
-                                     config_.name)};
+    return Error{
+        EEXIST, fmt::format("two hosts are named {}: give one of them another name", config_.name)};
   return record;
 }
 
@@ -234,8 +235,8 @@ void Cluster::on_hello(Connection& connection, const Json& message) {
   if (!peers_.contains(name) && peers_.size() >= kMaxPeers)
     return refuse(connection, "this cluster has too many hosts");
   if (Connection* old = established(name)) {
-    // The same daemon: it may not have noticed yet that the old connection is good, or we that it is dead. The
-    // heartbeat decides; the peer comes again.
+    // The same daemon: it may not have noticed yet that the old connection is good, or we that it
+    // is dead. The heartbeat decides; the peer comes again.
     if (old->instance == text_or(message, "instance", ""))
       return refuse(connection, "connected already");
     link_closed(*old->link, "its xenspand was started anew");
@@ -255,10 +256,9 @@ void Cluster::on_welcome(Connection& connection, const Json& message) {
   auto record = check_greeting(message);
   if (!record) return connection.link->close(record.error().message);
   if (record->name != connection.name)
-    return connection.link->close(fmt::format("the host there is named {}: correct the peer list",
-                                              record->name));
-  if (established(connection.name) != nullptr)
-    return connection.link->close("connected already");
+    return connection.link->close(
+        fmt::format("the host there is named {}: correct the peer list", record->name));
+  if (established(connection.name) != nullptr) return connection.link->close("connected already");
   establish(connection, *record, message);
 }
 
@@ -288,9 +288,9 @@ void Cluster::learn(const Json& greeting) {
   const Json* known = array_field(greeting, "peers");
   if (known == nullptr) return;
   for (const Json& each : *known) {
-    const auto peer = parse_peer(fmt::format("{}=[{}]:{}", text_or(each, "name", ""),
-                                             text_or(each, "address", ""),
-                                             number_or(each, "port", 0)));
+    const auto peer =
+        parse_peer(fmt::format("{}=[{}]:{}", text_or(each, "name", ""),
+                               text_or(each, "address", ""), number_or(each, "port", 0)));
     if (peer) add_peer(*peer);
   }
 }
@@ -306,7 +306,7 @@ void Cluster::set_error(const std::string& name, const std::string& reason) {
   Peer& peer = peers_[name];
   // Crossing dials are no error, and a repeated reason fills no log.
   if (reason == "connected already" || peer.error == reason) return;
-  if (peer.state != HostState::kActive) log::warning("host {} is not connected: {}", name, reason);
+  if (peer.state != HostState::kActive) log::info("host {} is not connected: {}", name, reason);
   peer.error = reason;
 }
 

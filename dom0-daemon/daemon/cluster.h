@@ -1,10 +1,12 @@
-// The hosts of the cluster as this daemon sees them: who is configured or was learned, who is connected, what each told.
+// The hosts of the cluster as this daemon sees them: who is configured or was learned, who is
+// connected, what each told.
 //
-// One connection per pair of hosts. Both ends may dial; the end that accepts answers a `hello` with `welcome` or
-// `refused`, and when two dials cross, the one from the host with the smaller name wins. A connection carries a
-// heartbeat with the host's record; a peer that is silent for the configured time, or whose connection ends, is lost and
-// is dialed again with back-off. Nothing a peer sends before its `hello` was accepted changes anything but a log line.
-// docs of the messages: dom0-daemon/daemon/cluster.md. Threading: the loop's thread.
+// One connection per pair of hosts. Both ends may dial; the end that accepts answers a `hello` with
+// `welcome` or `refused`, and when two dials cross, the one from the host with the smaller name
+// wins. A connection carries a heartbeat with the host's record; a peer that is silent for the
+// configured time, or whose connection ends, is lost and is dialed again with back-off. Nothing a
+// peer sends before its `hello` was accepted changes anything but a log line. docs of the messages:
+// dom0-daemon/daemon/cluster.md. Threading: the loop's thread.
 #pragma once
 
 #include <event2/listener.h>
@@ -15,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "dom0-daemon/daemon/config.h"
+#include "dom0-daemon/daemon/daemon_config.h"
 #include "dom0-daemon/daemon/event_loop.h"
 #include "dom0-daemon/daemon/host_record.h"
 #include "dom0-daemon/daemon/peer_link.h"
@@ -28,7 +30,7 @@ inline constexpr std::uint64_t kClusterProtocol = 1;
 enum class HostState { kConnecting, kActive, kLost };
 const char* host_state_text(HostState state);
 
-class Cluster : PeerLink::Handler {
+class Cluster : public PeerLink::Handler {
  public:
   class Handler {
    public:
@@ -66,7 +68,7 @@ class Cluster : PeerLink::Handler {
  private:
   struct Connection {
     std::unique_ptr<PeerLink> link;
-    std::string name;                  // dialed: expected; accepted: known after hello
+    std::string name;  // dialed: expected; accepted: known after hello
     std::string instance;
     bool established = false;
     int silent_ticks = 0;

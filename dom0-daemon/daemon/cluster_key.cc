@@ -58,9 +58,9 @@ Status make_cluster_key(const std::string& path) {
 Result<ClusterKey> read_cluster_key(const std::string& path) {
   UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd)
-    return system_error(errno, "cannot read the cluster key " + path,
-                        "make one with `xenspan cluster-key " + path +
-                            "`, or copy it from another host");
+    return system_error(
+        errno, "cannot read the cluster key " + path,
+        "make one with `xenspan cluster-key " + path + "`, or copy it from another host");
   struct stat info {};
   if (fstat(fd.get(), &info) != 0) return system_error(errno, "cannot examine " + path);
   if ((info.st_mode & 077) != 0)

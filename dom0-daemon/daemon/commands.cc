@@ -42,10 +42,7 @@ Json host_line(const HostRecord& record, const char* state, bool here) {
 
 Commands::Commands(const Config& config, Cluster& cluster, DomainTable& domains,
                    std::function<HostRecord()> own_record)
-    : config_(config),
-      cluster_(cluster),
-      domains_(domains),
-      own_record_(std::move(own_record)) {}
+    : config_(config), cluster_(cluster), domains_(domains), own_record_(std::move(own_record)) {}
 
 void Commands::answer(ClientId client, Json message) {
   message["ok"] = true;
@@ -60,7 +57,7 @@ void Commands::client_message(ClientId client, const User& user, const Json& mes
                               std::vector<UniqueFd> fds) {
   const std::string op = text_or(message, "op", "");
   if (op == "run") return run(client, user, message, std::move(fds));
-  if (op == "signal") return signal(client, message);
+  if (op == "signal" || op == "detach") return steer(client, op, message);
   if (op == "list") return list(client);
   if (op == "hosts") return hosts(client);
   if (op == "destroy") return destroy(client, user, message);
@@ -90,8 +87,8 @@ Result<Placement> Commands::choose_placement(const Json& message) {
   std::vector<HostChoice> known;
   known.push_back({config_.name, true, "", own_record_()});
   for (const auto& [name, peer] : cluster_.peers())
-    known.push_back({name, peer.state == HostState::kActive, peer.error,
-                     peer.record.value_or(HostRecord{})});
+    known.push_back(
+        {name, peer.state == HostState::kActive, peer.error, peer.record.value_or(HostRecord{})});
   return place(request, known);
 }
 
@@ -157,6 +154,12 @@ void Commands::domain_changed(const DomainRecord& record) {
   const auto owner = attached_.find(record.uuid);
   if (owner != attached_.end() && record.state == xenstore::DomainState::kRunning)
     socket_->send(owner->second, {{"event", "running"}, {"domain", record.uuid}});
+  const auto active = [](const DomainMember& member) {
+    return member.state == xenstore::MemberState::kActive;
+  };
+  if (owner != attached_.end() && record.state == xenstore::DomainState::kCreating &&
+      std::all_of(record.members.begin(), record.members.end(), active))
+    socket_->send(owner->second, {{"event", "ready"}, {"domain", record.uuid}});
   if (!record.over()) return;
   if (const auto found = destroying_.find(record.uuid); found != destroying_.end()) {
     const std::set<ClientId> waiting = std::move(found->second);
@@ -172,9 +175,8 @@ void Commands::domain_over(const Domain& domain) {
   attached_.erase(owner);
   const Domain::Outcome& outcome = domain.outcome();
   if (outcome.failed) {
-    socket_->send(client, {{"event", "failed"},
-                           {"status", outcome.status},
-                           {"error", outcome.message}});
+    socket_->send(client,
+                  {{"event", "failed"}, {"status", outcome.status}, {"error", outcome.message}});
     return;
   }
   Json event{{"event", "exited"},
@@ -186,11 +188,11 @@ void Commands::domain_over(const Domain& domain) {
 }
 
 // `signal` and `detach` speak of the domain that this client runs: nobody else's.
-void Commands::signal(ClientId client, const Json& message) {
+void Commands::steer(ClientId client, const std::string& op, const Json& message) {
   const std::uint64_t number = number_or(message, "signo", 0);
   for (auto each = attached_.begin(); each != attached_.end(); ++each) {
     if (each->second != client) continue;
-    if (flag_field(message, "detach")) {
+    if (op == "detach") {
       attached_.erase(each);
       return answer(client, Json::object());
     }
@@ -236,8 +238,7 @@ Status Commands::destroy_domain(const DomainRecord& record, const std::string& b
     domain->destroy(by);
     return {};
   }
-  if (record.over())
-    return Error{ESRCH, fmt::format("domain {} has ended already", record.name)};
+  if (record.over()) return Error{ESRCH, fmt::format("domain {} has ended already", record.name)};
   if (!cluster_.send(record.home, {{"op", "domain-destroy"}, {"uuid", record.uuid}, {"by", by}}))
     return Error{EHOSTDOWN, fmt::format("host {}, the home of domain {}, is not connected: see "
                                         "`xenspan hosts`",

@@ -1,7 +1,8 @@
-// What a client of the control socket can ask for: run, signal, list, hosts, destroy, stats.
+// What a client of the control socket can ask for: run, signal, detach, list, hosts, destroy,
+// stats.
 //
-// Each request is checked here: its members' types and ranges, and whether this user may do this to that domain.
-// dom0-daemon/daemon/control.md has the messages. Threading: the loop's thread.
+// Each request is checked here: its members' types and ranges, and whether this user may do this to
+// that domain. dom0-daemon/daemon/control.md has the messages. Threading: the loop's thread.
 #pragma once
 
 #include <map>
@@ -38,7 +39,7 @@ class Commands : public ControlSocket::Handler {
   void run(ClientId client, const User& user, const Json& message, std::vector<UniqueFd> fds);
   Result<DomainSpec> make_spec(const User& user, const Json& message, std::vector<UniqueFd> fds);
   Result<Placement> choose_placement(const Json& message);
-  void signal(ClientId client, const Json& message);
+  void steer(ClientId client, const std::string& op, const Json& message);
   void list(ClientId client);
   void hosts(ClientId client);
   void destroy(ClientId client, const User& user, const Json& message);
@@ -55,9 +56,9 @@ class Commands : public ControlSocket::Handler {
   DomainTable& domains_;
   const std::function<HostRecord()> own_record_;
   ControlSocket* socket_ = nullptr;
-  std::map<std::string, ClientId> attached_;            // run: who waits for a domain's end, by uuid
+  std::map<std::string, ClientId> attached_;  // run: who waits for a domain's end, by uuid
   std::map<std::string, std::set<ClientId>> destroying_;  // destroy: who waits, by uuid
-  std::map<std::uint64_t, ClientId> remote_stats_;      // stats asked of other homes
+  std::map<std::uint64_t, ClientId> remote_stats_;        // stats asked of other homes
   std::uint64_t next_stats_ = 1;
 };
 

@@ -1,8 +1,10 @@
-// The control socket: where the command line (and any program of the machine's users) talks to the daemon.
+// The control socket: where the command line (and any program of the machine's users) talks to the
+// daemon.
 //
-// A Unix stream socket; both directions carry JSON objects, one a line. Descriptors come with the line that mentions them
-// (SCM_RIGHTS). Who is calling is told by the kernel. The messages are in dom0-daemon/daemon/control.md.
-// Threading: the loop's thread. Clients are known by number, so that an answer to one that has gone is harmless.
+// A Unix stream socket; both directions carry JSON objects, one a line. Descriptors come with the
+// line that mentions them (SCM_RIGHTS). Who is calling is told by the kernel. The messages are in
+// dom0-daemon/daemon/control.md. Threading: the loop's thread. Clients are known by number, so that
+// an answer to one that has gone is harmless.
 #pragma once
 
 #include <cstdint>

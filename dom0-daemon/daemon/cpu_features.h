@@ -1,7 +1,8 @@
 // The processor features a guest program can see and use, as CPUID words.
 //
-// A thread may start on any host of its domain and a program asks CPUID once, so every remote CPU must have all that
-// the home's CPU has. Only bits that change what user code may execute are kept. Threading: plain values.
+// A thread may start on any host of its domain and a program asks CPUID once, so every remote CPU
+// must have all that the home's CPU has. Only bits that change what user code may execute are kept.
+// Threading: plain values.
 #pragma once
 
 #include <array>

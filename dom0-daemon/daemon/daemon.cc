@@ -1,6 +1,7 @@
 #include "dom0-daemon/daemon/daemon.h"
 
 #include <fmt/format.h>
+#include <sys/utsname.h>
 
 #include <cerrno>
 #include <csignal>
@@ -18,6 +19,12 @@ constexpr milliseconds kTick{1000};
 constexpr milliseconds kEndTick{20};
 // Slices get 2 s before they are killed; then messages to peers get what is left.
 constexpr int kEndTicks = 3000 / 20;
+
+std::string kernel_release() {
+  utsname names{};
+  uname(&names);
+  return names.release;
+}
 
 // No key and no peers: a machine on its own. Anything else needs the key.
 Result<std::unique_ptr<TlsContext>> make_tls(const Config& config) {
@@ -57,9 +64,8 @@ Daemon::Daemon(const Config& config, std::unique_ptr<TlsContext> tls, std::strin
       peer_slices_(config_, cluster_, slices_),
       domains_(loop_, config_, cluster_, router_),
       commands_(config_, cluster_, domains_, [this] { return own_record(); }) {
-  domains_.set_callbacks(
-      [this](const DomainRecord& record) { commands_.domain_changed(record); },
-      [this](const Domain& domain) { commands_.domain_over(domain); });
+  domains_.set_callbacks([this](const DomainRecord& record) { commands_.domain_changed(record); },
+                         [this](const Domain& domain) { commands_.domain_over(domain); });
 }
 
 Daemon::~Daemon() = default;
@@ -79,7 +85,8 @@ Status Daemon::open() {
   control_ = std::move(*control);
   commands_.set_socket(control_.get());
 
-  tick_ = std::make_unique<Timer>(loop_, kTick, [this] { tick(); }, /*repeat=*/true);
+  tick_ = std::make_unique<Timer>(
+      loop_, kTick, [this] { tick(); }, /*repeat=*/true);
   for (const int number : {SIGTERM, SIGINT})
     signals_.push_back(std::make_unique<SignalWatch>(loop_, number, [this] { begin_end(); }));
   return {};
@@ -98,6 +105,7 @@ HostRecord Daemon::own_record() const {
   record.name = config_.name;
   record.address = config_.address;
   record.port = config_.port;
+  record.kernel = kernel_release();
   record.version = PACKAGE_VERSION;
   record.cores = config_.cpus;
   record.core_use = slices_.core_use();
@@ -122,7 +130,8 @@ void Daemon::begin_end() {
   const std::string cause = fmt::format("host {}'s xenspand was stopped", config_.name);
   domains_.end_all(cause);
   peer_slices_.stop_all(cause);
-  tick_ = std::make_unique<Timer>(loop_, kEndTick, [this] { finish_end(); }, /*repeat=*/true);
+  tick_ = std::make_unique<Timer>(
+      loop_, kEndTick, [this] { finish_end(); }, /*repeat=*/true);
 }
 
 void Daemon::finish_end() {
@@ -164,10 +173,10 @@ void Daemon::store_restarted() {
   story_->put_host(own_record(), xenstore::HostState::kUp);
   for (const auto& [name, peer] : cluster_.peers())
     if (peer.record)
-      story_->put_host(*peer.record,
-                       peer.state == HostState::kActive ? xenstore::HostState::kUp
-                                                        : xenstore::HostState::kDown,
-                       peer.error);
+      story_->put_host(
+          *peer.record,
+          peer.state == HostState::kActive ? xenstore::HostState::kUp : xenstore::HostState::kDown,
+          peer.error);
   domains_.tell_all();
 }
 

@@ -1,10 +1,11 @@
 // xenspand as a whole: one loop, and who tells whom.
 //
 //   Cluster (peers) --> Daemon --> SliceRouter, PeerSlices, DomainTable, Commands
-//   ControlSocket (commands) --> Commands --> DomainTable --> Domain --> SliceRouter --> LocalSlices or Cluster
-//   DomainTable, Daemon --> XenstoreStory
+//   ControlSocket (commands) --> Commands --> DomainTable --> Domain --> SliceRouter -->
+//   LocalSlices or Cluster DomainTable, Daemon --> XenstoreStory
 //
-// Owns all of them; they hold references to each other and live equally long. Threading: the loop's thread.
+// Owns all of them; they hold references to each other and live equally long. Threading: the loop's
+// thread.
 #pragma once
 
 #include <memory>
@@ -13,8 +14,8 @@
 
 #include "dom0-daemon/daemon/cluster.h"
 #include "dom0-daemon/daemon/commands.h"
-#include "dom0-daemon/daemon/config.h"
 #include "dom0-daemon/daemon/control_socket.h"
+#include "dom0-daemon/daemon/daemon_config.h"
 #include "dom0-daemon/daemon/domain_table.h"
 #include "dom0-daemon/daemon/local_slices.h"
 #include "dom0-daemon/daemon/run_directory.h"
@@ -23,7 +24,7 @@
 
 namespace xenspan::daemon {
 
-class Daemon : Cluster::Handler, XenstoreStory::Handler {
+class Daemon : public Cluster::Handler, public XenstoreStory::Handler {
  public:
   // Brings everything up. The error is one line for the admin.
   static Result<std::unique_ptr<Daemon>> start(const Config& config);
@@ -31,7 +32,8 @@ class Daemon : Cluster::Handler, XenstoreStory::Handler {
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;
 
-  // Serves until SIGTERM or SIGINT; then ends all domains here, says goodbye to the peers and returns.
+  // Serves until SIGTERM or SIGINT; then ends all domains here, says goodbye to the peers and
+  // returns.
   void run();
 
  private:

@@ -56,8 +56,7 @@ Domain::Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec 
     record_.members.push_back(member);
   }
   for (const Placement::Vcpu& vcpu : placement.vcpus)
-    record_.vcpus.push_back(
-        {placement.hosts[static_cast<std::size_t>(vcpu.host)].name, vcpu.core});
+    record_.vcpus.push_back({placement.hosts[static_cast<std::size_t>(vcpu.host)].name, vcpu.core});
 }
 
 Domain::~Domain() = default;
@@ -159,9 +158,10 @@ void Domain::on_listening(int index, const Json& event) {
   if (phase_ != Phase::kCreating) return;
   const std::uint64_t port = number_or(event, "port", 0);
   if (port == 0 || port > 65535) {
-    return fail(kOwnFailure, fmt::format("host {}'s slice told no port: install the same xenspan on "
-                                         "all hosts",
-                                         record_.members[static_cast<std::size_t>(index)].host));
+    return fail(kOwnFailure,
+                fmt::format("host {}'s slice told no port: install the same xenspan on "
+                            "all hosts",
+                            record_.members[static_cast<std::size_t>(index)].host));
   }
   members_[static_cast<std::size_t>(index)].port = static_cast<int>(port);
   Json ports = Json::array();
@@ -201,10 +201,12 @@ void Domain::on_exited(const Json& event) {
 void Domain::on_failed(int index, const Json& event) {
   const std::string& host = record_.members[static_cast<std::size_t>(index)].host;
   const std::string error = text_or(event, "error", "its slice failed without saying why");
-  const int status = static_cast<int>(std::clamp<std::uint64_t>(number_or(event, "status", 125), 1, 255));
+  const int status =
+      static_cast<int>(std::clamp<std::uint64_t>(number_or(event, "status", 125), 1, 255));
   record_.members[static_cast<std::size_t>(index)].error = error;
   if (phase_ >= Phase::kExited) return;
-  // What one slice sees of another's death is the loss of a connection. How that one died may follow.
+  // What one slice sees of another's death is the loss of a connection. How that one died may
+  // follow.
   better_cause_wanted_ = status == kOwnFailure;
   fail(status, index == 0 ? error : fmt::format("host {}: {}", host, error));
 }
@@ -317,8 +319,7 @@ void Domain::signal(int number) {
 
 void Domain::send_all(const Json& message) {
   for (std::size_t i = 0; i < members_.size(); ++i)
-    if (!members_[i].gone)
-      links_.send_to_slice(record_.members[i].host, record_.uuid, message);
+    if (!members_[i].gone) links_.send_to_slice(record_.members[i].host, record_.uuid, message);
 }
 
 void Domain::collect_stats(StatsDone done) {

@@ -1,13 +1,14 @@
-// One domain at its home: brings its slices up on all hosts, follows it while it runs, and takes it down everywhere.
+// One domain at its home: brings its slices up on all hosts, follows it while it runs, and takes it
+// down everywhere.
 //
-//   creating: every host starts its slice -> all listen -> all get the ports -> all are ready -> the home's slice starts
-//   running:  until the program exits, a slice fails, a host is lost, or somebody destroys the domain
-//   stopping: every slice is told to stop and collected; a host that is lost counts as collected
-//   over:     the record stays for a while
+//   creating: every host starts its slice -> all listen -> all get the ports -> all are ready ->
+//   the home's slice starts running:  until the program exits, a slice fails, a host is lost, or
+//   somebody destroys the domain stopping: every slice is told to stop and collected; a host that
+//   is lost counts as collected over:     the record stays for a while
 //
-// The first cause decides how the domain ends, except that a slice found killed by a signal explains the others' "lost
-// host" better than they do. Threading: the loop's thread. Ownership: Domains owns it; Slices (local or remote) are
-// reached through the SliceLinks interface.
+// The first cause decides how the domain ends, except that a slice found killed by a signal
+// explains the others' "lost host" better than they do. Threading: the loop's thread. Ownership:
+// Domains owns it; Slices (local or remote) are reached through the SliceLinks interface.
 #pragma once
 
 #include <functional>
@@ -29,7 +30,8 @@ namespace xenspan::daemon {
 class SliceLinks {
  public:
   virtual ~SliceLinks() = default;
-  // Events and the end come back through Domain::slice_event and slice_ended. `fds` only for this host's slice.
+  // Events and the end come back through Domain::slice_event and slice_ended. `fds` only for this
+  // host's slice.
   virtual Status create_slice(const std::string& host, const std::string& uuid, const User& user,
                               Json create, std::vector<UniqueFd> fds,
                               std::uint64_t promised_memory) = 0;

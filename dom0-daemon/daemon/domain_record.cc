@@ -94,13 +94,19 @@ Json to_json(const DomainRecord& record) {
   Json vcpus = Json::array();
   for (const DomainVcpu& vcpu : record.vcpus)
     vcpus.push_back({{"host", vcpu.host}, {"core", vcpu.core}});
-  Json object{{"uuid", record.uuid},       {"name", record.name},
+  Json object{{"uuid", record.uuid},
+              {"name", record.name},
               {"state", xenstore::to_word(record.state)},
-              {"home", record.home},       {"uid", record.uid},
-              {"user", record.user},       {"memory", record.memory},
-              {"command", record.command}, {"error", record.error},
-              {"created", record.created}, {"ended", record.ended},
-              {"members", members},        {"vcpus", vcpus}};
+              {"home", record.home},
+              {"uid", record.uid},
+              {"user", record.user},
+              {"memory", record.memory},
+              {"command", record.command},
+              {"error", record.error},
+              {"created", record.created},
+              {"ended", record.ended},
+              {"members", members},
+              {"vcpus", vcpus}};
   if (record.exit_status) object["exit_status"] = *record.exit_status;
   return object;
 }

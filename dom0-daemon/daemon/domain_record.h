@@ -1,7 +1,7 @@
 // What everybody may know of one domain: its state, members, placement and counters.
 //
-// The home writes it, sends it to the other hosts on every change and once a second, and each daemon puts it into its own
-// xenstore. A record from a peer is checked. Threading: plain values.
+// The home writes it, sends it to the other hosts on every change and once a second, and each
+// daemon puts it into its own xenstore. A record from a peer is checked. Threading: plain values.
 #pragma once
 
 #include <sys/types.h>
@@ -54,7 +54,8 @@ struct DomainRecord {
 Json to_json(const DomainRecord& record);
 Result<DomainRecord> domain_record_from(const Json& object);
 
-// Counters as the worker sends them (`counters` event), with the names of dom0-daemon/slice/control.md.
+// Counters as the worker sends them (`counters` event), with the names of
+// dom0-daemon/slice/control.md.
 Json to_json(const xenstore::Counters& counters);
 xenstore::Counters counters_from(const Json& object);
 

@@ -71,9 +71,8 @@ Result<DomainRecord> DomainTable::find(const std::string& text) const {
 
 bool DomainTable::name_in_use(const std::string& name) const {
   const auto all = records();
-  return std::any_of(all.begin(), all.end(), [&](const DomainRecord& each) {
-    return each.name == name && !each.over();
-  });
+  return std::any_of(all.begin(), all.end(),
+                     [&](const DomainRecord& each) { return each.name == name && !each.over(); });
 }
 
 std::string DomainTable::free_name(const std::string& wish) const {

@@ -1,7 +1,9 @@
-// All domains this daemon knows of: its own (it is their home), and the records that other homes sent.
+// All domains this daemon knows of: its own (it is their home), and the records that other homes
+// sent.
 //
-// Tells the other hosts and xenstore about every change, and once a second about counters. Records of ended domains stay
-// for a while: the last kEndedKept of each home. Threading: the loop's thread. Ownership: owns the Domain objects.
+// Tells the other hosts and xenstore about every change, and once a second about counters. Records
+// of ended domains stay for a while: the last kEndedKept of each home. Threading: the loop's
+// thread. Ownership: owns the Domain objects.
 #pragma once
 
 #include <functional>
@@ -18,14 +20,15 @@ namespace xenspan::daemon {
 
 inline constexpr std::size_t kEndedKept = 8;
 
-class DomainTable : Domain::Handler {
+class DomainTable : public Domain::Handler {
  public:
   using OnChange = std::function<void(const DomainRecord& record)>;
   using OnOver = std::function<void(const Domain& domain)>;
 
   DomainTable(EventLoop& loop, const Config& config, Cluster& cluster, SliceLinks& links);
   void set_story(XenstoreStory* story) { story_ = story; }
-  // Called after every change of any domain's state, own or not; when one of its own is over, on_over comes first.
+  // Called after every change of any domain's state, own or not; when one of its own is over,
+  // on_over comes first.
   void set_callbacks(OnChange on_change, OnOver on_over);
 
   void start(DomainSpec spec);

@@ -1,8 +1,9 @@
 // The daemon's one event loop: RAII around libevent.
 //
-// Everything in xenspand runs in this loop's thread; no object here may be touched by another thread. A Timer, FdWatch
-// or SignalWatch stops when it is destroyed, and may be destroyed inside its own callback. An object that wants to
-// delete its caller uses EventLoop::later, which runs a function after the current callbacks have returned.
+// Everything in xenspand runs in this loop's thread; no object here may be touched by another
+// thread. A Timer, FdWatch or SignalWatch stops when it is destroyed, and may be destroyed inside
+// its own callback. An object that wants to delete its caller uses EventLoop::later, which runs a
+// function after the current callbacks have returned.
 #pragma once
 
 #include <event2/event.h>

@@ -33,9 +33,11 @@ Result<std::optional<Json>> FrameReader::next() {
 Result<std::string> make_frame(const Json& message) {
   const std::string text = to_line(message);
   if (text.size() > kMaxFrame)
-    return Error{EMSGSIZE, fmt::format("message of {} bytes, the limit is {}", text.size(), kMaxFrame)};
+    return Error{EMSGSIZE,
+                 fmt::format("message of {} bytes, the limit is {}", text.size(), kMaxFrame)};
   std::string frame;
-  for (int shift = 24; shift >= 0; shift -= 8) frame += static_cast<char>(text.size() >> shift & 0xff);
+  for (int shift = 24; shift >= 0; shift -= 8)
+    frame += static_cast<char>(text.size() >> shift & 0xff);
   return frame + text;
 }
 

@@ -33,6 +33,7 @@ Json to_json(const HostRecord& record) {
   return Json{{"name", record.name},
               {"address", record.address},
               {"port", record.port},
+              {"kernel", record.kernel},
               {"version", record.version},
               {"cores", record.cores},
               {"core_use", record.core_use},
@@ -54,6 +55,7 @@ Result<HostRecord> host_record_from(const Json& object) {
   const std::uint64_t port = number_or(object, "port", 0);
   if (port == 0 || port > 65535) return bad("port");
   record.port = static_cast<std::uint16_t>(port);
+  record.kernel = text_or(object, "kernel", "").substr(0, 64);
   record.version = text_or(object, "version", "");
   if (record.version.empty() || record.version.size() > 64) return bad("version");
   if (!read_numbers(object, "cores", record.cores) || record.cores.empty()) return bad("cores");

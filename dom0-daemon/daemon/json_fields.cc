@@ -34,7 +34,12 @@ std::string to_line(const Json& value) {
 bool is_utf8(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     const auto byte = static_cast<unsigned char>(text[i]);
-    const std::size_t more = byte < 0x80 ? 0 : byte < 0xc2 ? 9 : byte < 0xe0 ? 1 : byte < 0xf0 ? 2 : byte < 0xf5 ? 3 : 9;
+    const std::size_t more = byte < 0x80   ? 0
+                             : byte < 0xc2 ? 9
+                             : byte < 0xe0 ? 1
+                             : byte < 0xf0 ? 2
+                             : byte < 0xf5 ? 3
+                                           : 9;
     if (more == 9 || i + more >= text.size()) return false;
     unsigned value = more == 0 ? byte : byte & (0x3fu >> more);
     for (std::size_t k = 1; k <= more; ++k) {

@@ -1,7 +1,7 @@
 // Reading JSON that somebody else wrote: peers, the command line, slice workers.
 //
-// Nothing here throws. A missing member or one of the wrong type reads as "not there", so that each message handler
-// decides in one line what is required. Threading: pure functions.
+// Nothing here throws. A missing member or one of the wrong type reads as "not there", so that each
+// message handler decides in one line what is required. Threading: pure functions.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,8 @@ using Json = nlohmann::json;
 
 // A JSON object, or a sentence ("not a JSON object").
 Result<Json> parse_object(std::string_view text);
-// One line without a newline. Bytes that are not UTF-8 become U+FFFD; use is_utf8 first where that would matter.
+// One line without a newline. Bytes that are not UTF-8 become U+FFFD; use is_utf8 first where that
+// would matter.
 std::string to_line(const Json& value);
 bool is_utf8(std::string_view text);
 

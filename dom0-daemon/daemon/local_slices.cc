@@ -51,7 +51,8 @@ Status LocalSlices::create(const std::string& uuid, const User& user, Json creat
                            std::vector<UniqueFd> fds, std::uint64_t promised_memory,
                            SliceProcess::OnEvent on_event, SliceProcess::OnEnd on_end) {
   if (contains(uuid))
-    return Error{EEXIST, fmt::format("domain {} has a slice on host {} already", uuid, config_.name)};
+    return Error{EEXIST,
+                 fmt::format("domain {} has a slice on host {} already", uuid, config_.name)};
   Slice slice;
   slice.cores = own_cores(create);
   slice.memory = promised_memory;

@@ -1,8 +1,8 @@
-// The slices that run on this host, of domains whose home is here or elsewhere: their processes, run directories and
-// what of this host's cores and memory they hold.
+// The slices that run on this host, of domains whose home is here or elsewhere: their processes,
+// run directories and what of this host's cores and memory they hold.
 //
-// Threading: the loop's thread. Ownership: owns the processes; callbacks belong to the domain (or the peer service) that
-// created the slice and are dropped with it.
+// Threading: the loop's thread. Ownership: owns the processes; callbacks belong to the domain (or
+// the peer service) that created the slice and are dropped with it.
 #pragma once
 
 #include <map>
@@ -12,7 +12,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
-#include "dom0-daemon/daemon/config.h"
+#include "dom0-daemon/daemon/daemon_config.h"
 #include "dom0-daemon/daemon/event_loop.h"
 #include "dom0-daemon/daemon/slice_process.h"
 #include "dom0-daemon/daemon/user.h"
@@ -23,8 +23,8 @@ class LocalSlices {
  public:
   LocalSlices(EventLoop& loop, const Config& config, std::string slice_program);
 
-  // Starts a worker and sends it `create` (a message of dom0-daemon/slice/control.md without `rundir`, which is made
-  // here). `uuid` is checked by the caller. One slice per domain and host.
+  // Starts a worker and sends it `create` (a message of dom0-daemon/slice/control.md without
+  // `rundir`, which is made here). `uuid` is checked by the caller. One slice per domain and host.
   Status create(const std::string& uuid, const User& user, Json create, std::vector<UniqueFd> fds,
                 std::uint64_t promised_memory, SliceProcess::OnEvent on_event,
                 SliceProcess::OnEnd on_end);

@@ -7,8 +7,8 @@
 
 #include "base/log.h"
 #include "config.h"
-#include "dom0-daemon/daemon/config.h"
 #include "dom0-daemon/daemon/daemon.h"
+#include "dom0-daemon/daemon/daemon_config.h"
 
 namespace {
 
@@ -37,10 +37,12 @@ int fail(const std::string& message) {
 
 int main(int argc, char** argv) {
   xenspan::log::open("xenspand", "");
-  CLI::App app("The daemon that joins this host to a xenspan cluster. See xenspand(8).", "xenspand");
+  CLI::App app("The daemon that joins this host to a xenspan cluster. See xenspand(8).",
+               "xenspand");
   app.set_version_flag("--version", "xenspand " PACKAGE_VERSION);
   std::string file;
-  app.add_option("-c,--config", file, std::string("configuration file (default: ") + kDefaultFile + ")")
+  app.add_option("-c,--config", file,
+                 std::string("configuration file (default: ") + kDefaultFile + ")")
       ->type_name("FILE");
   std::vector<std::vector<std::string>> values(xenspan::daemon::config_keys().size());
   for (std::size_t i = 0; i < values.size(); ++i) {

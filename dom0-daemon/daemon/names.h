@@ -1,5 +1,5 @@
-// The names people give: hosts and domains, and the identities of domains. Both become xenstore path elements and
-// directory names, so their alphabet is small. Threading: pure functions.
+// The names people give: hosts and domains, and the identities of domains. Both become xenstore
+// path elements and directory names, so their alphabet is small. Threading: pure functions.
 #pragma once
 
 #include <string>

@@ -90,7 +90,8 @@ PeerLink::~PeerLink() {
 }
 
 void PeerLink::setup() {
-  // A connection cut short is no attack here: messages are framed, and a lost link is reported either way.
+  // A connection cut short is no attack here: messages are framed, and a lost link is reported
+  // either way.
   bufferevent_openssl_set_allow_dirty_shutdown(bev_, 1);
   bufferevent_setcb(
       bev_, [](bufferevent*, void* self) { static_cast<PeerLink*>(self)->on_read(); },
@@ -178,19 +179,26 @@ std::string PeerLink::failure(short what) const {
   SSL* ssl = bufferevent_openssl_get_ssl(bev_);
   const std::string foreign = TlsContext::foreign_key(ssl);
   if (!foreign.empty())
-    return fmt::format("it uses another cluster key (id {}, here {}): copy one host's key file to "
-                       "all",
-                       foreign, tls_.key_id());
-  const unsigned long tls_error = bufferevent_get_openssl_error(bev_);
-  const int socket_error = EVUTIL_SOCKET_ERROR();
+    return fmt::format(
+        "it uses another cluster key (id {}, here {}): copy one host's key file to "
+        "all",
+        foreign, tls_.key_id());
+  unsigned long tls_error = bufferevent_get_openssl_error(bev_);
+  int socket_error = EVUTIL_SOCKET_ERROR();
+  // OpenSSL wraps what a system call said.
+  if (ERR_SYSTEM_ERROR(tls_error)) {
+    socket_error = ERR_GET_REASON(tls_error);
+    tls_error = 0;
+  }
   if (!open_ && tls_error != 0) {
     if (dialed_ && ERR_GET_REASON(tls_error) == SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE)
-      return fmt::format("it does not accept this cluster key (id {}): copy one host's key file "
-                         "to all",
-                         tls_.key_id());
+      return fmt::format(
+          "it does not accept this cluster key (id {}): copy one host's key file "
+          "to all",
+          tls_.key_id());
     const char* text = ERR_reason_error_string(tls_error);
     return fmt::format("it does not speak TLS 1.3 with the cluster key ({})",
-                       text == nullptr ? "unknown error" : text);
+                       text == nullptr ? fmt::format("OpenSSL error {:#x}", tls_error) : text);
   }
   if ((what & BEV_EVENT_ERROR) != 0 && socket_error != 0)
     return fmt::format("{}: {}", open_ ? "connection lost" : "cannot connect",

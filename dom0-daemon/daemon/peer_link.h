@@ -1,8 +1,9 @@
 // One TLS connection to another host's daemon: bytes in, whole JSON messages out.
 //
-// A PeerLink knows TLS and framing; who the peer is and what messages mean is Cluster's business. Whatever the other end
-// sends, the worst outcome is that the link closes with a reason. Threading: the loop's thread. Ownership: Cluster owns
-// links; a handler call may be answered with EventLoop::later to delete the link, never directly.
+// A PeerLink knows TLS and framing; who the peer is and what messages mean is Cluster's business.
+// Whatever the other end sends, the worst outcome is that the link closes with a reason. Threading:
+// the loop's thread. Ownership: Cluster owns links; a handler call may be answered with
+// EventLoop::later to delete the link, never directly.
 #pragma once
 
 #include <event2/bufferevent.h>
@@ -11,7 +12,7 @@
 #include <string>
 
 #include "base/unique_fd.h"
-#include "dom0-daemon/daemon/config.h"
+#include "dom0-daemon/daemon/daemon_config.h"
 #include "dom0-daemon/daemon/event_loop.h"
 #include "dom0-daemon/daemon/framing.h"
 #include "dom0-daemon/daemon/tls.h"
@@ -44,7 +45,8 @@ class PeerLink {
   const std::string& remote() const { return remote_; }
   // Queues the message. A peer that does not read loses the link.
   void send(const Json& message);
-  // Closes once everything queued is sent; no more messages are delivered. link_closed still follows.
+  // Closes once everything queued is sent; no more messages are delivered. link_closed still
+  // follows.
   void close_after_sending(std::string reason);
   // Closes now: link_closed follows from the loop.
   void close(std::string reason);

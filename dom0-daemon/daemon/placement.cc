@@ -31,8 +31,8 @@ Result<std::vector<HostRecord>> named_hosts(const PlacementRequest& request,
   for (const std::string& name : request.hosts) {
     const HostChoice* host = find(known, name);
     if (host == nullptr)
-      return refusal(ENOENT, fmt::format("no such host: {}: the hosts here are {}", name,
-                                         names(known)));
+      return refusal(ENOENT,
+                     fmt::format("no such host: {}: the hosts here are {}", name, names(known)));
     if (!host->active)
       return refusal(EHOSTDOWN, fmt::format("host {} is not connected: {}: see `xenspan hosts`",
                                             name, host->error));
@@ -41,9 +41,8 @@ Result<std::vector<HostRecord>> named_hosts(const PlacementRequest& request,
       return refusal(EINVAL, fmt::format("host {} is named twice: name each host once", name));
     hosts.push_back(host->record);
   }
-  const auto home = std::find_if(hosts.begin(), hosts.end(), [&](const HostRecord& each) {
-    return each.name == request.home;
-  });
+  const auto home = std::find_if(hosts.begin(), hosts.end(),
+                                 [&](const HostRecord& each) { return each.name == request.home; });
   if (home == hosts.end())
     return refusal(EINVAL, fmt::format("host {} is the home, which keeps the program's files and "
                                        "terminal: add it to the hosts, or ask another host with "
@@ -100,7 +99,9 @@ Result<std::uint64_t> choose_memory(const PlacementRequest& request,
 
 // How many vCPUs each host gets: in proportion to cores, at least one, largest remainder first.
 std::vector<int> share(int vcpus, const std::vector<HostRecord>& hosts) {
-  const auto core_count = [](const HostRecord& host) { return static_cast<int>(host.cores.size()); };
+  const auto core_count = [](const HostRecord& host) {
+    return static_cast<int>(host.cores.size());
+  };
   int cores = 0;
   for (const HostRecord& host : hosts) cores += core_count(host);
   std::vector<int> shares;
@@ -141,8 +142,8 @@ int Placement::vcpus_on(int host) const {
 
 Result<Placement> place(const PlacementRequest& request, const std::vector<HostChoice>& known) {
   if (request.vcpus < 0 || request.vcpus > kMaxVcpus)
-    return refusal(EINVAL, fmt::format("{} vCPUs are out of range: use 1 to {}", request.vcpus,
-                                       kMaxVcpus));
+    return refusal(EINVAL,
+                   fmt::format("{} vCPUs are out of range: use 1 to {}", request.vcpus, kMaxVcpus));
   Placement placement;
   if (request.hosts.empty()) {
     placement.hosts = all_hosts(request, known);

@@ -1,8 +1,9 @@
 // Placement: which hosts a new domain spans, how many vCPUs each gets, and on which cores.
 //
-// A pure function of what the hosts said about themselves, so that every rule and every refusal can be tested. vCPUs are
-// numbered in contiguous blocks, the home's first (vCPU 0, the program's first thread, is at home); block sizes follow
-// the hosts' numbers of cores. Within a host the least used cores are taken. Threading: plain values.
+// A pure function of what the hosts said about themselves, so that every rule and every refusal can
+// be tested. vCPUs are numbered in contiguous blocks, the home's first (vCPU 0, the program's first
+// thread, is at home); block sizes follow the hosts' numbers of cores. Within a host the least used
+// cores are taken. Threading: plain values.
 #pragma once
 
 #include <cstdint>

@@ -44,7 +44,8 @@ Result<std::unique_ptr<RunDirectory>> RunDirectory::open(const Config& config) {
   std::error_code error;
   fs::create_directories(path, error);
   if (error)
-    return system_error(error.value(), "cannot make " + path, "run xenspand as root, or set rundir");
+    return system_error(error.value(), "cannot make " + path,
+                        "run xenspand as root, or set rundir");
   chmod(config.rundir.c_str(), 0755);
   chmod(path.c_str(), 0755);
   const std::string lock_path = path + "/lock";
@@ -52,9 +53,10 @@ Result<std::unique_ptr<RunDirectory>> RunDirectory::open(const Config& config) {
   if (!lock) return system_error(errno, "cannot make " + lock_path, "run xenspand as root");
   for (int attempt = 1; flock(lock.get(), LOCK_EX | LOCK_NB) != 0; ++attempt) {
     if (attempt == kLockAttempts)
-      return Error{EBUSY, fmt::format("another xenspand (process {}) serves host {} in {}: stop it, "
-                                      "or use another name",
-                                      owner(lock_path), config.name, path)};
+      return Error{EBUSY,
+                   fmt::format("another xenspand (process {}) serves host {} in {}: stop it, "
+                               "or use another name",
+                               owner(lock_path), config.name, path)};
     std::this_thread::sleep_for(kLockPause);
   }
   const std::string pid = fmt::format("{}\n", getpid());

@@ -1,7 +1,8 @@
-// The daemon's run directory, /run/xenspan/NAME: one xenspand at a time, whatever happened to the last one.
+// The daemon's run directory, /run/xenspan/NAME: one xenspand at a time, whatever happened to the
+// last one.
 //
-// A lock says who owns it; the kernel drops the lock with the process, so what a killed daemon left behind is removed by
-// the next one. Threading: used once at start and once at the end.
+// A lock says who owns it; the kernel drops the lock with the process, so what a killed daemon left
+// behind is removed by the next one. Threading: used once at start and once at the end.
 #pragma once
 
 #include <memory>
@@ -9,7 +10,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
-#include "dom0-daemon/daemon/config.h"
+#include "dom0-daemon/daemon/daemon_config.h"
 
 namespace xenspan::daemon {
 
@@ -27,7 +28,8 @@ class RunDirectory {
 
   const std::string path_;
   const std::string socket_;
-  const std::string link_;  // RUNDIR/system, where the command line looks first; "" when RUNDIR is not the system's
+  const std::string link_;  // RUNDIR/system, where the command line looks first; "" when RUNDIR is
+                            // not the system's
   UniqueFd lock_;
 };
 

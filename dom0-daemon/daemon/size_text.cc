@@ -24,7 +24,8 @@ Result<std::uint64_t> parse_size(std::string_view text, std::string_view what) {
   if (error != std::errc{}) return bad;
   std::string_view suffix(rest, static_cast<std::size_t>(end - rest));
   if (suffix.empty()) return number;
-  const char letter = suffix.front() >= 'a' ? static_cast<char>(suffix.front() - 'a' + 'A') : suffix.front();
+  const char letter =
+      suffix.front() >= 'a' ? static_cast<char>(suffix.front() - 'a' + 'A') : suffix.front();
   const std::size_t power = kSuffixes.find(letter);
   suffix.remove_prefix(1);
   if (power == std::string_view::npos || !(suffix.empty() || suffix == "B" || suffix == "iB"))

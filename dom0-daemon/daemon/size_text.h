@@ -1,5 +1,5 @@
-// Sizes as people write and read them: "512M", "4G", "65536". Suffixes K, M, G, T are powers of 1024 and may be
-// followed by "B" or "iB". Threading: pure functions.
+// Sizes as people write and read them: "512M", "4G", "65536". Suffixes K, M, G, T are powers of
+// 1024 and may be followed by "B" or "iB". Threading: pure functions.
 #pragma once
 
 #include <cstdint>

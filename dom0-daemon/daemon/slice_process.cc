@@ -4,11 +4,15 @@
 #include <fmt/format.h>
 #include <linux/close_range.h>
 #include <signal.h>
-#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+// glibc 2.36 forgot to say that these are C functions.
+extern "C" {
+#include <sys/pidfd.h>
+}
 
 #include <array>
 #include <cerrno>
@@ -25,7 +29,8 @@ constexpr int kSocketBuffer = 4 << 20;
 constexpr std::size_t kMaxFds = 250;
 constexpr std::chrono::milliseconds kStopLimit{2000};
 
-// Runs in the child between fork and exec: system calls only. Reports errno of a failure through `report`.
+// Runs in the child between fork and exec: system calls only. Reports errno of a failure through
+// `report`.
 [[noreturn]] void become_worker(const char* program, int control, int report, pid_t parent) {
   setsid();
   prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -104,7 +109,8 @@ Status SliceProcess::spawn(const std::string& program) {
   if (!pidfd_) return system_error(errno, "cannot watch a slice's process");
 
   buffer_.resize(kMaxPacket + 1);
-  readable_ = std::make_unique<FdWatch>(loop_, socket_.get(), EV_READ, [this](short) { receive(); });
+  readable_ =
+      std::make_unique<FdWatch>(loop_, socket_.get(), EV_READ, [this](short) { receive(); });
   exit_ = std::make_unique<FdWatch>(loop_, pidfd_.get(), EV_READ, [this](short) { collect(); });
   return {};
 }
@@ -133,7 +139,8 @@ void SliceProcess::flush() {
         std::make_unique<FdWatch>(loop_, socket_.get(), EV_WRITE, [this](short) { flush(); });
 }
 
-// False: the socket is full, try again later. A worker that is gone swallows packets; its end is reported elsewhere.
+// False: the socket is full, try again later. A worker that is gone swallows packets; its end is
+// reported elsewhere.
 bool SliceProcess::send_now(const Packet& packet) {
   iovec part{const_cast<char*>(packet.text.data()), packet.text.size()};
   msghdr header{};

@@ -1,8 +1,9 @@
-// One slice worker on this host: the process `xenspan-slice` and the socket over which it is told what to do
-// (dom0-daemon/slice/control.md).
+// One slice worker on this host: the process `xenspan-slice` and the socket over which it is told
+// what to do (dom0-daemon/slice/control.md).
 //
-// The worker dies with this daemon, whatever the reason: the kernel kills it (PR_SET_PDEATHSIG) and its socket closes.
-// Threading: the loop's thread. Ownership: LocalSlices owns it; destroying it kills a worker that still runs.
+// The worker dies with this daemon, whatever the reason: the kernel kills it (PR_SET_PDEATHSIG) and
+// its socket closes. Threading: the loop's thread. Ownership: LocalSlices owns it; destroying it
+// kills a worker that still runs.
 #pragma once
 
 #include <sys/types.h>
@@ -41,7 +42,8 @@ class SliceProcess {
   ~SliceProcess();
 
   pid_t pid() const { return pid_; }
-  // Queues one packet; the descriptors travel with it. An error when it is larger than a packet may be.
+  // Queues one packet; the descriptors travel with it. An error when it is larger than a packet may
+  // be.
   Status send(const Json& message, std::vector<UniqueFd> fds = {});
   // Asks it to end; kills it after 2 s.
   void stop(const std::string& cause);

@@ -30,8 +30,8 @@ Status SliceRouter::create_slice(const std::string& host, const std::string& uui
                      {"promised_memory", promised_memory},
                      {"create", std::move(create)}};
   if (cluster_.send(host, message)) return {};
-  return Error{EHOSTDOWN, fmt::format("lost host {} before the program started: see `xenspan hosts`",
-                                      host)};
+  return Error{EHOSTDOWN,
+               fmt::format("lost host {} before the program started: see `xenspan hosts`", host)};
 }
 
 void SliceRouter::send_to_slice(const std::string& host, const std::string& uuid,

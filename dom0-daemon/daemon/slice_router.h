@@ -1,7 +1,8 @@
 // How a home reaches the slices of its domains, and how this host runs slices for other homes.
 //
-// SliceRouter implements SliceLinks: a slice on this host is a LocalSlices process, a slice elsewhere is a message to that
-// host's daemon. PeerSlices is the other end of those messages. cluster.md documents them. Threading: the loop's thread.
+// SliceRouter implements SliceLinks: a slice on this host is a LocalSlices process, a slice
+// elsewhere is a message to that host's daemon. PeerSlices is the other end of those messages.
+// cluster.md documents them. Threading: the loop's thread.
 #pragma once
 
 #include <functional>
@@ -28,7 +29,8 @@ class SliceRouter : public SliceLinks {
                      const Json& message) override;
   void stop_slice(const std::string& host, const std::string& uuid,
                   const std::string& cause) override;
-  // A message about one of our domains from the daemon of one of its hosts. False: not such a message.
+  // A message about one of our domains from the daemon of one of its hosts. False: not such a
+  // message.
   bool handle(const std::string& host, const std::string& op, const Json& message);
 
  private:

@@ -1,7 +1,9 @@
-// One JSON document out of the statistics of a domain's slices (`xenspan stats`, `xenspan run --stats`).
+// One JSON document out of the statistics of a domain's slices (`xenspan stats`, `xenspan run
+// --stats`).
 //
-// Each slice reports its own; here they are added up, the hottest pages of all are found, and the names the home's slice
-// gives to them are put beside. man/xenspan.1 documents the document. Threading: pure functions.
+// Each slice reports its own; here they are added up, the hottest pages of all are found, and the
+// names the home's slice gives to them are put beside. man/xenspan.1 documents the document.
+// Threading: pure functions.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +27,8 @@ struct HotPage {
 // The pages with most faults over all hosts, hottest first, at most kHottestPages.
 std::vector<HotPage> hottest_pages(const std::map<std::string, Json>& by_host);
 
-// Adds up the faults of one kind: counts, histograms; percentiles are taken from the summed histogram.
+// Adds up the faults of one kind: counts, histograms; percentiles are taken from the summed
+// histogram.
 Json merge_faults(const std::vector<Json>& parts);
 
 Json stats_report(const DomainRecord& record, const std::map<std::string, Json>& by_host,

@@ -14,6 +14,7 @@ namespace {
 
 constexpr const char* kCipher = "TLS_AES_256_GCM_SHA384";
 constexpr unsigned char kCipherId[] = {0x13, 0x02};  // the same, as in RFC 8446 B.4
+constexpr std::string_view kContext = "xenspan";
 constexpr std::string_view kIdentityPrefix = "xenspan:";
 
 // Where an SSL object remembers the TlsContext, and the identity a stranger offered.
@@ -67,6 +68,10 @@ Status TlsContext::prepare() {
       SSL_CTX_set_ex_data(context_, context_slot(), this) != 1)
     return failed();
   SSL_CTX_set_session_cache_mode(context_, SSL_SESS_CACHE_OFF);
+  // A server that verifies peers must name its context, or it takes no session, not even a
+  // pre-shared one; a client's session must be of the same context.
+  const auto* context_name = reinterpret_cast<const unsigned char*>(kContext.data());
+  SSL_CTX_set_session_id_context(context_, context_name, kContext.size());
   // No certificate store is loaded: a server that answers with a certificate is refused.
   SSL_CTX_set_verify(context_, SSL_VERIFY_PEER, nullptr);
   SSL_CTX_set_psk_use_session_callback(context_, &TlsContext::use_session);
@@ -77,6 +82,7 @@ Status TlsContext::prepare() {
   session_ = SSL_SESSION_new();
   if (cipher == nullptr || session_ == nullptr ||
       SSL_SESSION_set1_master_key(session_, key_.bytes.data(), key_.bytes.size()) != 1 ||
+      SSL_SESSION_set1_id_context(session_, context_name, kContext.size()) != 1 ||
       SSL_SESSION_set_cipher(session_, cipher) != 1 ||
       SSL_SESSION_set_protocol_version(session_, TLS1_3_VERSION) != 1)
     return failed();
@@ -101,8 +107,8 @@ int TlsContext::use_session(SSL* ssl, const EVP_MD* digest, const unsigned char*
   TlsContext* self = context_of(ssl);
   *session = nullptr;
   // Asked again for another digest after a HelloRetryRequest: this key is for SHA-384 only.
-  if (digest != nullptr && digest != SSL_CIPHER_get_handshake_digest(
-                                         SSL_SESSION_get0_cipher(self->session_)))
+  if (digest != nullptr &&
+      digest != SSL_CIPHER_get_handshake_digest(SSL_SESSION_get0_cipher(self->session_)))
     return 1;
   static thread_local std::string identity;
   identity = std::string(kIdentityPrefix) + self->key_id_;
@@ -121,14 +127,14 @@ int TlsContext::find_session(SSL* ssl, const unsigned char* id, size_t length,
     *session = self->session();
     return *session != nullptr;
   }
-  // Without a session OpenSSL goes on to certificates, finds none and refuses. Remember a plausible id for the log.
+  // Without a session OpenSSL goes on to certificates, finds none and refuses. Remember a plausible
+  // id for the log.
   const bool plausible =
       offered.starts_with(kIdentityPrefix) && offered.size() == kIdentityPrefix.size() + 16 &&
       std::all_of(offered.begin() + kIdentityPrefix.size(), offered.end(),
                   [](char c) { return std::isxdigit(static_cast<unsigned char>(c)) != 0; });
   if (plausible && SSL_get_ex_data(ssl, foreign_slot()) == nullptr)
-    SSL_set_ex_data(ssl, foreign_slot(),
-                    new std::string(offered.substr(kIdentityPrefix.size())));
+    SSL_set_ex_data(ssl, foreign_slot(), new std::string(offered.substr(kIdentityPrefix.size())));
   return 1;
 }
 

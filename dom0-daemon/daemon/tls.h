@@ -1,10 +1,11 @@
-// TLS 1.3 with the cluster key as an external pre-shared key (RFC 8446, 4.2.11; RFC 9258 speaks of its care).
+// TLS 1.3 with the cluster key as an external pre-shared key (RFC 8446, 4.2.11; RFC 9258 speaks of
+// its care).
 //
-// There are no certificates: a handshake succeeds only when both ends hold the key, so authentication is mutual. Session
-// tickets and resumption are off. Each connection still has its own Diffie-Hellman secret (psk_dhe_ke).
-// A shared key cannot tell the ends apart, so an attacker could reflect a host's own connection back to it; Cluster
-// refuses a hello that carries its own name.
-// Threading: the loop's thread. The context outlives the SSL objects made from it.
+// There are no certificates: a handshake succeeds only when both ends hold the key, so
+// authentication is mutual. Session tickets and resumption are off. Each connection still has its
+// own Diffie-Hellman secret (psk_dhe_ke). A shared key cannot tell the ends apart, so an attacker
+// could reflect a host's own connection back to it; Cluster refuses a hello that carries its own
+// name. Threading: the loop's thread. The context outlives the SSL objects made from it.
 #pragma once
 
 #include <openssl/ssl.h>
@@ -24,11 +25,13 @@ class TlsContext {
   TlsContext& operator=(const TlsContext&) = delete;
   ~TlsContext();
 
-  // A new connection's state; the caller (or the bufferevent it is given to) frees it. nullptr: no memory.
+  // A new connection's state; the caller (or the bufferevent it is given to) frees it. nullptr: no
+  // memory.
   SSL* new_connection(bool server);
   // After the handshake: whether the cluster key, and nothing else, authenticated the peer.
   static bool authenticated(SSL* ssl);
-  // After a failed handshake at the server: the peer offered this other key's id; "" when it offered none.
+  // After a failed handshake at the server: the peer offered this other key's id; "" when it
+  // offered none.
   static std::string foreign_key(SSL* ssl);
 
   const std::string& key_id() const { return key_id_; }

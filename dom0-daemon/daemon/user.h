@@ -1,5 +1,5 @@
-// The user on whose behalf a domain runs: taken from the kernel (SO_PEERCRED), never from what a client says.
-// Threading: the loop's thread (the name service may be asked).
+// The user on whose behalf a domain runs: taken from the kernel (SO_PEERCRED), never from what a
+// client says. Threading: the loop's thread (the name service may be asked).
 #pragma once
 
 #include <sys/types.h>
@@ -25,7 +25,8 @@ struct User {
 
 // Who is at the other end of a connected Unix socket.
 Result<User> peer_user(int socket);
-// The user a peer's message names, checked against this machine's users: uid and name must belong together.
+// The user a peer's message names, checked against this machine's users: uid and name must belong
+// together.
 Result<User> user_from(const Json& object, const std::string& own_host);
 Json to_json(const User& user);
 

@@ -1,7 +1,6 @@
 #include "dom0-daemon/daemon/xenstore_story.h"
 
 #include <fmt/format.h>
-#include <sys/utsname.h>
 
 #include <cerrno>
 #include <ctime>
@@ -22,12 +21,6 @@ constexpr const char* kToken = "xenspand";
 constexpr std::uint64_t kKib = 1024;
 
 std::uint64_t now() { return static_cast<std::uint64_t>(std::time(nullptr)); }
-
-std::string kernel_release() {
-  utsname names{};
-  uname(&names);
-  return names.release;
-}
 
 std::vector<std::string> feature_words(const CpuFeatures& features) {
   std::vector<std::string> words;
@@ -143,7 +136,7 @@ void XenstoreStory::put_host(const HostRecord& host, HostState state, const std:
   for (const int core : host.cores) record.cpus.push_back(static_cast<std::uint32_t>(core));
   record.memory_total_kib = host.memory / kKib;
   record.memory_free_kib = host.memory_free() / kKib;
-  if (host.name == config_.name) record.kernel = kernel_release();
+  record.kernel = xenstore::encode_text(host.kernel);
   record.version = host.version;
   record.cpu_features = feature_words(host.cpu);
   record.heartbeat = now();
@@ -152,7 +145,8 @@ void XenstoreStory::put_host(const HostRecord& host, HostState state, const std:
 }
 
 void XenstoreStory::beat(const HostRecord& host) {
-  if (store_) check(xenstore::set_host_heartbeat(*store_, host.name, now(), host.memory_free() / kKib));
+  if (store_)
+    check(xenstore::set_host_heartbeat(*store_, host.name, now(), host.memory_free() / kKib));
 }
 
 void XenstoreStory::host_down(const std::string& name, const std::string& error) {

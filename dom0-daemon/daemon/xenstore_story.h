@@ -1,15 +1,17 @@
-// The story in xenstore: hosts and domains as this daemon knows them, for admins and tools (xenspan-xenstore(5)).
+// The story in xenstore: hosts and domains as this daemon knows them, for admins and tools
+// (xenspan-xenstore(5)).
 //
-// Owns this host's xenstored where there is no Xen, and the connection to it. xenspand holds the truth in its own memory;
-// what is here is written after it, and is written again in whole when xenstored had to be started anew. Nodes named
-// `request` are read: each is answered and removed. Threading: the loop's thread; a write waits for xenstored's answer.
+// Owns this host's xenstored where there is no Xen, and the connection to it. xenspand holds the
+// truth in its own memory; what is here is written after it, and is written again in whole when
+// xenstored had to be started anew. Nodes named `request` are read: each is answered and removed.
+// Threading: the loop's thread; a write waits for xenstored's answer.
 #pragma once
 
 #include <memory>
 #include <string>
 
 #include "base/result.h"
-#include "dom0-daemon/daemon/config.h"
+#include "dom0-daemon/daemon/daemon_config.h"
 #include "dom0-daemon/daemon/domain_record.h"
 #include "dom0-daemon/daemon/event_loop.h"
 #include "dom0-daemon/daemon/host_record.h"

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "dsm-rdma/ivy/message.h"
 
@@ -45,7 +46,9 @@ class Steps {
   Steps(const Steps&) = delete;
   Steps& operator=(const Steps&) = delete;
   void clear() { size_ = 0; }
-  void push(Step::Kind kind, const Message& message = {}) { steps_[size_++] = Step{kind, message}; }
+  void push(Step::Kind kind, const Message& message = {}) {
+    std::construct_at(steps_ + size_++, Step{kind, message});
+  }
   const Step* begin() const { return steps_; }
   const Step* end() const { return steps_ + size_; }
   std::size_t size() const { return size_; }

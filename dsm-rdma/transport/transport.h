@@ -45,6 +45,14 @@ class Transport {
   // message.to; everything else on lane 0. `page` is 4096 bytes (payload kPage) or nullptr; it is no longer referred to
   // when send returns. Returns 0 or an errno (the peer is then also reported to peer_lost).
   virtual int send(const ivy::Message& message, const std::byte* page) noexcept = 0;
+  // Sends several messages without pages, to any hosts; those that go the same way travel together where possible.
+  // Returns 0, or the errno of the first that failed (`failed` is its index); the rest has not been sent then.
+  virtual int send_several(const ivy::Message* messages, std::size_t count, std::size_t& failed) noexcept {
+    for (failed = 0; failed < count; ++failed) {
+      if (const int error = send(messages[failed], nullptr)) return error;
+    }
+    return 0;
+  }
 
   // Borrows a free lane >= 1, or kServiceLane when all are lent (answers then come through the service thread).
   virtual Lane borrow() noexcept = 0;
@@ -61,6 +69,8 @@ class Transport {
   virtual void serve(Sink& sink, const std::function<long()>& idle) = 0;
   // Makes serve() call idle() soon. Any thread.
   virtual void nudge() noexcept = 0;
+  // The same in about `us` microseconds, without waking anything now; a later call replaces an earlier one.
+  virtual void nudge_in(unsigned /*us*/) noexcept { nudge(); }
   // Ends serve() and every wait(). Any thread, any number of times.
   virtual void stop() noexcept = 0;
 

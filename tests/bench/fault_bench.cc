@@ -2,6 +2,7 @@
 
 #include <sstream>
 
+#include "dom0-daemon/hypervisor/usermode/service_threads.h"
 #include "dsm-rdma/transport/tcp/tcp_transport.h"
 #include "tests/bench/process.h"
 #include "tests/bench/raw_tcp.h"
@@ -11,11 +12,13 @@ namespace xenspan::bench {
 namespace {
 
 constexpr std::size_t kBatch = 100;
-constexpr int kServicePriority = 10;  // SCHED_FIFO, as the worker gives its service thread
-constexpr unsigned kWarmUpRounds = 2;  // first contact with each page and connection is not what is measured
+
+constexpr unsigned kWarmUpRounds =
+    2;  // first contact with each page and connection is not what is measured
 
 Result<std::vector<double>> guest_batch(Process& probe, const std::string& command) {
-  if (const Status sent = probe.write_line(command + " " + std::to_string(kBatch)); !sent) return sent.error();
+  if (const Status sent = probe.write_line(command + " " + std::to_string(kBatch)); !sent)
+    return sent.error();
   auto line = probe.read_line();
   if (!line) return line.error();
   std::istringstream words(*line);
@@ -32,10 +35,12 @@ Result<std::vector<double>> guest_batch(Process& probe, const std::string& comma
 // The policy of the two ends of a slice: dsm-rdma/transport/tcp and the worker's service thread.
 WaitingPolicy slice_policy() {
   const dsm::tcp::MeshConfig defaults;
-  return WaitingPolicy{defaults.wait_spin_us, defaults.serve_spin_us, kServicePriority};
+  return WaitingPolicy{defaults.wait_spin_us, defaults.serve_spin_us,
+                       static_cast<int>(hypervisor::usermode::Priority::kFaults)};
 }
 
-Status alternate(const FaultBench& bench, Process& probe, RawTcp& raw, unsigned rounds, Measurement& result) {
+Status alternate(const FaultBench& bench, Process& probe, RawTcp& raw, unsigned rounds,
+                 Measurement& result) {
   for (unsigned round = 0; round < rounds + kWarmUpRounds; round++) {
     auto faults = guest_batch(probe, bench.command);
     if (!faults) return faults.error();
@@ -59,17 +64,19 @@ const std::vector<FaultBench>& fault_benches() {
   return benches;
 }
 
-Status measure(const FaultBench& bench, const Testbed& bed, const std::string& guests, unsigned rounds) {
+Status measure(const FaultBench& bench, const Testbed& bed, const std::string& guests,
+               unsigned rounds) {
   auto probe = Process::start(bed.run(2, {guests + "/fault_probe"}));
   if (!probe) return probe.error();
   auto ready = probe->read_line();
   if (!ready) return ready.error();
   const BedHost &home = bed.hosts()[0], &other = bed.hosts()[1];
-  auto raw = RawTcp::start({home.netns, home.address, home.core}, {other.netns, other.address, other.core},
-                           slice_policy());
+  auto raw = RawTcp::start({home.netns, home.address, home.core},
+                           {other.netns, other.address, other.core}, slice_policy());
   if (!raw) return raw.error();
 
-  Measurement result{.bench = bench.name, .unit = "us", .measured = {}, .baseline = {}, .hosts = bed.names(2)};
+  Measurement result{
+      .bench = bench.name, .unit = "us", .measured = {}, .baseline = {}, .hosts = bed.names(2)};
   if (const Status status = alternate(bench, *probe, *raw, rounds, result); !status) return status;
   if (const Status status = probe->write_line("quit"); !status) return status;
   if (const int status = probe->finish().status; status != 0) {

@@ -1,4 +1,5 @@
-// xenspan-bench: measures and prints one JSON object a line. man/xenspan-bench.1 explains each member.
+// xenspan-bench: measures and prints one JSON object a line. man/xenspan-bench.1 explains each
+// member.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -40,12 +41,14 @@ std::vector<Bench> all_benches() {
     return SpeedupOptions{options.guests, runs_or(options, 5, 2), options.quick};
   };
   for (const Program& program : programs()) {
-    all.push_back({std::string("speedup.") + program.name, [&program, speedup_options](const Testbed& bed, const Options& options) {
+    all.push_back({std::string("speedup.") + program.name,
+                   [&program, speedup_options](const Testbed& bed, const Options& options) {
                      return measure_speedup(program, bed, speedup_options(options));
                    }});
   }
   for (const Program& program : programs()) {
-    all.push_back({std::string("onehost.") + program.name, [&program, speedup_options](const Testbed& bed, const Options& options) {
+    all.push_back({std::string("onehost.") + program.name,
+                   [&program, speedup_options](const Testbed& bed, const Options& options) {
                      return measure_one_host(program, bed, speedup_options(options));
                    }});
   }
@@ -96,18 +99,26 @@ int main(int argc, char** argv) {
   Options options;
   // In a build tree everything lies at a known place beside this program.
   std::error_code ignored;
-  const std::filesystem::path here = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
+  const std::filesystem::path here =
+      std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
   options.guests = (here / "guests").string();
   const char* const named = std::getenv("XENSPAN");
-  options.xenspan = named != nullptr ? named : (here / "../../dom0-daemon/xenspan").lexically_normal().string();
+  options.xenspan =
+      named != nullptr ? named : (here / "../../dom0-daemon/xenspan").lexically_normal().string();
 
-  CLI::App app("Measures page faults and programs across hosts; prints one JSON object a line.", "xenspan-bench");
+  CLI::App app("Measures page faults and programs across hosts; prints one JSON object a line.",
+               "xenspan-bench");
   app.add_flag("--list", options.list, "print the names of the benchmarks and stop");
-  app.add_option("--only", options.only, "only this benchmark, or all below this name; may be repeated");
-  app.add_option("--runs", options.runs, "rounds of each benchmark (default: 20 for faults, 5 for programs)");
-  app.add_option("--testbed", options.prefix, "prefix of the test bed's names")->capture_default_str();
-  app.add_flag("--quick", options.quick, "small inputs and few rounds: to see that it works, not to compare");
-  app.add_option("--xenspan", options.xenspan, "the command to use (default: $XENSPAN, or beside the build)");
+  app.add_option("--only", options.only,
+                 "only this benchmark, or all below this name; may be repeated");
+  app.add_option("--runs", options.runs,
+                 "rounds of each benchmark (default: 20 for faults, 5 for programs)");
+  app.add_option("--testbed", options.prefix, "prefix of the test bed's names")
+      ->capture_default_str();
+  app.add_flag("--quick", options.quick,
+               "small inputs and few rounds: to see that it works, not to compare");
+  app.add_option("--xenspan", options.xenspan,
+                 "the command to use (default: $XENSPAN, or beside the build)");
   app.add_option("--guests", options.guests, "folder of the guest programs");
   CLI11_PARSE(app, argc, argv);
   return run(options);

@@ -25,8 +25,10 @@ Result<Answer> run(const std::vector<std::string>& argv, const std::vector<int>&
   auto process = Process::start(argv, cores);
   if (!process) return process.error();
   const Process::End end = process->finish();
-  if (end.status != 0) return Error{0, argv[0] + " ended with status " + std::to_string(end.status)};
-  const Answer answer{std::atof(member(end.output, "seconds").c_str()), member(end.output, "checksum")};
+  if (end.status != 0)
+    return Error{0, argv[0] + " ended with status " + std::to_string(end.status)};
+  const Answer answer{std::atof(member(end.output, "seconds").c_str()),
+                      member(end.output, "checksum")};
   if (answer.seconds <= 0 || answer.checksum.empty()) {
     return Error{0, argv[0] + " printed '" + end.output.substr(0, 80) + "' instead of its seconds"};
   }
@@ -41,7 +43,8 @@ std::vector<std::string> guest_line(const Program& program, const SpeedupOptions
   return line;
 }
 
-// Runs that are compared with each other take turns, so that the machine's own changes of speed meet all of them.
+// Runs that are compared with each other take turns, so that the machine's own changes of speed
+// meet all of them.
 class Turns {
  public:
   struct Side {
@@ -59,7 +62,8 @@ class Turns {
         side.seconds.add(answer->seconds);
         if (checksum_.empty()) checksum_ = answer->checksum;
         if (answer->checksum != checksum_) {
-          return Error{0, side.argv.back() + ": wrong result: checksum " + answer->checksum + ", natively " + checksum_};
+          return Error{0, side.argv.back() + ": wrong result: checksum " + answer->checksum +
+                              ", natively " + checksum_};
         }
       }
     }
@@ -91,8 +95,11 @@ Status measure_speedup(const Program& program, const Testbed& bed, const Speedup
   Turns turns({{guest, {first, second}, {}}, {bed.run(2, guest), {}, {}}, {guest, {first}, {}}});
   if (const Status status = turns.take(options.runs); !status) return status;
   const Samples &native = turns[0], &spanning = turns[1], &single = turns[2];
-  Measurement result{.bench = std::string("speedup.") + program.name, .unit = "s", .measured = spanning,
-                     .baseline = native, .hosts = bed.names(2)};
+  Measurement result{.bench = std::string("speedup.") + program.name,
+                     .unit = "s",
+                     .measured = spanning,
+                     .baseline = native,
+                     .hosts = bed.names(2)};
   result.ratio = native.median() / spanning.median();
   result.more["speedup_vs_1"] = single.median() / spanning.median();
   result.more["native_speedup_vs_1"] = single.median() / native.median();
@@ -104,8 +111,11 @@ Status measure_one_host(const Program& program, const Testbed& bed, const Speedu
   const auto guest = guest_line(program, options);
   Turns turns({{guest, {bed.hosts()[0].core}, {}}, {bed.run(1, guest), {}, {}}});
   if (const Status status = turns.take(options.runs); !status) return status;
-  Measurement result{.bench = std::string("onehost.") + program.name, .unit = "s", .measured = turns[1],
-                     .baseline = turns[0], .hosts = bed.names(1)};
+  Measurement result{.bench = std::string("onehost.") + program.name,
+                     .unit = "s",
+                     .measured = turns[1],
+                     .baseline = turns[0],
+                     .hosts = bed.names(1)};
   result.ratio = result.measured.median() / result.baseline.median();
   print(result);
   return {};

@@ -1,4 +1,5 @@
-// How fast a parallel program runs across hosts, against the same binary natively on the same cores.
+// How fast a parallel program runs across hosts, against the same binary natively on the same
+// cores.
 #pragma once
 
 #include <string>
@@ -21,9 +22,11 @@ struct SpeedupOptions {
   bool quick = false;
 };
 
-// "speedup.NAME": two hosts of one vCPU each against two native threads on the same two cores; ratio = native / spanning.
+// "speedup.NAME": two hosts of one vCPU each against two native threads on the same two cores;
+// ratio = native / spanning.
 Status measure_speedup(const Program& program, const Testbed& bed, const SpeedupOptions& options);
-// "onehost.NAME": one host with one vCPU against one native thread on the same core; ratio = spanning / native.
+// "onehost.NAME": one host with one vCPU against one native thread on the same core; ratio =
+// spanning / native.
 Status measure_one_host(const Program& program, const Testbed& bed, const SpeedupOptions& options);
 
 }  // namespace xenspan::bench

@@ -1,4 +1,5 @@
-// Testbed: hosts in network namespaces for one benchmark run, brought up and taken down by `xenspan testbed`.
+// Testbed: hosts in network namespaces for one benchmark run, brought up and taken down by `xenspan
+// testbed`.
 //
 // For the benchmark program's one thread. Owns the hosts: the destructor takes them down.
 #pragma once

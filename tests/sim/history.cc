@@ -8,7 +8,7 @@ namespace xenspan::dsm::sim {
 namespace {
 
 constexpr unsigned kThreads = 16;
-constexpr unsigned kPages = 4;
+constexpr unsigned kPages = 4;  // check_order_graph: any number
 using Memory = std::array<Value, kPages>;
 
 // Edges of "must come before" in a legal serialisation, and whether they form a cycle.
@@ -68,13 +68,15 @@ bool add_page_order(const History& history, unsigned page, OrderGraph& graph) {
   for (std::size_t i = 1; i < writes.size(); ++i) graph.add(writes[i - 1], writes[i]);
   for (std::size_t i = 0; i < history.size(); ++i) {
     if (history[i].write || history[i].page != page) continue;
-    std::size_t next = 0;  // the first write after the one this read saw
+    auto next = writes.begin();  // the first write after the one this read saw
     if (history[i].value != 0) {
-      while (next < writes.size() && history[writes[next]].value != history[i].value) ++next;
-      if (next == writes.size()) return false;
-      graph.add(writes[next++], i);
+      next = std::lower_bound(
+          writes.begin(), writes.end(), history[i].value,
+          [&](std::size_t write, Value value) { return history[write].value < value; });
+      if (next == writes.end() || history[*next].value != history[i].value) return false;
+      graph.add(*next++, i);
     }
-    if (next < writes.size()) graph.add(i, writes[next]);
+    if (next != writes.end()) graph.add(i, *next);
   }
   return true;
 }
@@ -161,7 +163,9 @@ Judgement check_order_graph(const History& history) {
   }
   OrderGraph graph(history.size());
   add_program_order(history, graph);
-  for (unsigned page = 0; page < kPages; ++page) {
+  unsigned pages = 0;
+  for (const Operation& operation : history) pages = std::max(pages, operation.page + 1u);
+  for (unsigned page = 0; page < pages; ++page) {
     if (!add_page_order(history, page, graph)) return Judgement::kViolation;
   }
   return graph.has_cycle() ? Judgement::kViolation : Judgement::kConsistent;

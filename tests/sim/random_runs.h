@@ -17,6 +17,7 @@ struct RandomOptions {
   std::uint64_t first = 0;      // number of the first schedule
   std::uint64_t schedules = 1;  // how many
   Mutation mutation = Mutation::kNone;
+  bool history_alone = false;     // judge nothing but the history, and not by its own order
   unsigned search_budget = 3000;  // states, for check_by_search
 };
 

@@ -91,6 +91,7 @@ bool System::can_run(const Event& event) const {
 }
 
 int System::goes_to(const Event& event) const {
+  if (event.kind == Event::Kind::kStep) return event.a;
   return event.kind == Event::Kind::kDeliver ? in_flight_[event.a].message.to : -1;
 }
 
@@ -144,7 +145,7 @@ void System::run(const Event& event) {
       places_[event.a][event.b].mapped = Right::kInvalid;
       break;
   }
-  check_page(page);
+  if (!shape_.blind) check_page(page);
 }
 
 void System::start(unsigned v, Op op, std::uint8_t page) {

@@ -37,6 +37,7 @@ struct Shape {
   std::array<HostId, kMaxSimPages> managers{};
   Mutation mutation = Mutation::kNone;
   bool mutate_once = false;  // else at every opportunity
+  bool blind = false;        // look at no mapping and no frame: only the history will tell
 
   unsigned vcpus() const { return hosts * vcpus_per_host; }
 };
@@ -64,7 +65,7 @@ class System {
   void run(const Event& event);
   // Whether a kUnmap or kRepeat that the harness thought of can happen now.
   bool can_run(const Event& event) const;
-  // The host a kDeliver is for, else -1.
+  // The host where a kDeliver or kStep takes place, else -1.
   int goes_to(const Event& event) const;
 
   bool finished() const;           // every vCPU has done its ops

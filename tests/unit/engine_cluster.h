@@ -7,9 +7,11 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
@@ -147,7 +149,23 @@ struct ClusterOptions {
   unsigned hold_us = 20;
   unsigned wait_spin_us = 30, serve_spin_us = 0;
   std::uint32_t around = 1;
+  // Service threads as in the product: SCHED_FIFO (needs CAP_SYS_NICE), host i's on core i.
+  bool realtime = false;
+  std::function<void(const std::vector<tcp::Peer>&)>
+      before_mesh{};  // all listen, nobody has connected
 };
+
+inline void pin_to(pthread_t thread, unsigned core) {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  CPU_SET(core % std::max(1u, std::thread::hardware_concurrency()), &cores);
+  ::pthread_setaffinity_np(thread, sizeof cores, &cores);
+}
+inline void make_realtime(std::thread& thread, unsigned core) {
+  const sched_param priority{1};
+  pin_to(thread.native_handle(), core);
+  ::pthread_setschedparam(thread.native_handle(), SCHED_FIFO, &priority);
+}
 
 class Cluster {
  public:
@@ -170,10 +188,12 @@ class Cluster {
         const std::lock_guard guard(log_lock_);
         log_ += line + "\n";
       };
-      hosts_[i].acceptor = std::move(*tcp::Acceptor::start(std::move(config)));
+      auto started = tcp::Acceptor::start(std::move(config));
+      hosts_[i].acceptor = std::move(*started);
       mesh.hosts.push_back({"h" + std::to_string(i), "127.0.0.1", port});
     }
     ports = mesh.hosts;
+    if (options.before_mesh) options.before_mesh(ports);
     start(mesh);
   }
   ~Cluster() { stop_all(); }
@@ -267,6 +287,7 @@ class Cluster {
     }
     host.engine = std::move(*made);
     host.server = std::thread([&host] { host.engine->serve(); });
+    if (options_.realtime) make_realtime(host.server, i);
   }
 
   const ClusterOptions options_;

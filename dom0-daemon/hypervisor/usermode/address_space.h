@@ -1,11 +1,14 @@
-// The guest's layout: which addresses are mapped, with which protection, from where. Lives at the home.
+// The guest's layout: which addresses are mapped, with which protection, from where. Lives at the
+// home.
 //
-// A pure data structure with Linux's semantics (mmap(2), munmap(2), mprotect(2), mremap(2), brk(2)): it decides and
-// records, it touches no page. Every call says what has to be done to pages afterwards. Results are negative errnos or
-// addresses, as the system calls'. Threading: not thread-safe; the caller holds the layout lock.
+// A pure data structure with Linux's semantics (mmap(2), munmap(2), mprotect(2), mremap(2),
+// brk(2)): it decides and records, it touches no page. Every call says what has to be done to pages
+// afterwards. Results are negative errnos or addresses, as the system calls'. Threading: not
+// thread-safe; the caller holds the layout lock.
 //
-// Placement without a wish: the smallest free range of the mmap area that fits, the lowest among equals. So freed ranges
-// are used again before untouched ones, and mappings made in a row lie in a row.
+// Placement without a wish: the smallest free range of the mmap area that fits, the lowest among
+// equals. So freed ranges are used again before untouched ones, and mappings made in a row lie in a
+// row.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +21,8 @@
 
 namespace xenspan::hypervisor::usermode {
 
-// The name of anonymous memory mapped with MAP_SHARED. It differs from private anonymous memory in one thing:
-// MADV_DONTNEED must keep its contents.
+// The name of anonymous memory mapped with MAP_SHARED. It differs from private anonymous memory in
+// one thing: MADV_DONTNEED must keep its contents.
 inline constexpr const char* kSharedAnonymous = "/dev/zero (deleted)";
 
 struct Mapping {
@@ -31,34 +34,38 @@ struct Mapping {
   std::string name;          // path, or "[heap]", "[stack]", "[stack:TID]", "" for anonymous
 };
 
-// What a change asks the caller to do, in this order.
+// What a change asks the caller to do, in this order: written_back, forbidden, moved, discarded,
+// filled.
 struct Change {
   std::int64_t result = 0;  // the system call's result: address, 0, or -errno
-  std::vector<Mapping>
-      written_back;  // shared file mappings that go away: write these ranges to their files first
-  std::vector<Range>
-      forbidden;  // rights were taken away (munmap, mprotect to less): unmap from every guest view
-  std::vector<Range>
-      discarded;  // contents are to become zero (munmap, MAP_FIXED over old, brk down)
-  // mremap moved contents: copy all bytes, zero pages too, before `discarded` is carried out. Parts that cannot hold
-  // anything but zeroes are left out; `discarded` clears what was at their new place.
+  // Shared file mappings that go away: write these ranges to their files first.
+  std::vector<Mapping> written_back;
+  // Rights were taken away (munmap, mprotect to less): unmap from every guest view.
+  std::vector<Range> forbidden;
+  // Contents are to become zero (munmap, MAP_FIXED over old, brk down).
+  std::vector<Range> discarded;
+  // mremap moved contents: copy all bytes, zero pages too, before `discarded` is carried out. Parts
+  // that cannot hold anything but zeroes are left out; `discarded` clears what was at their new
+  // place.
   struct Move {
     std::uint64_t from, to, bytes;
     friend bool operator==(const Move&, const Move&) = default;
   };
   std::vector<Move> moved;
-  std::vector<Mapping> filled;  // new file mappings: contents are to be read from the file
+  // New file mappings: contents are to be read from the file.
+  std::vector<Mapping> filled;
 };
 
 class AddressSpace {
  public:
-  // `memory_limit`: bytes that may be mapped private and writable, or shared anonymous and accessible.
+  // `memory_limit`: bytes that may be mapped private and writable, or shared anonymous and
+  // accessible.
   explicit AddressSpace(std::uint64_t memory_limit);
 
   void set_brk_start(std::uint64_t address);
   std::uint64_t brk_now() const { return brk_; }
-  // `backing` is ignored with MAP_ANONYMOUS. Private, anonymous and named by a path: a program's segment, whose
-  // contents the loader writes; `offset` is then recorded too.
+  // `backing` is ignored with MAP_ANONYMOUS. Private, anonymous and named by a path: a program's
+  // segment, whose contents the loader writes; `offset` is then recorded too.
   Change mmap(std::uint64_t address, std::uint64_t bytes, int prot, int flags, int backing,
               std::uint64_t offset, const std::string& name);
   Change munmap(std::uint64_t address, std::uint64_t bytes);
@@ -73,7 +80,8 @@ class AddressSpace {
   const Mapping* find(std::uint64_t address) const;
   // Every mapping that overlaps the range, in order of address; not cut to it.
   std::vector<Mapping> overlapping(Range range) const;
-  // The parts of the range that are shared file mappings and have been writable: what msync and exit write back.
+  // The parts of the range that are shared file mappings and have been writable: what msync and
+  // exit write back.
   std::vector<Mapping> writable_shared(Range range) const;
   std::uint64_t accessible_bytes() const { return accessible_; }
   std::uint64_t mapped_bytes() const { return mapped_; }
@@ -98,8 +106,8 @@ class AddressSpace {
   std::int64_t move(const Mapping& source, std::uint64_t to, std::uint64_t new_bytes,
                     bool keep_source, Change& change);
 
-  std::map<std::uint64_t, Mapping>
-      mappings_;          // by start; never overlapping; neighbours that agree are merged
+  // By start; never overlapping; neighbours that agree are merged.
+  std::map<std::uint64_t, Mapping> mappings_;
   RangeSet free_;         // of the mmap area
   RangeSet contents_;     // what may hold other than zeroes
   RangeSet file_writes_;  // parts of shared file mappings that have been writable

@@ -35,7 +35,7 @@ int GuestThread::start(Slice& slice, const StartThread& start) {
   ::pthread_attr_setstacksize(&attributes, kHostStackBytes);
   const int error = ::pthread_create(&raw->kernel_thread_, &attributes, &GuestThread::body, raw);
   ::pthread_attr_destroy(&attributes);
-  if (error != 0) slice.remove(start.tid);
+  if (error != 0) slice.remove(start.clone.tid);
   return -error;
 }
 
@@ -84,7 +84,6 @@ void GuestThread::run() {
   mask_ = start_.clone.signal_mask;
   guest_fs = start_.clone.registers.fs;
   const auto id = static_cast<std::uint32_t>(tid());
-  if (start_.clone.parent_tid != 0) xs_guest_store32(reinterpret_cast<void*>(start_.clone.parent_tid), id);
   if ((start_.clone.flags & CLONE_CHILD_SETTID) != 0)
     xs_guest_store32(reinterpret_cast<void*>(start_.clone.child_tid), id);
   if ((start_.clone.flags & CLONE_CHILD_CLEARTID) == 0) start_.clone.child_tid = 0;

@@ -31,7 +31,7 @@ class GuestThread final : public GuestMemory {
   static int start(Slice& slice, const StartThread& start);
   ~GuestThread() override;
 
-  int tid() const { return start_.tid; }
+  int tid() const { return start_.clone.tid; }
   // Makes the thread look for signals soon. Any thread.
   void kick();
 

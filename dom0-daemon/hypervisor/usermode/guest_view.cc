@@ -68,6 +68,9 @@ Status GuestView::open() {
   void* own = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory_.get(), 0);
   if (own == MAP_FAILED) return system_error(errno, "cannot map the frames a second time");
   own_ = static_cast<std::byte*>(own);
+  // A core dump would walk a terabyte of addresses twice while the other hosts wait for this one.
+  ::madvise(guest, kBytes, MADV_DONTDUMP);
+  ::madvise(own, kBytes, MADV_DONTDUMP);
   uffdio_register range{};
   range.range.start = kWindowStart;
   range.range.len = kBytes;

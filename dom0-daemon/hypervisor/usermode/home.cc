@@ -80,7 +80,7 @@ Result<StartThread> Home::load(const std::string& program, std::vector<std::stri
   threads_.emplace(main_tid_, std::move(main_thread));
 
   StartThread start{};
-  start.tid = main_tid_;
+  start.clone.tid = main_tid_;
   start.clone.registers.rip = entry->pc;
   start.clone.registers.rsp = entry->sp;
   start.clone.registers.mxcsr = 0x1f80;  // what the kernel gives a new program
@@ -128,6 +128,7 @@ void Home::serve(HomeThread& thread, Op op, const Packet& request, Packet& answe
       break;
     }
     case Op::kLayout: layout_query(thread, in.get<std::uint64_t>(), answer); break;
+    case Op::kReserveTid: out.put(next_tid_.fetch_add(1)); break;
     case Op::kClone: {
       const auto clone_request = in.get<CloneRequest>();
       out.put(in.ok() ? clone(thread, clone_request) : std::int64_t{-EINVAL});

@@ -156,6 +156,7 @@ class Home {
   std::unique_ptr<ProcFiles> files_;
   std::atomic<std::uint64_t> calls_{0};
   std::atomic<bool> ending_{false};
+  std::atomic<std::int32_t> next_tid_{0};
 
   std::mutex layout_lock_;
   AddressSpace space_;                              // GUARDED_BY(layout_lock_)
@@ -167,7 +168,7 @@ class Home {
 
   std::mutex lock_;
   std::map<int, std::shared_ptr<HomeThread>> threads_;  // GUARDED_BY(lock_)
-  int next_tid_ = 0, main_tid_ = 0;
+  int main_tid_ = 0;
   FutexTable futexes_;                              // GUARDED_BY(lock_)
   std::array<GuestAction, 65> actions_{};           // GUARDED_BY(lock_)
   std::map<int, siginfo_t> process_pending_;        // GUARDED_BY(lock_)

@@ -28,6 +28,7 @@ enum class Op : std::uint16_t {
   kFutexRequeue,  // u64 from, u64 to, u32 wake, u32 move -> i64 woken, i64 moved
   kMemory,        // i64 number, u64[6] args -> i64 result: mmap and family
   kLayout,        // u64 address -> u64 version, u64 start, u64 end, i32 prot (-1: not mapped)
+  kReserveTid,    // nothing -> i32 tid for the next kClone: the parent writes it where CLONE_PARENT_SETTID says first
   kClone,         // CloneRequest -> i64 tid or -errno
   kThreadExit,    // nothing -> nothing
   kExitGroup,     // i32 status -> (no answer: the domain ends)
@@ -64,14 +65,13 @@ struct GuestAction {
 struct CloneRequest {
   StartRegisters registers;
   std::uint64_t flags;
-  std::uint64_t parent_tid;  // address or 0 (CLONE_PARENT_SETTID); written by the child, before its first instruction
   std::uint64_t child_tid;  // address or 0 (CLONE_CHILD_SETTID, CLONE_CHILD_CLEARTID)
   std::uint64_t signal_mask;
+  std::int32_t tid;        // reserved before
 };
 
 struct StartThread {
   CloneRequest clone;
-  std::int32_t tid;
   std::uint32_t vcpu;
 };
 

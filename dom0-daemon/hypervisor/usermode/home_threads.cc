@@ -22,17 +22,18 @@ std::int64_t Home::clone(HomeThread& parent, const CloneRequest& request) {
   {
     std::lock_guard guard(lock_);
     auto child = std::make_shared<HomeThread>();
-    start.tid = child->tid = next_tid_++;
+    child->tid = request.tid;
+    if (request.tid <= main_tid_ || request.tid >= next_tid_ || threads_.contains(request.tid)) return -EINVAL;
     start.vcpu = child->vcpu = choose_vcpu();
     child->host = services_.vcpus[child->vcpu].host;
     child->mask = request.signal_mask;
     child->affinity = parent.affinity;
-    threads_.emplace(start.tid, std::move(child));
+    threads_.emplace(request.tid, std::move(child));
   }
   const int error = services_.start_thread(services_.vcpus[start.vcpu].host, start);
-  if (error == 0) return start.tid;
+  if (error == 0) return request.tid;
   std::lock_guard guard(lock_);
-  threads_.erase(start.tid);
+  threads_.erase(request.tid);
   return error;
 }
 

@@ -1,6 +1,8 @@
-// Puts an unmodified ELF executable into guest memory: segments, interpreter, first stack. What execve(2) does.
+// Puts an unmodified ELF executable into guest memory: segments, interpreter, first stack. What
+// execve(2) does.
 //
-// Used once, by the home, before the first guest instruction. Errors name the program and the remedy.
+// Used once, by the home, before the first guest instruction. Errors name the program and the
+// remedy.
 #pragma once
 
 #include <cstdint>
@@ -22,28 +24,31 @@ struct Program {
 };
 
 struct Entry {
-  std::uint64_t pc = 0;          // interpreter's entry, or the program's
-  std::uint64_t sp = 0;          // points at argc
+  std::uint64_t pc = 0;  // interpreter's entry, or the program's
+  std::uint64_t sp = 0;  // points at argc
   std::uint64_t brk_start = 0;
-  std::string auxv;              // as in /proc/PID/auxv
+  std::string auxv;  // as in /proc/PID/auxv
 };
 
 // Writes bytes into guest memory (engine's own view at the home; nothing runs yet).
 using GuestWriter = std::function<void(std::uint64_t address, const void* from, std::size_t bytes)>;
 
-// Finds the executable that execvp(3) would run: a name with a slash is taken as it is, relative to `cwd`; another one is
-// searched for in `search_path` (PATH; when empty, the system's default). The result is absolute. Error codes: ENOENT
-// (a shell exits with 127), EACCES (126).
-Result<std::string> find_program(const std::string& name, const std::string& search_path, const std::string& cwd);
+// Finds the executable that execvp(3) would run: a name with a slash is taken as it is, relative to
+// `cwd`; another one is searched for in `search_path` (PATH; when empty, the system's default). The
+// result is absolute. Error codes: ENOENT (a shell exits with 127), EACCES (126).
+Result<std::string> find_program(const std::string& name, const std::string& search_path,
+                                 const std::string& cwd);
 
-// Follows "#!" lines by prepending the interpreter to the arguments, as the kernel does. A program that is no script comes
-// back unchanged. Call it before load() to know what really runs (/proc/self/exe, symbols); load() calls it too.
+// Follows "#!" lines by prepending the interpreter to the arguments, as the kernel does. A program
+// that is no script comes back unchanged. Call it before load() to know what really runs
+// (/proc/self/exe, symbols); load() calls it too.
 Result<Program> follow_scripts(Program program);
 
-// Checks, maps (into `space`, so that the layout knows; sets its brk) and writes everything. Refuses: not found, not
-// executable, not ELF, 32-bit, other machine, other ELF type, segments outside the window, interpreter missing, arguments
-// too large, no memory. Error codes: ENOENT (a shell exits with 127), others (126).
-// Bytes are written only where they are not zero by being new: `write` must reach fresh, zeroed memory.
+// Checks, maps (into `space`, so that the layout knows; sets its brk) and writes everything.
+// Refuses: not found, not executable, not ELF, 32-bit, other machine, other ELF type, segments
+// outside the window, interpreter missing, arguments too large, no memory. Error codes: ENOENT (a
+// shell exits with 127), others (126). Bytes are written only where they are not zero by being new:
+// `write` must reach fresh, zeroed memory.
 Result<Entry> load(const Program& program, AddressSpace& space, const GuestWriter& write);
 
 }  // namespace xenspan::hypervisor::usermode

@@ -8,9 +8,9 @@
 
 #include <cerrno>
 #include <csignal>
-#include <cstdio>
 #include <cstring>
 
+#include "base/log.h"
 #include "dom0-daemon/hypervisor/usermode/guest_thread.h"
 #include "dom0-daemon/hypervisor/usermode/window.h"
 
@@ -46,10 +46,8 @@ bool fix_up(ucontext_t& context) {
 }
 
 [[noreturn]] void runtime_fault(int signo, const siginfo_t& info, const ucontext_t& context) {
-  char text[160];
-  const int length = std::snprintf(text, sizeof text, "xenspan-slice: error: signal %d in the runtime at pc 0x%llx, address %p\n",
-                                   signo, static_cast<unsigned long long>(pc_of(context)), info.si_addr);
-  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text, static_cast<std::size_t>(length));
+  log::error("signal {} in the runtime at pc {:#x} ({:#x} behind the program's entry code), address {}", signo, pc_of(context),
+             pc_of(context) - reinterpret_cast<std::uint64_t>(&xs_signal_entry), info.si_addr);
   struct sigaction standard {};
   standard.sa_handler = SIG_DFL;
   ::sigaction(SIGABRT, &standard, nullptr);
@@ -66,7 +64,8 @@ ThreadBlock* current_block() {
 
 extern "C" std::uint64_t xs_on_signal(int signo, siginfo_t* info, ucontext_t* context, std::uint64_t fs) {
   GuestThread* thread = current_block()->thread;
-  const bool in_guest = in_window(pc_of(*context));
+  // A guest that jumped outside the window is recognised by its stack: the runtime never runs on one of the guest's.
+  const bool in_guest = in_window(pc_of(*context)) || in_window(static_cast<std::uint64_t>(context->uc_mcontext.gregs[REG_RSP]));
   if (signo == kKickSignal) {
     if (thread == nullptr) return fs;
     const int saved = errno;
@@ -122,6 +121,10 @@ Status install_signal_handlers() {
 }
 
 void enter_thread_block(ThreadBlock& block) {
+  // A thread may have been created by one that blocks signals, and a blocked SIGBUS ends the process.
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::pthread_sigmask(SIG_SETMASK, &none, nullptr);
   block.host_fs = _readfsbase_u64();
   _writegsbase_u64(reinterpret_cast<std::uint64_t>(&block));
 }

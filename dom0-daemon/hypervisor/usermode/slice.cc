@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 
 #include "base/log.h"
 #include "dom0-daemon/hypervisor/usermode/runtime_signals.h"
@@ -328,7 +329,11 @@ void Slice::serve_control(dsm::tcp::SecureStream& stream) {
       case Op::kStartThread: {
         const auto start = in.get<StartThread>();
         const bool valid = in.ok() && start.vcpu < config_.vcpus.size() && config_.vcpus[start.vcpu].host == config_.self;
-        out.put(std::int64_t{valid ? GuestThread::start(*this, start) : -EINVAL});
+        const int error = valid ? GuestThread::start(*this, start) : -EINVAL;
+        if (error != 0)
+          log::error("cannot start thread {} for vCPU {}: {}", start.clone.tid, start.vcpu,
+                     valid ? strerrordesc_np(-error) : "the home's order is not for this slice");
+        out.put(std::int64_t{error});
         break;
       }
       case Op::kForbid: {

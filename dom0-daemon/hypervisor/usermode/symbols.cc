@@ -101,9 +101,12 @@ struct Symbols::File {
       }
       symbols.push_back({entry.st_value, entry.st_size, entry.st_name});
     }
-    // Among symbols at one address the largest comes last, and so is the one that is found.
-    std::sort(symbols.begin(), symbols.end(), [](const Symbol& a, const Symbol& b) {
-      return a.value != b.value ? a.value < b.value : a.bytes < b.bytes;
+    // The last one at an address is the one that is found: of aliases the largest, without leading
+    // underscores.
+    std::sort(symbols.begin(), symbols.end(), [this](const Symbol& a, const Symbol& b) {
+      if (a.value != b.value) return a.value < b.value;
+      if (a.bytes != b.bytes) return a.bytes < b.bytes;
+      return (names[a.name] == '_') > (names[b.name] == '_');
     });
     return true;
   }

@@ -1,5 +1,5 @@
-// Names for addresses: the symbol (ELF .symtab or .dynsym) or the mapping they fall in, for crash reports and hot pages.
-// Threading: not thread-safe. Files are read once and kept.
+// Names for addresses: the symbol (ELF .symtab or .dynsym) or the mapping they fall in, for crash
+// reports and hot pages. Threading: not thread-safe. Files are read once and kept.
 #pragma once
 
 #include <cstdint>
@@ -15,13 +15,15 @@ class Symbols {
  public:
   Symbols();
   ~Symbols();
-  // "main+0x1c (prog)", "pool (prog)", "libc.so.6+0x9a3b0", "[heap]+0x2340", "[anon 0x8000000000]+0x40", "unmapped".
+  // "main+0x1c (prog)", "pool (prog)", "libc.so.6+0x9a3b0", "[heap]+0x2340", "[anon
+  // 0x8000000000]+0x40", "unmapped".
   std::string describe(const AddressSpace& space, std::uint64_t address);
 
  private:
   struct File;
   const File& file(const std::string& path);
-  std::string describe_in_file(const AddressSpace& space, const std::string& path, std::uint64_t address);
+  std::string describe_in_file(const AddressSpace& space, const std::string& path,
+                               std::uint64_t address);
 
   std::map<std::string, std::unique_ptr<File>> files_;
 };

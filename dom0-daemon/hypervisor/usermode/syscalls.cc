@@ -192,7 +192,7 @@ std::int64_t GuestThread::clone_call(std::int64_t number, ucontext_t& context) {
   const auto& registers = context.uc_mcontext.gregs;
   CloneRequest wanted{};
   std::memcpy(&wanted.registers, registers, 17 * sizeof(std::uint64_t));  // R8 .. RIP, in gregset_t's order
-  std::uint64_t tls = 0, stack = 0;
+  std::uint64_t tls = 0, stack = 0, parent_tid = 0;
   if (number == SYS_clone3) {
     clone_args args{};
     const auto bytes = static_cast<std::size_t>(registers[REG_RSI]);
@@ -201,18 +201,17 @@ std::int64_t GuestThread::clone_call(std::int64_t number, ucontext_t& context) {
     if (args.set_tid_size != 0) return -EPERM;
     wanted.flags = args.flags;
     stack = args.stack + args.stack_size;
-    wanted.parent_tid = args.parent_tid;
+    parent_tid = args.parent_tid;
     wanted.child_tid = args.child_tid;
     tls = args.tls;
   } else {
     wanted.flags = static_cast<std::uint64_t>(registers[REG_RDI]);
     stack = static_cast<std::uint64_t>(registers[REG_RSI]);
-    wanted.parent_tid = static_cast<std::uint64_t>(registers[REG_RDX]);
+    parent_tid = static_cast<std::uint64_t>(registers[REG_RDX]);
     wanted.child_tid = static_cast<std::uint64_t>(registers[REG_R10]);
     tls = static_cast<std::uint64_t>(registers[REG_R8]);
   }
   if ((wanted.flags & kThreadFlags) != kThreadFlags) return refuse_process("fork");
-  if ((wanted.flags & CLONE_PARENT_SETTID) == 0) wanted.parent_tid = 0;
   wanted.registers.rax = 0;
   if (stack != 0) wanted.registers.rsp = stack;
   wanted.registers.fs = (wanted.flags & CLONE_SETTLS) != 0 ? tls : guest_fs;
@@ -220,14 +219,14 @@ std::int64_t GuestThread::clone_call(std::int64_t number, ucontext_t& context) {
   wanted.registers.mxcsr = state->mxcsr;
   wanted.registers.fcw = state->cwd;
   wanted.signal_mask = mask_;
+  request_.clear();
+  ask(Op::kReserveTid, request_, answer_);
+  wanted.tid = Reader(answer_).get<std::int32_t>();
+  // Before the child runs: it may clear the same word when it ends.
+  if ((wanted.flags & CLONE_PARENT_SETTID) != 0) write(parent_tid, &wanted.tid, sizeof wanted.tid);
   Writer(request_).put(wanted);
   ask(Op::kClone, request_, answer_);
-  const auto child = Reader(answer_).get<std::int64_t>();
-  if (child > 0 && wanted.parent_tid != 0) {
-    const auto id = static_cast<std::int32_t>(child);
-    write(wanted.parent_tid, &id, sizeof id);
-  }
-  return child;
+  return Reader(answer_).get<std::int64_t>();
 }
 
 std::int64_t GuestThread::refuse_process(const char* what) {

@@ -129,6 +129,18 @@ int Connection::send(const ivy::Message& message, const std::byte* page) noexcep
   return 0;
 }
 
+int Connection::send_together(const ivy::Message* const* messages, std::size_t count) noexcept {
+  std::byte buffer[kMostTogether * wire::kMessageBytes];
+  for (std::size_t i = 0; i < count; ++i) {
+    wire::encode(*messages[i], bounds_.epoch, buffer + i * wire::kMessageBytes);
+  }
+  const std::size_t bytes = count * wire::kMessageBytes;
+  if (const int error = stream_->write_all(buffer, bytes)) return error;
+  add(messages_sent_, count);
+  add(bytes_sent_, bytes);
+  return 0;
+}
+
 void Connection::add_traffic(Transport::Traffic& sum) const noexcept {
   sum.messages_sent += messages_sent_.load(std::memory_order_relaxed);
   sum.messages_received += messages_received_.load(std::memory_order_relaxed);

@@ -28,6 +28,9 @@ class Connection {
   Outcome receive(Sink& sink, const char** why) noexcept;
   // 0 or an errno.
   int send(const ivy::Message& message, const std::byte* page) noexcept;
+  // Messages without pages, at most kMostTogether.
+  static constexpr std::size_t kMostTogether = 8;
+  int send_together(const ivy::Message* const* messages, std::size_t count) noexcept;
 
   SecureStream& stream() { return *stream_; }
   HostId peer() const { return peer_; }

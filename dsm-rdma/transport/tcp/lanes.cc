@@ -2,6 +2,7 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 
 #include <algorithm>
 #include <bit>
@@ -21,11 +22,6 @@ void signal_event(int fd) noexcept {
   const std::uint64_t one = 1;
   // It fails only when the counter is full, and then its reader is awake anyway.
   [[maybe_unused]] const ssize_t written = ::write(fd, &one, sizeof one);
-}
-
-void drain_event(int fd) noexcept {
-  std::uint64_t count;
-  [[maybe_unused]] const ssize_t got = ::read(fd, &count, sizeof count);
 }
 
 }  // namespace
@@ -66,9 +62,9 @@ Status TcpTransport::adopt(const Acceptor& acceptor, Streams own, Streams theirs
 
 namespace {
 
-bool watch(int epoll, int fd, void* what) {
+bool watch(int epoll, int fd, void* what, unsigned how = EPOLLIN) {
   epoll_event event{};
-  event.events = EPOLLIN;
+  event.events = how;
   event.data.ptr = what;
   return ::epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0;
 }
@@ -76,7 +72,8 @@ bool watch(int epoll, int fd, void* what) {
 bool make_waiting(UniqueFd& epoll, UniqueFd& event) {
   epoll.reset(::epoll_create1(EPOLL_CLOEXEC));
   event.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  return epoll && event && watch(epoll.get(), event.get(), nullptr);
+  // Edge-triggered: each signal is reported once and nobody has to read it.
+  return epoll && event && watch(epoll.get(), event.get(), nullptr, EPOLLIN | EPOLLET);
 }
 
 }  // namespace
@@ -87,6 +84,9 @@ Status TcpTransport::prepare_lanes() {
     return system_error(errno, "cannot watch the connections between slices", remedy);
   };
   if (!make_waiting(serve_epoll_, serve_event_)) return fail();
+  serve_timer_.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!serve_timer_ || !watch(serve_epoll_.get(), serve_timer_.get(), nullptr, EPOLLIN | EPOLLET))
+    return fail();
   for (std::size_t lane = 0; lane < own_.size(); ++lane) {
     LaneWait& wait = lanes_[lane];
     if (lane != kServiceLane && !make_waiting(wait.epoll, wait.event)) return fail();
@@ -131,6 +131,33 @@ int TcpTransport::send(const ivy::Message& message, const std::byte* page) noexc
   return error;
 }
 
+int TcpTransport::send_several(const ivy::Message* messages, std::size_t count,
+                               std::size_t& failed) noexcept {
+  constexpr std::size_t kMost = Connection::kMostTogether;
+  for (std::size_t start = 0; start < count; start += kMost) {
+    const std::size_t end = std::min(count, start + kMost);
+    bool sent[kMost] = {};
+    for (std::size_t i = start; i < end; ++i) {
+      if (sent[i - start]) continue;
+      failed = i;
+      Connection* connection = route(messages[i]);
+      if (connection == nullptr) return EINVAL;
+      const ivy::Message* together[kMost];
+      std::size_t size = 0;
+      for (std::size_t j = i; j < end; ++j) {
+        if (sent[j - start] || route(messages[j]) != connection) continue;
+        together[size++] = &messages[j];
+        sent[j - start] = true;
+      }
+      const int error = connection->send_together(together, size);
+      if (error == 0) continue;
+      if (!stopped()) mark_lost(messages[i].to, "it does not take messages any more");
+      return error;
+    }
+  }
+  return 0;
+}
+
 Lane TcpTransport::borrow() noexcept {
   std::uint64_t free = free_lanes_.load(std::memory_order_relaxed);
   while (free != 0) {
@@ -170,11 +197,7 @@ bool TcpTransport::sleep_lane(LaneWait& wait, Sink& sink, int timeout_ms) noexce
   const int count = ::epoll_wait(wait.epoll.get(), events, kEvents, timeout_ms);
   for (int i = 0; i < count; ++i) {
     const auto entry = reinterpret_cast<std::size_t>(events[i].data.ptr);
-    if (entry == 0) {
-      drain_event(wait.event.get());
-    } else if (!wait.ended[entry - 1]) {
-      receive_lane(wait, entry - 1, sink);
-    }
+    if (entry != 0 && !wait.ended[entry - 1]) receive_lane(wait, entry - 1, sink);
   }
   return count > 0;
 }
@@ -236,7 +259,6 @@ bool TcpTransport::serve_ready(Sink& sink, long timeout_us) {
   bool lost = false;
   for (int i = 0; i < count; ++i) {
     if (events[i].data.ptr == nullptr) {
-      drain_event(serve_event_.get());
       lost = true;  // perhaps: a nudge may be about a loss
       continue;
     }
@@ -263,6 +285,13 @@ void TcpTransport::serve(Sink& sink, const std::function<long()>& idle) {
 }
 
 void TcpTransport::nudge() noexcept { signal_event(serve_event_.get()); }
+
+void TcpTransport::nudge_in(unsigned us) noexcept {
+  itimerspec when{};
+  when.it_value.tv_sec = us / 1'000'000;
+  when.it_value.tv_nsec = std::max(us % 1'000'000 * 1000L, 1L);
+  ::timerfd_settime(serve_timer_.get(), 0, &when, nullptr);
+}
 
 void TcpTransport::stop() noexcept {
   if (stopped_.exchange(true)) return;

@@ -24,12 +24,15 @@ class TcpTransport final : public Transport {
 
   int register_frames(std::byte*, std::size_t) noexcept override { return 0; }
   int send(const ivy::Message& message, const std::byte* page) noexcept override;
+  int send_several(const ivy::Message* messages, std::size_t count,
+                   std::size_t& failed) noexcept override;
   Lane borrow() noexcept override;
   void give_back(Lane lane) noexcept override;
   int wait(Lane lane, Sink& sink, bool (*done)(void*), void* context) noexcept override;
   void wake(Lane lane) noexcept override;
   void serve(Sink& sink, const std::function<long()>& idle) override;
   void nudge() noexcept override;
+  void nudge_in(unsigned us) noexcept override;
   void stop() noexcept override;
   Traffic traffic() const noexcept override;
 
@@ -67,7 +70,7 @@ class TcpTransport final : public Transport {
   std::vector<LaneWait> lanes_;               // index 0 is unused
   std::atomic<std::uint64_t> free_lanes_{0};  // bit k: lane k is not lent
   std::array<Loss, kMaxHosts> losses_;
-  UniqueFd serve_epoll_, serve_event_;
+  UniqueFd serve_epoll_, serve_event_, serve_timer_;
   std::atomic<bool> stopped_{false};
 };
 

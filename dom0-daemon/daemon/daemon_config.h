@@ -1,5 +1,6 @@
-// What an administrator can set for xenspand: xenspand.conf (one `key = value` a line, `#` comments) and the options of
-// the command line, which have the same names and win. man/xenspand.conf.5 documents each key.
+// What an administrator can set for xenspand: xenspand.conf (one `key = value` a line, `#`
+// comments) and the options of the command line, which have the same names and win.
+// man/xenspand.conf.5 documents each key.
 //
 // Read once at start. An error names file, line, key and remedy. Threading: plain values.
 #pragma once
@@ -25,16 +26,16 @@ struct PeerAddress {
 };
 
 struct Config {
-  std::string name;                  // default: the machine's short host name
+  std::string name;                   // default: the machine's short host name
   std::string address = "127.0.0.1";  // where peers reach this host
   std::uint16_t port = kDefaultPort;
-  std::vector<int> cpus;             // cores for vCPUs; default: all this process may use
-  std::uint64_t memory = 0;          // bytes for domains; default: all of the machine's memory
-  std::string rundir = kRunRoot;     // the daemon's own folder is rundir/name
-  std::string key;                   // cluster key file; needed once there is a peer
-  bool encrypt = false;              // encrypt guest memory on the wire, not only authenticate it
-  std::string slice;                 // path of xenspan-slice
-  std::string socket;                // control socket; default: rundir/name/control
+  std::vector<int> cpus;          // cores for vCPUs; default: all this process may use
+  std::uint64_t memory = 0;       // bytes for domains; default: all of the machine's memory
+  std::string rundir = kRunRoot;  // the daemon's own folder is rundir/name
+  std::string key;                // cluster key file; needed once there is a peer
+  bool encrypt = false;           // encrypt guest memory on the wire, not only authenticate it
+  std::string slice;              // path of xenspan-slice
+  std::string socket;             // control socket; default: rundir/name/control
   std::vector<PeerAddress> peers;
   std::chrono::milliseconds lost_after{3000};  // a silent peer is lost after this
   log::Level log_level = log::Level::kInfo;

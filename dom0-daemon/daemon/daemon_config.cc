@@ -1,4 +1,4 @@
-#include "dom0-daemon/daemon/config.h"
+#include "dom0-daemon/daemon/daemon_config.h"
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
@@ -49,18 +49,20 @@ std::vector<int> usable_cpus() {
 
 Status set_name(Config& config, std::string_view value) {
   if (!is_host_name(value))
-    return invalid(fmt::format("name \"{}\" is not a host name: use letters, digits, '-' and '_', "
-                               "at most 63",
-                               value));
+    return invalid(
+        fmt::format("name \"{}\" is not a host name: use letters, digits, '-' and '_', "
+                    "at most 63",
+                    value));
   config.name = value;
   return {};
 }
 
 Status set_address(Config& config, std::string_view value) {
   if (!is_address(std::string(value)))
-    return invalid(fmt::format("address \"{}\" is not an IP address: write it in numbers, for "
-                               "example 192.0.2.7",
-                               value));
+    return invalid(
+        fmt::format("address \"{}\" is not an IP address: write it in numbers, for "
+                    "example 192.0.2.7",
+                    value));
   config.address = value;
   return {};
 }
@@ -116,8 +118,7 @@ Status set_peers(Config& config, std::string_view value) {
 Status set_lost_after(Config& config, std::string_view value) {
   const auto seconds = whole_number<unsigned>(value);
   if (!seconds || *seconds < 1 || *seconds > 3600)
-    return invalid(
-        fmt::format("lost-after \"{}\": use a number of seconds from 1 to 3600", value));
+    return invalid(fmt::format("lost-after \"{}\": use a number of seconds from 1 to 3600", value));
   config.lost_after = std::chrono::seconds(*seconds);
   return {};
 }
@@ -184,9 +185,10 @@ Status read_config(Config& config, std::string_view text, const std::string& fil
     line = trim(line.substr(0, line.find('#')));
     if (line.empty()) continue;
     const auto equals = line.find('=');
-    Status set = equals == std::string_view::npos
-                     ? Status(invalid(fmt::format("\"{}\": write it as key = value", line)))
-                     : set_config(config, trim(line.substr(0, equals)), trim(line.substr(equals + 1)));
+    Status set =
+        equals == std::string_view::npos
+            ? Status(invalid(fmt::format("\"{}\": write it as key = value", line)))
+            : set_config(config, trim(line.substr(0, equals)), trim(line.substr(equals + 1)));
     if (!set)
       return Error{set.error().code, fmt::format("{}:{}: {}", file, number, set.error().message)};
   }
@@ -197,9 +199,10 @@ Status complete_config(Config& config) {
   if (config.name.empty()) {
     const std::string name = local_host_name();
     if (!is_host_name(name))
-      return invalid(fmt::format("the machine's name \"{}\" cannot be a host name: set name in "
-                                 "xenspand.conf or use --name",
-                                 name));
+      return invalid(
+          fmt::format("the machine's name \"{}\" cannot be a host name: set name in "
+                      "xenspand.conf or use --name",
+                      name));
     config.name = name;
   }
   const std::vector<int> usable = usable_cpus();
@@ -213,8 +216,8 @@ Status complete_config(Config& config) {
   if (config.socket.empty()) config.socket = config.own_dir() + "/control";
   // sun_path of a Unix socket, with its NUL.
   if (config.socket.size() > 107)
-    return invalid(fmt::format("socket {} is longer than 107 bytes: choose a shorter path",
-                               config.socket));
+    return invalid(
+        fmt::format("socket {} is longer than 107 bytes: choose a shorter path", config.socket));
   if (config.key.empty()) config.key = XENSPAN_SYSCONFDIR "/cluster.key";
   std::erase_if(config.peers, [&](const PeerAddress& peer) { return peer.name == config.name; });
   return {};
@@ -263,7 +266,8 @@ Result<PeerAddress> parse_peer(std::string_view text) {
     port = bare ? std::string_view{} : rest.substr(colon);
   }
   if (!port.empty()) {
-    const auto number = port.front() == ':' ? whole_number<std::uint16_t>(port.substr(1)) : std::nullopt;
+    const auto number =
+        port.front() == ':' ? whole_number<std::uint16_t>(port.substr(1)) : std::nullopt;
     if (!number || *number == 0) return bad;
     peer.port = *number;
   }

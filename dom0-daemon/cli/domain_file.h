@@ -1,0 +1,32 @@
+// Domain files: xenspan.cfg(5), the syntax of xl.cfg(5) for the keys that a user-mode domain has.
+//
+// NAME = VALUE lines (or separated by ';'), values are strings in quotes, numbers, or lists in
+// brackets that may span lines; '#' begins a comment. Threading: pure functions.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace xenspan::cli {
+
+struct DomainFile {
+  std::string name;
+  std::uint64_t memory = 0;  // bytes; the file says MiB
+  int vcpus = 0;
+  std::vector<std::string> hosts;
+  std::vector<std::string> command;
+  std::vector<std::string> environment;
+  std::string directory;
+  std::string input;   // "stdin"
+  std::string output;  // "stdout"
+  std::string errors;  // "stderr"
+};
+
+// `file` is the name for errors: "FILE:LINE: what and remedy".
+Result<DomainFile> parse_domain_file(std::string_view text, const std::string& file);
+
+}  // namespace xenspan::cli

@@ -1,0 +1,22 @@
+// `xenspan list` and `xenspan hosts`: what the daemon tells, as tables for people or JSON for
+// programs. One thread.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "dom0-daemon/cli/client.h"
+
+namespace xenspan::cli {
+
+// Columns as wide as their widest cell, two spaces between, the first row is the heading; columns
+// whose heading begins with '>' are aligned to the right.
+std::string table(const std::vector<std::vector<std::string>>& rows);
+
+// Each returns the exit status.
+int list_domains(const DaemonChoice& daemon, bool all, bool json);
+int list_hosts(const DaemonChoice& daemon, bool json);
+int destroy_domain(const DaemonChoice& daemon, const std::string& domain);
+int show_stats(const DaemonChoice& daemon, const std::string& domain);
+
+}  // namespace xenspan::cli

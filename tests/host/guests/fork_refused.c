@@ -1,0 +1,35 @@
+/* In a spanning domain there is one process: fork, posix_spawn and exec give ENOSYS, and the
+   program goes on. Natively (the kernel hands out a vDSO, a spanning domain does not) they must
+   work, so that the two runs print the same. */
+#include <spawn.h>
+#include <sys/auxv.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "require.h"
+
+extern char** environ;
+
+static void succeeded(pid_t child) {
+  int status;
+  REQUIRE(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+}
+
+int main(void) {
+  char* arguments[] = {"true", NULL};
+  const int spanning = getauxval(AT_SYSINFO_EHDR) == 0;
+  pid_t child = fork();
+  if (child == 0) _exit(0);
+  if (spanning) {
+    REQUIRE(child == -1 && errno == ENOSYS);
+    REQUIRE(posix_spawn(&child, "/bin/true", NULL, NULL, arguments, environ) == ENOSYS);
+    REQUIRE(execve("/bin/true", arguments, environ) == -1 && errno == ENOSYS);
+    REQUIRE(popen("true", "r") == NULL && errno == ENOSYS);
+  } else {
+    succeeded(child);
+    REQUIRE(posix_spawn(&child, "/bin/true", NULL, NULL, arguments, environ) == 0);
+    succeeded(child);
+  }
+  printf("ok fork_refused\n");
+  return 0;
+}

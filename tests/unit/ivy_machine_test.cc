@@ -1,0 +1,344 @@
+// One role at a time: what the machine answers to each message in each state, and what it refuses.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <vector>
+
+#include "dsm-rdma/ivy/machine.h"
+#include "dsm-rdma/ivy/page_state.h"
+#include "dsm-rdma/ivy/wait_pool.h"
+
+namespace xenspan::dsm::ivy {
+namespace {
+
+using StepKind = Step::Kind;
+constexpr Gfn kGfn = 42;
+constexpr HostId kHome = 0, kManager = 1, kReader = 2, kWriter = 3;
+
+class Machine : public testing::Test {
+ protected:
+  Verdict deliver(HostId self, const Message& message) {
+    steps_.clear();
+    const PageState before = page(self);
+    const Verdict verdict = on_message(page(self), view(self), pool_, message, steps_);
+    if (verdict != Verdict::kAccepted) {
+      EXPECT_EQ(steps_.size(), 0u);
+      EXPECT_EQ(std::memcmp(&before, &page(self), sizeof before), 0)
+          << "changed by a refused message";
+    }
+    return verdict;
+  }
+  FaultStart fault(HostId self, Right wanted, std::uint32_t txn, bool discard = false) {
+    steps_.clear();
+    return on_fault(page(self), view(self), kGfn, wanted, discard, kLane, txn, steps_);
+  }
+  // Delivers everything that follows from the steps in hand, oldest first, until nothing is left.
+  void settle() {
+    std::vector<Message> mail;
+    const auto collect = [&] {
+      for (const Step& step : steps_) {
+        if (step.kind == StepKind::kSend) mail.push_back(step.message);
+      }
+    };
+    collect();
+    for (std::size_t i = 0; i < mail.size(); ++i) {
+      const Message message = mail[i];
+      ASSERT_EQ(deliver(message.to, message), Verdict::kAccepted);
+      collect();
+    }
+  }
+  void give(HostId host, Right right) {
+    ASSERT_EQ(fault(host, right, next_txn_++), FaultStart::kStarted);
+    settle();
+    ASSERT_EQ(right_of(page(host), view(host)), right);
+  }
+  PageState& page(HostId host) { return pages_[host]; }
+  View view(HostId self) const { return {self, kHome, kManager}; }
+  Right right(HostId host) { return right_of(page(host), view(host)); }
+  std::vector<StepKind> kinds() const {
+    std::vector<StepKind> list;
+    for (const Step& step : steps_) list.push_back(step.kind);
+    return list;
+  }
+  const Message& message(std::size_t index) const { return steps_.begin()[index].message; }
+  Message make(Kind kind, HostId from, HostId to, HostId requester, std::uint32_t txn) {
+    Message made{.kind = kind, .from = from, .to = to, .requester = requester};
+    made.lane = kLane;
+    made.txn = txn;
+    made.gfn = kGfn;
+    return made;
+  }
+  Message page_grant(HostId from, HostId to, Right right, std::uint32_t txn) {
+    Message made = make(Kind::kGrant, from, to, to, txn);
+    made.right = right;
+    made.payload = Payload::kPage;
+    return made;
+  }
+
+  static constexpr Lane kLane = 3;
+  PageState pages_[4] = {};
+  WaitPool pool_{16};
+  Steps steps_;
+  std::uint32_t next_txn_ = 100;
+};
+
+using Kinds = std::vector<StepKind>;
+
+TEST_F(Machine, ZeroIsTheStart) {
+  EXPECT_EQ(right(kHome), Right::kExclusive);
+  EXPECT_EQ(right(kReader), Right::kInvalid);
+  EXPECT_EQ(fault(kHome, Right::kShared, 1), FaultStart::kHeld);
+  EXPECT_EQ(kinds(), Kinds{StepKind::kGrantExclusive});
+}
+
+TEST_F(Machine, ReadGoesFromManagerToOwnerToRequester) {
+  ASSERT_EQ(fault(kReader, Right::kShared, 7), FaultStart::kStarted);
+  ASSERT_EQ(kinds(), Kinds{StepKind::kSend});
+  EXPECT_EQ(message(0), make(Kind::kReadRequest, kReader, kManager, kReader, 7));
+  ASSERT_EQ(deliver(kManager, Message(message(0))), Verdict::kAccepted);
+  EXPECT_EQ(message(0), make(Kind::kReadForward, kManager, kHome, kReader, 7));
+  ASSERT_EQ(deliver(kHome, Message(message(0))), Verdict::kAccepted);
+  EXPECT_EQ(kinds(), (Kinds{StepKind::kProtect, StepKind::kSend}));
+  const Message grant = message(1);
+  EXPECT_EQ(grant, page_grant(kHome, kReader, Right::kShared, 7));
+  EXPECT_TRUE(expects_contents(page(kReader), view(kReader), grant));
+  ASSERT_EQ(deliver(kReader, grant), Verdict::kAccepted);
+  EXPECT_EQ(kinds(), (Kinds{StepKind::kGrantShared, StepKind::kSend, StepKind::kComplete}));
+  Message done = make(Kind::kDone, kReader, kManager, kReader, 7);
+  done.lane = kServiceLane;  // nobody answers it
+  EXPECT_EQ(message(1), done);
+  EXPECT_EQ(message(2).txn, 7u);
+  ASSERT_EQ(deliver(kManager, Message(message(1))), Verdict::kAccepted);
+  EXPECT_EQ(page(kManager).hosts(), mask_of(kHome) | mask_of(kReader));
+  EXPECT_EQ(page(kManager).owner, kHome);
+}
+
+TEST_F(Machine, WriteInvalidatesReadersAndTakesThePageFromTheOwner) {
+  give(kReader, Right::kShared);
+  ASSERT_EQ(fault(kWriter, Right::kExclusive, 9), FaultStart::kStarted);
+  ASSERT_EQ(deliver(kManager, Message(message(0))), Verdict::kAccepted);
+  ASSERT_EQ(steps_.size(), 2u);
+  const Message forward = message(0), invalidate = message(1);
+  EXPECT_EQ(forward.kind, Kind::kWriteForward);
+  EXPECT_EQ(forward.acks, 1);
+  EXPECT_EQ(invalidate, make(Kind::kInvalidate, kManager, kReader, kWriter, 9));
+
+  ASSERT_EQ(deliver(kHome, forward), Verdict::kAccepted);
+  EXPECT_EQ(kinds(), (Kinds{StepKind::kWithdraw, StepKind::kSend}));
+  const Message grant = message(1);
+  ASSERT_EQ(deliver(kReader, invalidate), Verdict::kAccepted);
+  EXPECT_EQ(kinds(), (Kinds{StepKind::kWithdraw, StepKind::kSend}));
+  const Message ack = message(1);
+
+  ASSERT_EQ(deliver(kWriter, ack), Verdict::kAccepted);
+  EXPECT_EQ(steps_.size(), 0u) << "mapped before the page was there";
+  ASSERT_EQ(deliver(kWriter, grant), Verdict::kAccepted);
+  EXPECT_EQ(kinds(), (Kinds{StepKind::kGrantExclusive, StepKind::kSend, StepKind::kComplete}));
+  ASSERT_EQ(deliver(kManager, Message(message(1))), Verdict::kAccepted);
+  EXPECT_EQ(page(kManager).hosts(), mask_of(kWriter));
+  EXPECT_EQ(page(kManager).owner, kWriter);
+}
+
+TEST_F(Machine, UpgradeCarriesNoPageAndWaitsForEveryAcknowledgement) {
+  give(kReader, Right::kShared);
+  give(kWriter, Right::kShared);
+  ASSERT_EQ(fault(kReader, Right::kExclusive, 5), FaultStart::kStarted);
+  ASSERT_EQ(deliver(kManager, Message(message(0))), Verdict::kAccepted);
+  ASSERT_EQ(steps_.size(), 3u);
+  const Message to_home = message(0), to_other = message(1), grant = message(2);
+  EXPECT_EQ(to_home.to, kHome);
+  EXPECT_EQ(to_other.to, kWriter);
+  EXPECT_EQ(grant.kind, Kind::kGrant);
+  EXPECT_EQ(grant.payload, Payload::kNone);
+  EXPECT_EQ(grant.acks, 2);
+  ASSERT_EQ(deliver(kReader, grant), Verdict::kAccepted);
+  EXPECT_EQ(steps_.size(), 0u);
+  ASSERT_EQ(deliver(kHome, to_home), Verdict::kAccepted);
+  ASSERT_EQ(deliver(kReader, Message(message(1))), Verdict::kAccepted);
+  EXPECT_EQ(steps_.size(), 0u) << "one acknowledgement is missing";
+  ASSERT_EQ(deliver(kWriter, to_other), Verdict::kAccepted);
+  ASSERT_EQ(deliver(kReader, Message(message(1))), Verdict::kAccepted);
+  EXPECT_EQ(right(kReader), Right::kExclusive);
+}
+
+TEST_F(Machine, ManagerThatUpgradesItsOwnCopyCountsItsOwnAcknowledgements) {
+  give(kManager, Right::kShared);
+  give(kReader, Right::kShared);
+  give(kManager, Right::kExclusive);
+  EXPECT_EQ(page(kManager).hosts(), mask_of(kManager));
+  EXPECT_EQ(right(kReader), Right::kInvalid);
+  EXPECT_EQ(right(kHome), Right::kInvalid);
+}
+
+TEST_F(Machine, RequestsWaitInOrderUntilDone) {
+  ASSERT_EQ(fault(kReader, Right::kShared, 1), FaultStart::kStarted);
+  ASSERT_EQ(deliver(kManager, Message(message(0))), Verdict::kAccepted);
+  const Message forward = message(0);
+  ASSERT_EQ(fault(kWriter, Right::kExclusive, 2), FaultStart::kStarted);
+  const Message write = message(0);
+  ASSERT_EQ(deliver(kManager, write), Verdict::kAccepted);
+  EXPECT_EQ(steps_.size(), 0u);
+  EXPECT_EQ(deliver(kManager, write), Verdict::kDuplicate);
+  ASSERT_EQ(fault(kManager, Right::kShared, 3), FaultStart::kStarted);
+  ASSERT_EQ(deliver(kManager, Message(message(0))), Verdict::kAccepted);
+  EXPECT_EQ(steps_.size(), 0u);
+
+  ASSERT_EQ(deliver(kHome, forward), Verdict::kAccepted);
+  ASSERT_EQ(deliver(kReader, Message(message(1))), Verdict::kAccepted);
+  ASSERT_EQ(deliver(kManager, Message(message(1))), Verdict::kAccepted);
+  ASSERT_GE(steps_.size(), 1u);
+  EXPECT_EQ(message(0).kind, Kind::kWriteForward);
+  EXPECT_EQ(message(0).requester, kWriter);
+  settle();
+  EXPECT_EQ(right(kManager), Right::kShared);
+  EXPECT_EQ(right(kWriter), Right::kShared) << "its page was read after its write";
+}
+
+TEST_F(Machine, DiscardTravelsWithoutContentsAndDropsEveryFrame) {
+  give(kReader, Right::kShared);
+  ASSERT_EQ(fault(kWriter, Right::kExclusive, 4, true), FaultStart::kStarted);
+  ASSERT_EQ(deliver(kManager, Message(message(0))), Verdict::kAccepted);
+  const Message forward = message(0), invalidate = message(1);
+  ASSERT_EQ(deliver(kHome, forward), Verdict::kAccepted);
+  EXPECT_EQ(kinds(), (Kinds{StepKind::kWithdraw, StepKind::kDropFrame, StepKind::kSend}));
+  EXPECT_EQ(message(2).payload, Payload::kZero);
+  ASSERT_EQ(deliver(kReader, invalidate), Verdict::kAccepted);
+  EXPECT_EQ(kinds(), (Kinds{StepKind::kWithdraw, StepKind::kDropFrame, StepKind::kSend}));
+}
+
+TEST_F(Machine, DiscardOfASharedCopyDropsItBeforeItIsMapped) {
+  give(kReader, Right::kShared);
+  ASSERT_EQ(fault(kReader, Right::kExclusive, 4, true), FaultStart::kStarted);
+  ASSERT_EQ(deliver(kManager, Message(message(0))), Verdict::kAccepted);
+  const Message invalidate = message(0), grant = message(1);
+  ASSERT_EQ(deliver(kReader, grant), Verdict::kAccepted);
+  ASSERT_EQ(deliver(kHome, invalidate), Verdict::kAccepted);
+  ASSERT_EQ(deliver(kReader, Message(message(2))), Verdict::kAccepted);
+  EXPECT_EQ(kinds(), (Kinds{StepKind::kDropFrame, StepKind::kGrantExclusive, StepKind::kSend,
+                            StepKind::kComplete}));
+}
+
+TEST_F(Machine, DiscardOfAnExclusivePageNeedsNoMessage) {
+  EXPECT_EQ(fault(kHome, Right::kExclusive, 4, true), FaultStart::kStarted);
+  EXPECT_EQ(kinds(), (Kinds{StepKind::kDropFrame, StepKind::kGrantExclusive, StepKind::kComplete}));
+  EXPECT_EQ(message(2).txn, 4u);
+}
+
+TEST_F(Machine, ASecondLocalFaultWaitsButAReaderMayGoOn) {
+  give(kReader, Right::kShared);
+  ASSERT_EQ(fault(kReader, Right::kExclusive, 5), FaultStart::kStarted);
+  EXPECT_EQ(fault(kReader, Right::kExclusive, 6), FaultStart::kPending);
+  EXPECT_EQ(steps_.size(), 0u);
+  EXPECT_EQ(fault(kReader, Right::kShared, 6), FaultStart::kHeld);
+}
+
+TEST_F(Machine, AnswersToOldRequestsAreRepeats) {
+  give(kReader, Right::kShared);
+  EXPECT_EQ(deliver(kReader, page_grant(kHome, kReader, Right::kShared, 100)), Verdict::kDuplicate);
+  EXPECT_EQ(deliver(kReader, make(Kind::kInvalidateAck, kHome, kReader, kReader, 100)),
+            Verdict::kDuplicate);
+  EXPECT_EQ(deliver(kManager, make(Kind::kDone, kReader, kManager, kReader, 100)),
+            Verdict::kDuplicate);
+  ASSERT_EQ(fault(kReader, Right::kExclusive, 8), FaultStart::kStarted);
+  EXPECT_EQ(deliver(kReader, page_grant(kHome, kReader, Right::kExclusive, 7)),
+            Verdict::kDuplicate);
+}
+
+TEST_F(Machine, AnAcknowledgementCountsOnceAHost) {
+  ASSERT_EQ(fault(kWriter, Right::kExclusive, 8), FaultStart::kStarted);
+  const Message ack = make(Kind::kInvalidateAck, kReader, kWriter, kWriter, 8);
+  EXPECT_EQ(deliver(kWriter, ack), Verdict::kAccepted);
+  EXPECT_EQ(deliver(kWriter, ack), Verdict::kDuplicate);
+  Message grant = page_grant(kHome, kWriter, Right::kExclusive, 8);
+  grant.acks = 0;
+  EXPECT_EQ(deliver(kWriter, grant), Verdict::kIllegal) << "fewer acknowledgements than have come";
+}
+
+TEST_F(Machine, ContentsAreLetInOnlyWhereTheyAreWanted) {
+  const auto expects = [&](HostId host, const Message& grant) {
+    return expects_contents(page(host), view(host), grant);
+  };
+  EXPECT_FALSE(expects(kReader, page_grant(kHome, kReader, Right::kShared, 0))) << "nothing asked";
+  ASSERT_EQ(fault(kReader, Right::kShared, 8), FaultStart::kStarted);
+  EXPECT_TRUE(expects(kReader, page_grant(kHome, kReader, Right::kShared, 8)));
+  EXPECT_FALSE(expects(kReader, page_grant(kHome, kReader, Right::kShared, 9))) << "other request";
+  EXPECT_FALSE(expects(kReader, page_grant(kHome, kReader, Right::kExclusive, 8))) << "other right";
+  ASSERT_EQ(fault(kWriter, Right::kExclusive, 8, true), FaultStart::kStarted);
+  Message unwanted = page_grant(kHome, kWriter, Right::kExclusive, 8);
+  unwanted.discard = true;
+  EXPECT_FALSE(expects(kWriter, unwanted)) << "a discard wants no contents";
+}
+
+TEST_F(Machine, AMappedFrameIsNeverOverwritten) {
+  give(kReader, Right::kShared);
+  ASSERT_EQ(fault(kReader, Right::kExclusive, 8), FaultStart::kStarted);
+  const Message grant = page_grant(kHome, kReader, Right::kExclusive, 8);
+  EXPECT_FALSE(expects_contents(page(kReader), view(kReader), grant));
+  EXPECT_EQ(deliver(kReader, grant), Verdict::kIllegal);
+}
+
+TEST_F(Machine, RefusesWhatNoCorrectPeerSends) {
+  EXPECT_EQ(deliver(kReader, make(Kind::kReadRequest, kWriter, kReader, kWriter, 1)),
+            Verdict::kIllegal)
+      << "not the manager";
+  EXPECT_EQ(deliver(kManager, make(Kind::kReadRequest, kWriter, kManager, kReader, 1)),
+            Verdict::kIllegal)
+      << "in another host's name";
+  EXPECT_EQ(deliver(kManager, make(Kind::kReadRequest, kHome, kManager, kHome, 1)),
+            Verdict::kIllegal)
+      << "the owner asks to read";
+  EXPECT_EQ(deliver(kHome, make(Kind::kReadForward, kWriter, kHome, kWriter, 1)), Verdict::kIllegal)
+      << "a forward that is not from the manager";
+  EXPECT_EQ(deliver(kReader, make(Kind::kWriteForward, kManager, kReader, kWriter, 1)),
+            Verdict::kIllegal)
+      << "a forward to a host that holds nothing";
+  EXPECT_EQ(deliver(kHome, make(Kind::kInvalidate, kManager, kHome, kWriter, 1)), Verdict::kIllegal)
+      << "invalidating the only contents";
+  EXPECT_EQ(deliver(kReader, make(Kind::kReadForward, kManager, kHome, kWriter, 1)),
+            Verdict::kIllegal)
+      << "for another host";
+  EXPECT_EQ(deliver(kManager, make(Kind::kReadRequest, 64, kManager, 64, 1)), Verdict::kIllegal)
+      << "no such host";
+  EXPECT_EQ(deliver(kManager, make(static_cast<Kind>(99), kReader, kManager, kReader, 1)),
+            Verdict::kIllegal);
+}
+
+TEST_F(Machine, AHostHasOneRequestAPageAtTheManager) {
+  ASSERT_EQ(deliver(kManager, make(Kind::kReadRequest, kReader, kManager, kReader, 1)),
+            Verdict::kAccepted);
+  // The next request may overtake the kDone of the one before.
+  EXPECT_EQ(deliver(kManager, make(Kind::kWriteRequest, kReader, kManager, kReader, 2)),
+            Verdict::kAccepted);
+  EXPECT_EQ(deliver(kManager, make(Kind::kWriteRequest, kReader, kManager, kReader, 3)),
+            Verdict::kIllegal);
+}
+
+TEST_F(Machine, AFullPoolRefuses) {
+  WaitPool tiny(1);
+  ASSERT_EQ(deliver(kManager, make(Kind::kReadRequest, kReader, kManager, kReader, 1)),
+            Verdict::kAccepted);
+  steps_.clear();
+  EXPECT_EQ(on_message(page(kManager), view(kManager), tiny,
+                       make(Kind::kReadRequest, kWriter, kManager, kWriter, 1), steps_),
+            Verdict::kAccepted);
+  EXPECT_EQ(on_message(page(kManager), view(kManager), tiny,
+                       make(Kind::kReadRequest, kManager, kManager, kManager, 1), steps_),
+            Verdict::kIllegal);
+}
+
+TEST(Steps, HoldOneEventOfTheLargestDomain) {
+  // The last of 64 hosts has a copy of all others' page and writes: 63 invalidations and the grant.
+  const View manager{0, 0, 0};
+  PageState page{};
+  page.directory_set = 1;
+  page.set_hosts(~HostMask{0});
+  WaitPool pool(1);
+  Steps steps;
+  Message request{.kind = Kind::kWriteRequest, .from = 63, .to = 0, .requester = 63};
+  ASSERT_EQ(on_message(page, manager, pool, request, steps), Verdict::kAccepted);
+  ASSERT_EQ(steps.size(), 64u);
+  EXPECT_EQ((steps.end() - 1)->message.acks, 63);
+}
+
+}  // namespace
+}  // namespace xenspan::dsm::ivy
