@@ -64,6 +64,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted) noexcept {
         }
         return Outcome::kGranted;
       case Begun::kStarted: {
+        if (begun.fresh) prepare_frame(gfn);
         const Outcome outcome = wait_for(ticket.lane(), ticket.place());
         if (outcome == Outcome::kGranted) counters_.fault(begun.kind, now_ns() - start);
         return outcome;
@@ -88,11 +89,11 @@ FaultKind kind_of(Right held, Right wanted) {
 }  // namespace
 
 EngineCore::Beginning EngineCore::begin(Gfn gfn, Wish wish, Lane lane, unsigned place) noexcept {
-  if (ended()) return {Begun::kFailed, {}, 0, gfn, false};
+  if (ended()) return {Begun::kFailed, {}, 0, gfn, false, false};
   PageEntry& entry = table_[gfn];
   const std::lock_guard guard(entry);
   const Right held = ivy::right_of(entry.state, view(gfn));
-  Beginning result{Begun::kHeld, kind_of(held, wish.wanted), 0, gfn + 1, false};
+  Beginning result{Begun::kHeld, kind_of(held, wish.wanted), 0, gfn + 1, false, false};
   if (held == Right::kExclusive && !entry.touched()) {
     // Fresh: unmapped, and zero.
     if (wish.discard) return result;
@@ -111,6 +112,7 @@ EngineCore::Beginning EngineCore::begin(Gfn gfn, Wish wish, Lane lane, unsigned 
   }
   table_.activate(gfn);
   result.seen = requests_.bell(gfn).value();
+  result.fresh = !entry.touched() && !wish.discard;
   result.begun = begin_request(entry, gfn, wish, lane, place);
   result.remap = result.begun == Begun::kHeld;
   if (result.begun == Begun::kStarted) entry.count_fault();
@@ -148,6 +150,12 @@ Outcome EngineCore::wait_for(Lane lane, unsigned place) noexcept {
   }
   // A place is emptied by stop() too.
   return ended() ? Outcome::kStopped : Outcome::kGranted;
+}
+
+// Has the kernel allocate the frame's memory while the answer is on its way, instead of when it
+// arrives.
+void EngineCore::prepare_frame(Gfn gfn) noexcept {
+  __atomic_fetch_or(reinterpret_cast<unsigned char*>(backend_.frame(gfn)), 0, __ATOMIC_RELAXED);
 }
 
 // A page of this kind can join its neighbour's first touch. Its lock is then held.

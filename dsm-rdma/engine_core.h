@@ -64,6 +64,7 @@ class EngineCore final : public Engine {
     std::uint32_t seen;  // kPending
     Gfn next;            // the first page after those that are mapped now (kHeld)
     bool remap;          // kHeld, and it was no first touch
+    bool fresh;          // kStarted, and the frame is likely to have no memory yet
   };
   static constexpr unsigned kNoPlace = Requests::kPlaces;
 
@@ -83,6 +84,7 @@ class EngineCore final : public Engine {
   Beginning begin(Gfn gfn, Wish wish, Lane lane, unsigned place) noexcept;
   Begun begin_request(PageEntry& entry, Gfn gfn, Wish wish, Lane lane, unsigned place) noexcept;
   Outcome wait_for(Lane lane, unsigned place) noexcept;
+  void prepare_frame(Gfn gfn) noexcept;
   Gfn map_fresh(PageEntry& entry, Gfn gfn) noexcept;
   bool take_fresh(Gfn gfn) noexcept;
 

@@ -82,6 +82,7 @@ Outcome EngineCore::run_range(Gfn first, std::uint64_t count, Wish wish) noexcep
       case Begun::kHeld: gfn = std::min(begun.next, end); break;
       case Begun::kStarted:
         window.started(place);
+        if (begun.fresh) prepare_frame(gfn);
         ++gfn;
         break;
       case Begun::kPending:

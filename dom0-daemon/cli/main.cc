@@ -1,5 +1,6 @@
 // xenspan: the command line. See xenspan(1).
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <sstream>
 
 #include "base/log.h"
@@ -44,12 +45,10 @@ int fail(const std::string& message, int status) {
   return status;
 }
 
-int run(Arguments& arguments, std::vector<std::string> command) {
+int run(Arguments& arguments) {
   RunOptions& options = arguments.run;
-  if (!command.empty() && command.front() == "--") command.erase(command.begin());
-  if (command.empty())
+  if (options.command.empty())
     return fail("run needs a program: xenspan run [options] -- PROGRAM ARGS...", kOwnFailure);
-  options.command = std::move(command);
   if (!arguments.memory.empty()) {
     const auto bytes = xenspan::daemon::parse_size(arguments.memory, "--memory");
     if (!bytes) return fail(bytes.error().message, kOwnFailure);
@@ -87,9 +86,7 @@ void add_run(CLI::App& app, Arguments& arguments) {
       ->type_name("NAME");
   run_app->add_flag("--stats", arguments.stats,
                     "write statistics as JSON to standard error, or with --stats=FILE to a file");
-  run_app->prefix_command();
-  run_app->callback(
-      [run_app, &arguments] { arguments.status = run(arguments, run_app->remaining()); });
+  run_app->callback([&arguments] { arguments.status = run(arguments); });
 }
 
 void add_domain_commands(CLI::App& app, Arguments& arguments) {
@@ -161,17 +158,34 @@ void add_testbed(CLI::App& app, Arguments& arguments) {
   status->callback([&] { arguments.status = testbed_status(arguments.testbed.prefix); });
 }
 
-// `run` speaks to scripts through its exit status: a bad option must not look like the program's
-// own status.
-bool means_run(int argc, char** argv) {
+// Where things are in the command line of `run`. Its program and that program's arguments are none
+// of CLI11's business.
+struct RunWords {
+  bool is_run = false;
+  std::string command;  // the first word that is no option
+  int program = 0;  // index of the first word after the options (and "--"); argc when there is none
+  int end = 0;      // of what xenspan itself reads
+};
+
+RunWords find_run(int argc, char** argv) {
+  const std::vector<std::string> with_value = {"--host",   "--socket", "--vcpus",
+                                               "--memory", "--hosts",  "--name"};
+  RunWords words{false, "", argc, argc};
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
-    if (word == "--host" || word == "--socket")
+    if (std::find(with_value.begin(), with_value.end(), word) != with_value.end()) {
       ++i;
-    else if (!word.starts_with('-'))
-      return word == "run";
+    } else if (words.is_run && (word == "--" || !word.starts_with('-'))) {
+      words.end = i;
+      words.program = word == "--" ? i + 1 : i;
+      return words;
+    } else if (!word.starts_with('-')) {
+      words.command = word;
+      if (word != "run") return words;
+      words.is_run = true;
+    }
   }
-  return false;
+  return words;
 }
 
 }  // namespace
@@ -198,13 +212,18 @@ int main(int argc, char** argv) {
       ->type_name("FILE");
   key->callback([&] { arguments.status = make_key(arguments.key_file); });
 
+  const RunWords words = find_run(argc, argv);
+  const auto named = [&](const CLI::App* each) { return each->get_name() == words.command; };
+  if (!words.command.empty() && app.get_subcommands(named).empty())
+    return fail("unknown command " + words.command + ": see xenspan --help", kUsage);
+  if (words.is_run) arguments.run.command.assign(argv + words.program, argv + argc);
   try {
-    app.parse(argc, argv);
+    app.parse(words.is_run ? words.end : argc, argv);
   } catch (const CLI::Success& success) {
     return app.exit(success);
   } catch (const CLI::ParseError& error) {
     return fail(std::string(error.what()) + ": see xenspan --help",
-                means_run(argc, argv) ? kOwnFailure : kUsage);
+                words.is_run ? kOwnFailure : kUsage);
   }
   return arguments.status;
 }

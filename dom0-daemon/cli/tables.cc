@@ -142,7 +142,8 @@ int list_hosts(const DaemonChoice& choice, bool json) {
   std::vector<std::vector<std::string>> rows = {
       {"NAME", "STATE", "ADDRESS", "CORES", ">VCPUS", ">MEMORY", ">FREE", "XENSPAN", "NOTE"}};
   for (const Json& host : *hosts) {
-    const bool known = !text_or(host, "version", "").empty();
+    // Numbers of a host that is not connected are old.
+    const bool known = text_or(host, "state", "") == "up";
     const std::string address = text_or(host, "address", "?");
     rows.push_back({text_or(host, "name", "?"), text_or(host, "state", "?"),
                     fmt::format("{}:{}", address, number_or(host, "port", 0)), core_list(host),

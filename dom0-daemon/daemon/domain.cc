@@ -224,7 +224,7 @@ void Domain::destroy(const std::string& by) {
   if (phase_ >= Phase::kExited) return;
   outcome_.status = 128 + SIGKILL;
   outcome_.signal = SIGKILL;
-  outcome_.message = "destroyed by " + by;
+  outcome_.message = fmt::format("domain {} was destroyed by {}", record_.name, by);
   log::info("domain {} ({}): destroyed by {}", record_.name, record_.uuid, by);
   stop_all(outcome_.message);
 }

@@ -11,14 +11,6 @@ const Json* member(const Json& object, const char* key) {
   return found == object.end() ? nullptr : &*found;
 }
 
-// Numbers set from a C++ int are signed ones; those that were parsed are unsigned.
-std::optional<std::uint64_t> whole_number(const Json& value) {
-  if (value.is_number_unsigned()) return value.get<std::uint64_t>();
-  if (value.is_number_integer() && value.get<std::int64_t>() >= 0)
-    return static_cast<std::uint64_t>(value.get<std::int64_t>());
-  return std::nullopt;
-}
-
 }  // namespace
 
 Result<Json> parse_object(std::string_view text) {
@@ -53,6 +45,14 @@ bool is_utf8(std::string_view text) {
     i += more + 1;
   }
   return true;
+}
+
+// Numbers set from a C++ int are signed ones; those that were parsed are unsigned.
+std::optional<std::uint64_t> whole_number(const Json& value) {
+  if (value.is_number_unsigned()) return value.get<std::uint64_t>();
+  if (value.is_number_integer() && value.get<std::int64_t>() >= 0)
+    return static_cast<std::uint64_t>(value.get<std::int64_t>());
+  return std::nullopt;
 }
 
 std::optional<std::string> text_field(const Json& object, const char* key) {

@@ -24,6 +24,8 @@ Result<Json> parse_object(std::string_view text);
 std::string to_line(const Json& value);
 bool is_utf8(std::string_view text);
 
+// A number that is not negative and not a fraction.
+std::optional<std::uint64_t> whole_number(const Json& value);
 std::optional<std::string> text_field(const Json& object, const char* key);
 std::string text_or(const Json& object, const char* key, std::string otherwise);
 std::optional<std::uint64_t> number_field(const Json& object, const char* key);

@@ -185,11 +185,9 @@ std::string PeerLink::failure(short what) const {
         foreign, tls_.key_id());
   unsigned long tls_error = bufferevent_get_openssl_error(bev_);
   int socket_error = EVUTIL_SOCKET_ERROR();
-  // OpenSSL wraps what a system call said.
-  if (ERR_SYSTEM_ERROR(tls_error)) {
-    socket_error = ERR_GET_REASON(tls_error);
-    tls_error = 0;
-  }
+  // A failed system call: libevent reports SSL_ERROR_SYSCALL itself, OpenSSL 3 wraps the errno.
+  if (ERR_SYSTEM_ERROR(tls_error)) socket_error = ERR_GET_REASON(tls_error);
+  if (ERR_SYSTEM_ERROR(tls_error) || ERR_GET_LIB(tls_error) == 0) tls_error = 0;
   if (!open_ && tls_error != 0) {
     if (dialed_ && ERR_GET_REASON(tls_error) == SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE)
       return fmt::format(
@@ -200,7 +198,8 @@ std::string PeerLink::failure(short what) const {
     return fmt::format("it does not speak TLS 1.3 with the cluster key ({})",
                        text == nullptr ? fmt::format("OpenSSL error {:#x}", tls_error) : text);
   }
-  if ((what & BEV_EVENT_ERROR) != 0 && socket_error != 0)
+  // A refused connection comes as the end of the handshake, with its errno.
+  if (socket_error != 0 && (!open_ || (what & BEV_EVENT_ERROR) != 0))
     return fmt::format("{}: {}", open_ ? "connection lost" : "cannot connect",
                        evutil_socket_error_to_string(socket_error));
   return open_ ? "its xenspand closed the connection" : "connection closed during the handshake";

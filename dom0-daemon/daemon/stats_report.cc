@@ -17,8 +17,9 @@ void add_histogram(const Json& latency, Histogram& sum) {
   if (buckets == nullptr) return;
   for (const Json& bucket : *buckets) {
     if (!bucket.is_array() || bucket.size() != 2) continue;
-    if (!bucket[0].is_number_unsigned() || !bucket[1].is_number_unsigned()) continue;
-    sum[bucket[0].get<std::uint64_t>()] += bucket[1].get<std::uint64_t>();
+    const auto from = whole_number(bucket[0]);
+    const auto count = whole_number(bucket[1]);
+    if (from && count) sum[*from] += *count;
   }
 }
 

@@ -28,6 +28,8 @@ class Testbed {
   // The command line that runs `guest` with one vCPU on each of the first `count` hosts.
   std::vector<std::string> run(unsigned count, const std::vector<std::string>& guest) const;
   std::vector<std::string> names(unsigned count) const;
+  // The control socket of the first host, the home of every domain here.
+  std::string socket() const;
 
  private:
   Testbed(std::string xenspan, std::string prefix);

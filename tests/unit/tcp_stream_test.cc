@@ -37,6 +37,7 @@ class Receiver {
     auto started = Acceptor::start(std::move(config));
     acceptor = std::move(*started);
   }
+  ~Receiver() { acceptor.reset(); }  // its thread uses the other members
   void take_echo() {
     acceptor->set_handler(kEcho, [this](std::unique_ptr<SecureStream> stream) {
       const std::lock_guard guard(lock_);
@@ -204,7 +205,7 @@ TEST(Stream, RefusalsSayWhy) {
   EXPECT_NE(error_of(options).find("encrypt setting"), std::string::npos);
   options = receiver.options();
   options.purpose = 9;
-  options.timeout_ms = 150;
+  options.timeout_ms = 500;
   EXPECT_NE(error_of(options).find("nothing there takes"), std::string::npos);
   options.address = "no-such-name";
   EXPECT_NE(error_of(options).find("numeric"), std::string::npos);
@@ -447,6 +448,7 @@ class BrokenMember {
   ~BrokenMember() {
     engine->stop("over");
     server.join();
+    for (auto& acceptor : acceptors) acceptor.reset();  // their threads use the other members
   }
   // Sends these bytes on a lane and waits for the engine to give up.
   std::string cause_after(unsigned lane, const void* bytes, std::size_t count) {

@@ -143,16 +143,15 @@ int GuestView::grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noex
 
 int GuestView::protect(dsm::Gfn gfn) noexcept { return write_protect(gfn, 1, true); }
 
-int GuestView::withdraw(dsm::Gfn gfn) noexcept { return withdraw_range(gfn, 1); }
-
-int GuestView::withdraw_range(dsm::Gfn first, std::uint64_t count) noexcept {
-  const int result = ::madvise(reinterpret_cast<void*>(address_of(first)), count << dsm::kPageShift, MADV_DONTNEED);
+int GuestView::withdraw_run(dsm::Gfn first, std::uint32_t count) noexcept {
+  const int result = ::madvise(reinterpret_cast<void*>(address_of(first)), std::uint64_t{count} << dsm::kPageShift, MADV_DONTNEED);
   return result == 0 ? 0 : errno;
 }
 
-int GuestView::drop_frame(dsm::Gfn gfn) noexcept {
+int GuestView::drop_run(dsm::Gfn first, std::uint32_t count) noexcept {
   const int result = ::fallocate(memory_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                 static_cast<off_t>(gfn << dsm::kPageShift), dsm::kPageSize);
+                                 static_cast<off_t>(first << dsm::kPageShift),
+                                 static_cast<off_t>(count) << dsm::kPageShift);
   return result == 0 ? 0 : errno;
 }
 

@@ -28,13 +28,13 @@ class GuestView final : public dsm::PageBackend {
   std::byte* frame(dsm::Gfn gfn) noexcept override { return own_ + (gfn << dsm::kPageShift); }
   int grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noexcept override;
   int protect(dsm::Gfn gfn) noexcept override;
-  int withdraw(dsm::Gfn gfn) noexcept override;
-  int drop_frame(dsm::Gfn gfn) noexcept override;
+  int withdraw(dsm::Gfn gfn) noexcept override { return withdraw_run(gfn, 1); }
+  int drop_frame(dsm::Gfn gfn) noexcept override { return drop_run(gfn, 1); }
+  int withdraw_run(dsm::Gfn first, std::uint32_t count) noexcept override;
+  int drop_run(dsm::Gfn first, std::uint32_t count) noexcept override;
   Run fault_around(dsm::Gfn gfn) noexcept override;
 
   std::byte* frames() { return own_; }
-  // Takes a whole range out of the guest's mapping (frames and rights stay).
-  int withdraw_range(dsm::Gfn first, std::uint64_t count) noexcept;
   std::uint64_t frames_bytes() const;  // memory the frames use now
 
  private:

@@ -44,6 +44,9 @@ Result<StartThread> Home::load(const std::string& program, std::vector<std::stri
   program_.gid = ::getgid();
   program_.hwcap = ::getauxval(AT_HWCAP);
   program_.hwcap2 = ::getauxval(AT_HWCAP2);
+  auto followed = follow_scripts(std::move(program_));
+  if (!followed) return followed.error();
+  program_ = std::move(*followed);
   std::lock_guard guard(layout_lock_);
   const auto write = [this](std::uint64_t address, const void* from, std::size_t bytes) {
     // The engine has to know which frames were touched, so that a later munmap empties them.
@@ -61,6 +64,7 @@ Result<StartThread> Home::load(const std::string& program, std::vector<std::stri
   sources.program = program_.path;
   sources.arguments = program_.arguments;
   sources.environment = program_.environment;
+  sources.auxv = entry->auxv;
   sources.pid = ::getpid();
   sources.directory = services_.directory;
   sources.maps = [this] {
@@ -163,8 +167,7 @@ void Home::finish(const Services::End& end) {
   if (ending_.exchange(true)) park_for_ever();
   {
     std::lock_guard guard(layout_lock_);
-    for (const Mapping& mapping : space_.overlapping({kWindowStart, kWindowEnd}))
-      if (mapping.shared && mapping.backing >= 0) write_back(mapping, mapping.range);
+    for (const Mapping& part : space_.writable_shared({kWindowStart, kWindowEnd})) write_back(part, part.range);
   }
   services_.end(end);
   park_for_ever();

@@ -176,7 +176,8 @@ std::int64_t Home::advise(std::uint64_t address, std::uint64_t bytes, int advice
     const Range part{std::max(address, mapping.range.start), std::min(end, mapping.range.end)};
     hole = hole || part.start > next;
     next = part.end;
-    if (mapping.shared && mapping.backing >= 0) continue;  // its contents are the file's: they stay
+    // Contents of shared mappings are the file's, or the shared object's: they stay.
+    if (mapping.shared || mapping.name == kSharedAnonymous) continue;
     if (services_.engine->discard(gfn_of(part.start), pages_of(part)) != dsm::Outcome::kGranted) return -EIO;
     if (mapping.backing < 0) continue;
     Mapping again = mapping;
@@ -190,10 +191,7 @@ std::int64_t Home::advise(std::uint64_t address, std::uint64_t bytes, int advice
 std::int64_t Home::sync_mapping(std::uint64_t address, std::uint64_t bytes) {
   if (address % dsm::kPageSize != 0) return -EINVAL;
   const std::uint64_t end = address + round_up(bytes);
-  for (const Mapping& mapping : space_.overlapping({address, end})) {
-    const Range part{std::max(address, mapping.range.start), std::min(end, mapping.range.end)};
-    if (mapping.shared && mapping.backing >= 0) write_back(mapping, part);
-  }
+  for (const Mapping& part : space_.writable_shared({address, end})) write_back(part, part.range);
   return 0;
 }
 

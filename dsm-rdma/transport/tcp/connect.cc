@@ -187,17 +187,19 @@ Result<std::unique_ptr<SecureStream>> connect_stream(const ConnectOptions& optio
                           static_cast<std::uint64_t>(std::max(options.timeout_ms, 0)) * 1'000'000};
   const StreamId id{options.self,    options.peer, options.epoch,
                     options.purpose, options.tag,  options.encrypt};
-  Failure failure{ETIMEDOUT, "no time to connect", false};
+  Failure failure{ETIMEDOUT, "no time to connect", false}, reason = failure;
   for (;;) {
     Attempt attempt{options, deadline, id, {}, nullptr};
     if (attempt.run(*addresses, failure)) {
       return std::make_unique<SecureStream>(std::move(attempt.fd), attempt.ssl, id);
     }
+    // When time runs out in the middle of a try, what went wrong before says more.
+    if (failure.code != ETIMEDOUT || reason.code == ETIMEDOUT) reason = failure;
     if (!failure.again || deadline.left_ms() <= kRetryMs) break;
     const timespec pause{0, kRetryMs * 1'000'000};
     ::nanosleep(&pause, nullptr);
   }
-  return Error{failure.code, fmt::format("{}: {}", target, failure.text)};
+  return Error{reason.code, fmt::format("{}: {}", target, reason.text)};
 }
 
 }  // namespace xenspan::dsm::tcp

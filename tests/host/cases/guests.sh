@@ -1,14 +1,13 @@
 # Every guest program, natively and over 2 and 3 hosts: the same output, the same exit status.
 
-# guest PROGRAM HOSTS
+# guest PROGRAM HOSTS ARGUMENTS...
 guest() {
-  local program=$1 hosts=$2 name=${1##*/} input=/dev/null arguments=()
-  [ -e "$guest_sources/$name.in" ] && input=$guest_sources/$name.in
-  [ -e "$guest_sources/$name.args" ] && read -r -a arguments <"$guest_sources/$name.args"
+  local program=$1 hosts=$2
+  shift 2
   mkdir native spanning
-  (cd native && OMP_NUM_THREADS=$hosts "$program" "${arguments[@]}" <"$input" >../native.out 2>../native.err)
+  (cd native && OMP_NUM_THREADS=$hosts "$program" "$@" </dev/null >../native.out 2>../native.err)
   echo $? >native.status
-  (cd spanning && OMP_NUM_THREADS=$hosts spanning "$hosts" "$program" "${arguments[@]}" <"$input" >../spanning.out 2>../spanning.err)
+  (cd spanning && OMP_NUM_THREADS=$hosts spanning "$hosts" "$program" "$@" </dev/null >../spanning.out 2>../spanning.err)
   echo $? >spanning.status
   head -n 5 spanning.err
   diff native.status spanning.status || { echo "exit status differs (< natively)"; return 1; }
@@ -18,9 +17,26 @@ guest() {
   diff -r native spanning || { echo "files differ (< natively)"; return 1; }
 }
 
-guest_sources=$here/guests
+# Every way to ask for the number of processors gives the domain's. There is no native run to compare with: this machine
+# has another number.
+processors() {
+  local hosts=$1
+  shift
+  env -u OMP_NUM_THREADS "$xenspan" "${bed_options[@]}" run --vcpus "$hosts" --hosts "$(bed_hosts "$hosts")" -- "$@" "$hosts"
+}
+
 for program in $(guest_programs); do
+  name=${program##*/}
   for hosts in 2 3; do
-    cases+=("guest.${program##*/}.$hosts guest $program $hosts")
+    case $name in
+      cpus*) cases+=("guest.$name.$hosts processors $hosts $program") ;;
+      exit_codes*)
+        # How it ends, and with what.
+        for how in "return 3" "exit 4" "thread-exit 5" "thread-_exit 6" "main-leaves" "busy 7" "signal 15" "signal 9"; do
+          cases+=("guest.$name.${how// /.}.$hosts guest $program $hosts $how")
+        done
+        ;;
+      *) cases+=("guest.$name.$hosts guest $program $hosts first second") ;;
+    esac
   done
 done
