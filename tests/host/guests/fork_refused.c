@@ -24,7 +24,7 @@ int main(void) {
     REQUIRE(child == -1 && errno == ENOSYS);
     REQUIRE(posix_spawn(&child, "/bin/true", NULL, NULL, arguments, environ) == ENOSYS);
     REQUIRE(execve("/bin/true", arguments, environ) == -1 && errno == ENOSYS);
-    REQUIRE(popen("true", "r") == NULL && errno == ENOSYS);
+    REQUIRE(popen("true", "r") == NULL);  // which error is glibc's choice
   } else {
     succeeded(child);
     REQUIRE(posix_spawn(&child, "/bin/true", NULL, NULL, arguments, environ) == 0);
