@@ -8,7 +8,14 @@ bed_dir=/run/xenspan/testbed-$bed_prefix
 bed_options=(--socket "$bed_dir/a/control")
 bed_size=3
 
-cli() { "$xenspan" "${bed_options[@]}" "$@"; }
+# As which user `cli` and `spanning_command` run, see as_nobody.
+bed_user=
+as_bed_user() {
+  if [ -z "$bed_user" ]; then "$@"; else
+    setpriv --reuid "$bed_user" --regid "$(id -g "$bed_user")" --clear-groups "$@"
+  fi
+}
+cli() { as_bed_user "$xenspan" "${bed_options[@]}" "$@"; }
 
 # --- the bed ---
 
@@ -115,15 +122,16 @@ spanning_command() {
     shift
   done
   local line=("$xenspan" "${bed_options[@]}" run --vcpus "$hosts" --hosts "$(bed_hosts "$hosts")" "${options[@]}" -- "$@")
-  if [ -n "${BED_USER:-}" ]; then line=(setpriv --reuid "$BED_USER" --regid "$(id -g "$BED_USER")" --clear-groups "${line[@]}"); fi
+  [ -z "$bed_user" ] || line=(setpriv --reuid "$bed_user" --regid "$(id -g "$bed_user")" --clear-groups "${line[@]}")
   # The shell that runs the case must not be replaced, only one in the background.
   [ "$BASHPID" = "${case_shell:-$$}" ] || exec "${line[@]}"
   "${line[@]}"
 }
-as_nobody() { # FUNCTION or COMMAND...
-  if [ "$(type -t "$1")" = function ]; then BED_USER=nobody "$@"; else
-    setpriv --reuid nobody --regid "$(id -g nobody)" --clear-groups "$@"
-  fi
+# Runs `cli` or `spanning_command` as an unprivileged user. The build may lie where that user cannot look: the command is
+# copied.
+as_nobody() {
+  local bed_user=nobody xenspan=$work/bin/xenspan
+  "$@"
 }
 command_pid() { echo "$1"; }
 

@@ -23,8 +23,9 @@ class Writer {
     return bytes(&value, sizeof value);
   }
   Writer& bytes(const void* from, std::size_t size) {
-    const auto* start = static_cast<const std::uint8_t*>(from);
-    packet_.insert(packet_.end(), start, start + size);
+    const std::size_t before = packet_.size();
+    packet_.resize(before + size);
+    if (size > 0) std::memcpy(packet_.data() + before, from, size);
     return *this;
   }
 

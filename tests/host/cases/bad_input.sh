@@ -39,7 +39,7 @@ others_domain() {
   local pid=$!
   wait_until 20 grep -q ready out.guest || { echo "the guest does not start"; cat err.guest; return 1; }
   local bad=0
-  if as_nobody "$xenspan" "${bed_options[@]}" destroy roots 2>err; then echo "nobody ended a domain of root"; bad=1; fi
+  if as_nobody cli destroy roots 2>err; then echo "nobody ended a domain of root"; bad=1; fi
   cat err
   cli destroy roots
   wait "$pid"

@@ -1,0 +1,173 @@
+// The runtime's parts that stand alone: packets, parker, layout cache, and the guest view on the real userfaultfd.
+#include <gtest/gtest.h>
+#include <setjmp.h>
+
+#include <cerrno>
+#include <csignal>
+#include <thread>
+
+#include "dom0-daemon/hypervisor/usermode/guest_view.h"
+#include "dom0-daemon/hypervisor/usermode/layout_table.h"
+#include "dom0-daemon/hypervisor/usermode/packet.h"
+#include "dom0-daemon/hypervisor/usermode/parker.h"
+
+namespace xenspan::hypervisor::usermode {
+namespace {
+
+using dsm::Right;
+
+TEST(Packet, ReaderNeverReadsPastTheEnd) {
+  Packet packet;
+  Writer(packet).put(std::uint32_t{7}).put(std::uint8_t{1});
+  Reader in(packet);
+  EXPECT_EQ(in.get<std::uint32_t>(), 7u);
+  EXPECT_TRUE(in.ok());
+  EXPECT_EQ(in.get<std::uint64_t>(), 0u);
+  EXPECT_FALSE(in.ok());
+  EXPECT_EQ(in.get<std::uint8_t>(), 0u) << "after an error nothing is read any more";
+}
+
+TEST(Parker, AWakeBeforeTheSleepIsNotLost) {
+  Parker parker;
+  parker.prepare();
+  parker.wake();
+  EXPECT_EQ(parker.sleep(-1), 0);
+}
+
+TEST(Parker, WakeWinsOverInterrupt) {
+  Parker parker;
+  parker.prepare();
+  parker.interrupt();
+  parker.wake();
+  parker.interrupt();
+  EXPECT_EQ(parker.sleep(-1), 0);
+  parker.prepare();
+  parker.interrupt();
+  EXPECT_EQ(parker.sleep(-1), -EINTR);
+  EXPECT_EQ(parker.sleep(1'000'000), -ETIMEDOUT) << "an interrupt is used up by one sleep";
+}
+
+TEST(Parker, WakesASleeper) {
+  Parker parker;
+  parker.prepare();
+  std::thread waker([&parker] { parker.wake(); });
+  EXPECT_EQ(parker.sleep(-1), 0);
+  waker.join();
+}
+
+TEST(LayoutTable, LearnsWithinItsBlockAndForgets) {
+  LayoutTable layout;
+  const std::uint64_t address = 0x8000200000;
+  layout.learn(address, {address - 0x1000, address + 0x400000}, PROT_READ | PROT_WRITE);
+  EXPECT_EQ(layout.at(gfn_of(address - 0x1000)), LayoutTable::kUnknown) << "another 2 MiB block";
+  EXPECT_TRUE(LayoutTable::allows(layout.at(gfn_of(address)), true));
+  EXPECT_TRUE(LayoutTable::allows(layout.at(gfn_of(address + 0x1ff000)), true));
+  EXPECT_EQ(layout.at(gfn_of(address + 0x200000)), LayoutTable::kUnknown);
+  layout.forget({address + 0x1000, address + 0x2000});
+  EXPECT_EQ(layout.at(gfn_of(address + 0x1000)), LayoutTable::kUnknown);
+  EXPECT_TRUE(LayoutTable::allows(layout.at(gfn_of(address + 0x2000)), true));
+  layout.forget({kWindowStart, kWindowEnd});
+  EXPECT_EQ(layout.at(gfn_of(address)), LayoutTable::kUnknown);
+}
+
+TEST(LayoutTable, RightsAreThoseOfTheProtection) {
+  const auto known = [](int prot) { return static_cast<std::uint8_t>(LayoutTable::kKnown | prot); };
+  EXPECT_FALSE(LayoutTable::allows(known(PROT_NONE), false));
+  EXPECT_TRUE(LayoutTable::allows(known(PROT_READ), false));
+  EXPECT_FALSE(LayoutTable::allows(known(PROT_READ | PROT_EXEC), true));
+  EXPECT_TRUE(LayoutTable::allows(known(PROT_READ | PROT_WRITE), true));
+  EXPECT_FALSE(LayoutTable::allows(LayoutTable::kUnknown, false));
+}
+
+sigjmp_buf fault_return;
+
+void on_bus_error(int) { siglongjmp(fault_return, 1); }
+
+class GuestViewTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto made = GuestView::create(layout_);
+    ASSERT_TRUE(made.ok()) << made.error().message;
+    view_ = std::move(*made);
+    layout_.learn(kAddress, {kAddress, kAddress + 0x200000}, PROT_READ | PROT_WRITE);
+    struct sigaction action {};
+    action.sa_handler = on_bus_error;
+    action.sa_flags = SA_NODEFER;
+    ::sigaction(SIGBUS, &action, &old_);
+  }
+  void TearDown() override { ::sigaction(SIGBUS, &old_, nullptr); }
+
+  // Whether the guest's view lets a thread read, or write, the page: tried for real.
+  static bool can(std::uint64_t address, bool write) {
+    auto* byte = reinterpret_cast<volatile std::uint8_t*>(address);
+    if (sigsetjmp(fault_return, 1) != 0) return false;
+    if (write)
+      *byte = 0x5a;
+    else
+      (void)*byte;
+    return true;
+  }
+  static bool readable(std::uint64_t address) { return can(address, false); }
+  static bool writable(std::uint64_t address) { return can(address, true); }
+
+  static constexpr std::uint64_t kAddress = 0x8000000000;
+  static constexpr dsm::Gfn kGfn = gfn_of(kAddress);
+  LayoutTable layout_;
+  std::unique_ptr<GuestView> view_;
+  struct sigaction old_ {};
+};
+
+TEST_F(GuestViewTest, RightsAreThoseOfTheMapping) {
+  EXPECT_FALSE(readable(kAddress));
+  EXPECT_EQ(view_->grant(kGfn, 1, Right::kShared), 0);
+  EXPECT_TRUE(readable(kAddress));
+  EXPECT_FALSE(writable(kAddress));
+  EXPECT_EQ(view_->grant(kGfn, 1, Right::kExclusive), 0);
+  EXPECT_TRUE(writable(kAddress));
+  EXPECT_EQ(view_->frame(kGfn)[0], std::byte{0x5a});
+  EXPECT_EQ(view_->protect(kGfn), 0);
+  EXPECT_FALSE(writable(kAddress));
+  EXPECT_TRUE(readable(kAddress));
+  EXPECT_EQ(view_->withdraw(kGfn), 0);
+  EXPECT_FALSE(readable(kAddress));
+  EXPECT_EQ(view_->frame(kGfn)[0], std::byte{0x5a}) << "the frame keeps its contents";
+}
+
+TEST_F(GuestViewTest, AProtectedPageStaysProtectedThroughWithdrawAndGrant) {
+  ASSERT_EQ(view_->grant(kGfn, 1, Right::kShared), 0);
+  ASSERT_EQ(view_->withdraw(kGfn), 0);
+  ASSERT_EQ(view_->grant(kGfn, 1, Right::kExclusive), 0);
+  EXPECT_TRUE(writable(kAddress));
+  ASSERT_EQ(view_->withdraw(kGfn), 0);
+  ASSERT_EQ(view_->grant(kGfn, 1, Right::kShared), 0);
+  EXPECT_FALSE(writable(kAddress));
+}
+
+TEST_F(GuestViewTest, ExclusiveOnAReadOnlyMappingIsNotWritable) {
+  layout_.learn(kAddress, {kAddress, kAddress + 0x1000}, PROT_READ);
+  ASSERT_EQ(view_->grant(kGfn, 1, Right::kExclusive), 0);
+  EXPECT_TRUE(readable(kAddress));
+  EXPECT_FALSE(writable(kAddress));
+}
+
+TEST_F(GuestViewTest, RunsAndDroppedFrames) {
+  const auto run = view_->fault_around(kGfn + 3);
+  EXPECT_LE(run.first, kGfn + 3);
+  EXPECT_GT(run.first + run.count, kGfn + 3);
+  ASSERT_EQ(view_->grant(run.first, run.count, Right::kExclusive), 0);
+  EXPECT_TRUE(writable(address_of(run.first + run.count - 1)));
+  const std::uint64_t before = view_->frames_bytes();
+  ASSERT_EQ(view_->drop_run(run.first, run.count), 0);
+  EXPECT_LT(view_->frames_bytes(), before);
+  EXPECT_FALSE(readable(address_of(run.first)));
+  EXPECT_EQ(view_->frame(run.first)[0], std::byte{0}) << "a dropped frame reads as zero";
+}
+
+TEST_F(GuestViewTest, FaultAroundStopsWhereTheLayoutChanges) {
+  layout_.learn(kAddress + 0x4000, {kAddress + 0x4000, kAddress + 0x5000}, PROT_READ);
+  const auto run = view_->fault_around(kGfn + 2);
+  EXPECT_LE(run.first + run.count, kGfn + 4);
+}
+
+}  // namespace
+}  // namespace xenspan::hypervisor::usermode
