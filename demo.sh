@@ -98,10 +98,10 @@ compressor "xz -1 -T" xz -1 -T@ -c "$work/input"
 compressor "zstd -T" zstd -q -T@ -c "$work/input"
 
 # 7zr's benchmark packs and unpacks data of its own and checks the checksums itself.
-timed "$work/native" 7zr b -mmt=2 -md22 1
+timed "$work/native" "$seven_zip" b -mmt=2 -md22 1
 native=$seconds
 for hosts in 2 3; do
-  if timed "$work/spanning" spanning "$hosts" 7zr b "-mmt=$hosts" -md22 1 && grep -q '^Tot:' "$work/spanning"; then
+  if timed "$work/spanning" spanning "$hosts" "$seven_zip" b "-mmt=$hosts" -md22 1 && grep -q '^Tot:' "$work/spanning"; then
     row "7zr b -mmt" "$hosts" "$seconds" "$native" "passed its own check"
   else
     row "7zr b -mmt" "$hosts" "$seconds" "$native" "FAILED"

@@ -22,6 +22,7 @@ constexpr milliseconds kFirstRetry{200};
 constexpr milliseconds kLastRetry{5000};
 constexpr std::size_t kMaxHalfOpen = 32;
 constexpr std::size_t kMaxPeers = 1024;
+constexpr int kMaxDropLines = 20;  // in one tick, a second at most
 constexpr std::size_t kMaxReason = 500;
 
 std::string remote_text(const sockaddr* address) {
@@ -137,8 +138,7 @@ void Cluster::accepted(UniqueFd fd, const std::string& remote) {
     return !each->established && !each->link->dialed();
   });
   if (static_cast<std::size_t>(half_open) >= kMaxHalfOpen) {
-    log::warning("dropped a connection from {}: {} others have not said hello yet", remote,
-                 half_open);
+    log_drop(remote, fmt::format("{} others have not said hello yet", half_open));
     return;
   }
   auto connection = std::make_unique<Connection>();
@@ -320,8 +320,7 @@ void Cluster::link_closed(PeerLink& link, const std::string& reason) {
   loop_.later([connection] {});
   if (!connection->established) {
     if (!link.dialed()) {
-      if (reason != "refused: connected already")
-        log::warning("dropped the connection from {}: {}", link.remote(), reason);
+      if (reason != "refused: connected already") log_drop(link.remote(), reason);
       return;
     }
     set_error(connection->name, reason);
@@ -335,7 +334,13 @@ void Cluster::link_closed(PeerLink& link, const std::string& reason) {
   dial_later(connection->name);
 }
 
+void Cluster::log_drop(const std::string& remote, const std::string& reason) {
+  if (++drops_ <= kMaxDropLines) log::warning("dropped the connection from {}: {}", remote, reason);
+}
+
 void Cluster::tick() {
+  if (drops_ > kMaxDropLines) log::warning("dropped {} more connections", drops_ - kMaxDropLines);
+  drops_ = 0;
   const Json beat{{"op", "beat"}, {"host", to_json(record_)}};
   for (auto& connection : connections_) {
     if (!connection->established) continue;

@@ -101,6 +101,9 @@ class Cluster : public PeerLink::Handler {
   Connection* find(const PeerLink& link);
   Connection* established(const std::string& name);
   bool dialing(const std::string& name) const;
+  // A stranger's connection was dropped. Strangers must not be able to fill the disk with log
+  // lines.
+  void log_drop(const std::string& remote, const std::string& reason);
   void set_error(const std::string& name, const std::string& reason);
 
   EventLoop& loop_;
@@ -110,6 +113,7 @@ class Cluster : public PeerLink::Handler {
   HostRecord record_;
   const std::string instance_;  // random: tells a restarted daemon from a second connection
   bool leaving_ = false;
+  int drops_ = 0;  // since the last tick
   evconnlistener* listener_ = nullptr;
   std::map<std::string, Peer> peers_;
   std::map<std::string, Dialing> dialing_;

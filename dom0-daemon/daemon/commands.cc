@@ -66,12 +66,12 @@ void Commands::client_message(ClientId client, const User& user, const Json& mes
 }
 
 void Commands::client_closed(ClientId client) {
-  for (const auto& [uuid, owner] : attached_) {
-    if (owner != client) continue;
-    const std::string ended = uuid;
-    attached_.erase(ended);
-    if (Domain* domain = domains_.own(ended)) domain->destroy("the end of its xenspan command");
-    break;
+  std::vector<std::string> left_alone;
+  for (const auto& [uuid, owner] : attached_)
+    if (owner == client) left_alone.push_back(uuid);
+  for (const std::string& uuid : left_alone) {
+    attached_.erase(uuid);
+    if (Domain* domain = domains_.own(uuid)) domain->destroy("the end of its xenspan command");
   }
   for (auto& [uuid, waiting] : destroying_) waiting.erase(client);
   std::erase_if(remote_stats_, [&](const auto& each) { return each.second == client; });

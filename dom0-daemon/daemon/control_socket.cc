@@ -19,7 +19,8 @@ namespace {
 constexpr std::size_t kMaxLine = 4 << 20;
 constexpr std::size_t kMaxOutput = 16 << 20;
 constexpr std::size_t kMaxClients = 512;
-constexpr std::size_t kMaxFds = 250;  // in one message; the kernel's limit is 253
+constexpr std::size_t kMaxClientsOfUser = 128;  // root is not limited
+constexpr std::size_t kMaxFds = 250;            // in one message; the kernel's limit is 253
 
 void take_fds(const msghdr& header, std::vector<UniqueFd>& fds) {
   for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr;
@@ -68,6 +69,11 @@ void ControlSocket::accept_client() {
   }
   auto user = peer_user(fd.get());
   if (!user) return log::error("{}", user.error().message);
+  const auto same_user = std::count_if(clients_.begin(), clients_.end(), [&](const auto& each) {
+    return each.second->user.uid == user->uid;
+  });
+  if (user->uid != 0 && static_cast<std::size_t>(same_user) >= kMaxClientsOfUser)
+    return log::warning("a command of {} was turned away: {} others run", user->name, same_user);
   const ClientId id = next_++;
   auto client = std::make_unique<Client>();
   client->user = std::move(*user);

@@ -135,6 +135,10 @@ as_nobody() {
 }
 command_pid() { echo "$1"; }
 
+# Debian's /usr/bin/7zr is a shell script that becomes the program; exec is not for a user-mode domain.
+seven_zip=/usr/lib/p7zip/7zr
+[ -x "$seven_zip" ] || seven_zip=7zr
+
 # --- time and processes ---
 
 gone() { ! kill -0 "$1" 2>/dev/null || [ "$(awk '/^State:/ { print $2 }' "/proc/$1/status" 2>/dev/null)" = Z ]; }

@@ -106,6 +106,7 @@ bad_peer_at_slice() {
   spanning_command 2 --name target "$guest_probe" handle 60 >out 2>err &
   work_pid=$!
   wait_until 30 grep -q ready out || { echo "the guest does not start"; cat err; return 1; }
+  [ -n "$(slice_ports "$host")" ] || { echo "no port of the slice is found"; bad=1; }
   for port in $(slice_ports "$host"); do
     for kind in noise zeros long; do
       from_host 1 "$build/tests/host/bad_peer" "$(bed_address "$host")" "$port" $kind || bad=1
@@ -120,10 +121,12 @@ bad_peer_at_slice() {
 
 # A daemon with another cluster key is not let in, and both sides say why.
 wrong_key() {
-  local other=$bed_prefix-other
+  local before
+  before=$(bed_log a | wc -l)
   bed_start_stranger "$dir" || { echo "cannot start a daemon with another key"; return 1; }
   local bad=0
   wait_until 15 grep -Eiq 'key|certificate|authenticat|verify' stranger.log || { echo "the stranger's log does not name the key:"; cat stranger.log; bad=1; }
+  bed_log a | tail -n +$((before + 1)) | grep -Eiq 'key|certificate|authenticat|verify' || { echo "host a's log says nothing of it"; bed_log a | tail -n 3; bad=1; }
   cli hosts >hosts
   ! grep -qw stranger hosts || { echo "the stranger is a host now:"; cat hosts; bad=1; }
   bed_stop_stranger

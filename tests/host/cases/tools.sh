@@ -18,17 +18,17 @@ tool() {
 }
 
 # 7zr needs files of its own, so it is compared by what it unpacks.
-seven_zip() {
+pack_7z() {
   local hosts=$1
   command -v 7zr >/dev/null || { echo "7zr is not installed"; return 77; }
   make_input
-  spanning "$hosts" 7zr a -bd -mx=3 -mmt="$hosts" out.7z input >spanning.out || { echo "exit status $?"; cat spanning.out; return 1; }
+  spanning "$hosts" "$seven_zip" a -bd -mx=3 -mmt="$hosts" out.7z input >spanning.out || { echo "exit status $?"; cat spanning.out; return 1; }
   7zr x -so out.7z | cmp - input || { echo "does not unpack to the input"; return 1; }
 }
 
-seven_zip_benchmark() {
+benchmark_7z() {
   local hosts=$1
-  spanning "$hosts" 7zr b -mmt="$hosts" -md20 1 >spanning.out || { echo "exit status $?"; tail -n 5 spanning.out; return 1; }
+  spanning "$hosts" "$seven_zip" b -mmt="$hosts" -md20 1 >spanning.out || { echo "exit status $?"; tail -n 5 spanning.out; return 1; }
   grep -q '^Tot:' spanning.out || { echo "no totals"; cat spanning.out; return 1; }
 }
 
@@ -37,6 +37,6 @@ for hosts in 2 3; do
   cases+=("tool.pbzip2.$hosts tool $hosts bunzip2 pbzip2 -c -k -p$hosts input")
   cases+=("tool.xz.$hosts tool $hosts unxz xz -c -1 -T$hosts --block-size=4MiB input")
   cases+=("tool.zstd.$hosts tool $hosts unzstd zstd -q -c -6 -T$hosts input")
-  cases+=("tool.7zr.$hosts seven_zip $hosts")
-  cases+=("tool.7zr.benchmark.$hosts seven_zip_benchmark $hosts")
+  cases+=("tool.7zr.$hosts pack_7z $hosts")
+  cases+=("tool.7zr.benchmark.$hosts benchmark_7z $hosts")
 done
