@@ -24,7 +24,8 @@ std::string_view word(Level level) {
 }  // namespace
 
 void open(std::string_view program, std::string_view instance) {
-  prefix = instance.empty() ? fmt::format("{}: ", program) : fmt::format("{}[{}]: ", program, instance);
+  prefix =
+      instance.empty() ? fmt::format("{}: ", program) : fmt::format("{}[{}]: ", program, instance);
 }
 
 void set_descriptor(int descriptor) { output = descriptor; }

@@ -1,6 +1,7 @@
-// Log lines: one write(2) to standard error a line, "PROGRAM[NAME]: level: text", so that systemd's journal, a test's
-// log file and a terminal read the same. A line names the thing and, for an error, the remedy.
-// Threading: any thread; lines never interleave. Not for signal context and not for the fault path (it allocates).
+// Log lines: one write(2) to standard error a line, "PROGRAM[NAME]: level: text", so that systemd's
+// journal, a test's log file and a terminal read the same. A line names the thing and, for an
+// error, the remedy. Threading: any thread; lines never interleave. Not for signal context and not
+// for the fault path (it allocates).
 #pragma once
 
 #include <fmt/format.h>
@@ -12,9 +13,11 @@ namespace xenspan::log {
 
 enum class Level { kError, kWarning, kInfo, kDebug };
 
-// Sets the program's name and what tells this instance from others (host name, domain), once, at start.
+// Sets the program's name and what tells this instance from others (host name, domain), once, at
+// start.
 void open(std::string_view program, std::string_view instance);
-// Where lines go; standard error until then. For a process whose standard error belongs to its guest.
+// Where lines go; standard error until then. For a process whose standard error belongs to its
+// guest.
 void set_descriptor(int descriptor);
 // Lines above this level are dropped; the default is kInfo.
 void set_level(Level level);

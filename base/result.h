@@ -1,8 +1,9 @@
 // Result<T>: a value, or an errno with one sentence for a person.
 //
-// What every room of the house uses to report an error that is not fatal to the process. The sentence names the thing
-// that failed and the remedy; it has no trailing full stop and no newline, so that callers can put "name: " before it.
-// Threading: a Result is a plain value. Ownership: it owns what it carries.
+// What every room of the house uses to report an error that is not fatal to the process. The
+// sentence names the thing that failed and the remedy; it has no trailing full stop and no newline,
+// so that callers can put "name: " before it. Threading: a Result is a plain value. Ownership: it
+// owns what it carries.
 #pragma once
 
 #include <string>
@@ -13,14 +14,15 @@ namespace xenspan {
 
 struct Error {
   int code = 0;         // an errno value; 0 only when no errno applies
-  std::string message;  // "cannot open /etc/xenspan/cluster.key: No such file or directory: run `xenspan cluster-key`"
+  std::string message;  // "cannot open /etc/xenspan/cluster.key: No such file or directory: run
+                        // `xenspan cluster-key`"
 };
 
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}              // NOLINT: implicit by design, as std::expected
-  Result(Error error) : value_(std::move(error)) {}          // NOLINT
+  Result(T value) : value_(std::move(value)) {}      // NOLINT: implicit by design, as std::expected
+  Result(Error error) : value_(std::move(error)) {}  // NOLINT
   bool ok() const { return std::holds_alternative<T>(value_); }
   explicit operator bool() const { return ok(); }
   T& value() & { return std::get<T>(value_); }

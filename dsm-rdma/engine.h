@@ -1,10 +1,12 @@
-// The coherence engine of one slice: page table, locks, waiting threads, statistics around the pure machine in ivy/.
+// The coherence engine of one slice: page table, locks, waiting threads, statistics around the pure
+// machine in ivy/.
 //
-// One Engine a slice. The hypervisor backend calls acquire() in the faulting thread; a service thread runs serve().
-// Threading: acquire*(), right(), stop() from any thread; serve() from one. No lock is shared between gfns: each page
-// entry has its own lock bit. No allocation after create(), but for the sentence of stop() and for stats().
-// Frames: whoever writes a frame by PageBackend::frame() holds the exclusive right by acquire() or acquire_range() first;
-// a frame that was never acquired counts as zero, is sent as such and is not emptied by discard().
+// One Engine a slice. The hypervisor backend calls acquire() in the faulting thread; a service
+// thread runs serve(). Threading: acquire*(), right(), stop() from any thread; serve() from one. No
+// lock is shared between gfns: each page entry has its own lock bit. No allocation after create(),
+// but for the sentence of stop() and for stats(). Frames: whoever writes a frame by
+// PageBackend::frame() holds the exclusive right by acquire() or acquire_range() first; a frame
+// that was never acquired counts as zero, is sent as such and is not emptied by discard().
 // Ownership: backend and transport are borrowed and must outlive the engine.
 #pragma once
 
@@ -25,28 +27,33 @@ struct EngineConfig {
   HostId self = 0;
   HostId home = 0;
   unsigned hosts = 1;
-  Gfn pages = 0;            // gfns 0 .. pages-1; the table is sparse, memory follows use
+  Gfn pages = 0;  // gfns 0 .. pages-1; the table is sparse, memory follows use
   Epoch epoch = 1;
-  unsigned hold_us = 20;    // a granted page is kept at least this long before it is given up (I3), microseconds
-  std::vector<std::string> names{};  // of the hosts, for error messages; their numbers are used when empty
+  unsigned hold_us =
+      20;  // a granted page is kept at least this long before it is given up (I3), microseconds
+  std::vector<std::string>
+      names{};  // of the hosts, for error messages; their numbers are used when empty
 };
 
 enum class Outcome : std::uint8_t {
-  kGranted,  // the right is in the guest's mapping (it may be lost again at once: the vCPU retries its instruction)
+  kGranted,  // the right is in the guest's mapping (it may be lost again at once: the vCPU retries
+             // its instruction)
   kStopped,  // the domain has stopped; stop_cause() says why
 };
 
 enum class FaultKind : std::uint8_t { kFirstTouch, kRead, kWrite, kUpgrade, kCount };
 
-struct LatencyHistogram {   // bucket i counts latencies in [2^i, 2^(i+1)) ns
+struct LatencyHistogram {  // bucket i counts latencies in [2^i, 2^(i+1)) ns
   std::array<std::uint64_t, 40> buckets{};
 };
 
 struct EngineStats {
   std::array<std::uint64_t, static_cast<std::size_t>(FaultKind::kCount)> faults{};
   std::array<LatencyHistogram, static_cast<std::size_t>(FaultKind::kCount)> latency{};
-  std::uint64_t served_reads = 0, served_writes = 0, invalidations = 0, zero_grants = 0, held_back = 0;
-  std::uint64_t remaps = 0;  // faults on a page that was held already (after unmap(), or another vCPU was faster)
+  std::uint64_t served_reads = 0, served_writes = 0, invalidations = 0, zero_grants = 0,
+                held_back = 0;
+  std::uint64_t remaps =
+      0;  // faults on a page that was held already (after unmap(), or another vCPU was faster)
   Transport::Traffic traffic{};
   struct HotPage {
     Gfn gfn;
@@ -58,7 +65,8 @@ struct EngineStats {
 
 class Engine : public Sink {
  public:
-  // on_stop is called once, from the thread that found the cause (any thread); it must not call back into the engine.
+  // on_stop is called once, from the thread that found the cause (any thread); it must not call
+  // back into the engine.
   static Result<std::unique_ptr<Engine>> create(const EngineConfig& config, PageBackend& backend,
                                                 Transport& transport,
                                                 std::function<void(const std::string&)> on_stop);
@@ -66,14 +74,15 @@ class Engine : public Sink {
 
   // Ends when this slice holds at least `wanted` on gfn and it is mapped. The fault path.
   virtual Outcome acquire(Gfn gfn, Right wanted) noexcept = 0;
-  // Exclusive right to every page of the range with contents thrown away: they read as zero afterwards, here and
-  // everywhere, frames given back on all hosts. Requests overlap. For munmap and MADV_DONTNEED; the caller has made
-  // sure the guest's layout forbids access or the guest does not care.
+  // Exclusive right to every page of the range with contents thrown away: they read as zero
+  // afterwards, here and everywhere, frames given back on all hosts. Requests overlap. For munmap
+  // and MADV_DONTNEED; the caller has made sure the guest's layout forbids access or the guest does
+  // not care.
   virtual Outcome discard(Gfn first, std::uint64_t count) noexcept = 0;
   // Acquires every page of the range; requests overlap (several in flight).
   virtual Outcome acquire_range(Gfn first, std::uint64_t count, Right wanted) noexcept = 0;
-  // Takes the pages of a range out of this slice's guest mapping without changing any right, so that the next touch
-  // faults and the layout is looked at again (after mprotect).
+  // Takes the pages of a range out of this slice's guest mapping without changing any right, so
+  // that the next touch faults and the layout is looked at again (after mprotect).
   virtual void unmap(Gfn first, std::uint64_t count) noexcept = 0;
   virtual Right right(Gfn gfn) const noexcept = 0;
 

@@ -1,9 +1,9 @@
 // What the engine asks of a hypervisor backend: frames, and the rights of the guest's mapping.
 //
-// Implemented by dom0-daemon/hypervisor/{usermode,xen} and by test fixtures. Every call may come from any thread of the
-// slice, on the fault path (often inside a signal handler): no allocation, no exception, no lock shared between gfns.
-// Calls for one gfn never overlap (the engine holds that page's lock bit).
-// They return 0 or an errno; anything but 0 ends the domain with the exact cause.
+// Implemented by dom0-daemon/hypervisor/{usermode,xen} and by test fixtures. Every call may come
+// from any thread of the slice, on the fault path (often inside a signal handler): no allocation,
+// no exception, no lock shared between gfns. Calls for one gfn never overlap (the engine holds that
+// page's lock bit). They return 0 or an errno; anything but 0 ends the domain with the exact cause.
 #pragma once
 
 #include "dsm-rdma/types.h"
@@ -14,15 +14,18 @@ class PageBackend {
  public:
   virtual ~PageBackend() = default;
 
-  // The engine's own view of a frame: always readable and writable, never faults to the engine. Contents of a frame
-  // never touched are zero. Frames of neighbouring gfns are adjacent (frame(g) + 4096 == frame(g + 1)).
+  // The engine's own view of a frame: always readable and writable, never faults to the engine.
+  // Contents of a frame never touched are zero. Frames of neighbouring gfns are adjacent (frame(g)
+  // + 4096 == frame(g + 1)).
   virtual std::byte* frame(Gfn gfn) noexcept = 0;
 
-  // Maps [first, first+count) into the guest with this right (kShared or kExclusive), whatever was there before.
+  // Maps [first, first+count) into the guest with this right (kShared or kExclusive), whatever was
+  // there before.
   virtual int grant(Gfn first, std::uint32_t count, Right right) noexcept = 0;
   // Exclusive -> shared: returns when no vCPU of this slice can write the page any more.
   virtual int protect(Gfn gfn) noexcept = 0;
-  // -> invalid: returns when no vCPU of this slice can touch the page any more. The frame keeps its contents.
+  // -> invalid: returns when no vCPU of this slice can touch the page any more. The frame keeps its
+  // contents.
   virtual int withdraw(Gfn gfn) noexcept = 0;
   // Gives the frame's memory back; it reads as zero afterwards.
   virtual int drop_frame(Gfn gfn) noexcept = 0;
@@ -40,8 +43,9 @@ class PageBackend {
     return 0;
   }
 
-  // The run of gfns around `gfn` (aligned block, same rights in the guest's layout) that may be mapped together with it
-  // while no host has touched them: keeps first touches of fresh memory cheap. {gfn, 1} is always a correct answer.
+  // The run of gfns around `gfn` (aligned block, same rights in the guest's layout) that may be
+  // mapped together with it while no host has touched them: keeps first touches of fresh memory
+  // cheap. {gfn, 1} is always a correct answer.
   struct Run {
     Gfn first;
     std::uint32_t count;

@@ -7,7 +7,8 @@
 
 namespace xenspan::dsm {
 
-// Guest frame number: guest-physical address (user-mode domains: offset in the address window) / kPageSize.
+// Guest frame number: guest-physical address (user-mode domains: offset in the address window) /
+// kPageSize.
 using Gfn = std::uint64_t;
 inline constexpr std::size_t kPageSize = 4096;
 inline constexpr unsigned kPageShift = 12;
@@ -21,8 +22,9 @@ constexpr HostMask mask_of(HostId host) { return HostMask{1} << host; }
 // A slice's right to a page. Xen: n, rx, rwx. User-mode: not mapped, write-protected, mapped.
 enum class Right : std::uint8_t { kInvalid = 0, kShared = 1, kExclusive = 2 };
 
-// Where the answers to a request are to be sent at the requester. Lane 0 is read by the slice's service thread; lanes
-// 1.. are each read by the one faulting thread that has borrowed it, so that an answer wakes just the thread it is for.
+// Where the answers to a request are to be sent at the requester. Lane 0 is read by the slice's
+// service thread; lanes 1.. are each read by the one faulting thread that has borrowed it, so that
+// an answer wakes just the thread it is for.
 using Lane = std::uint16_t;
 inline constexpr Lane kServiceLane = 0;
 

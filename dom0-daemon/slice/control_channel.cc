@@ -8,12 +8,13 @@
 namespace xenspan::slice {
 namespace {
 
-constexpr std::size_t kMaxPacket = 1 << 20;     // bytes, as control.md says
-constexpr std::size_t kMaxDescriptors = 253;    // SCM_MAX_FD, include/net/scm.h
+constexpr std::size_t kMaxPacket = 1 << 20;   // bytes, as control.md says
+constexpr std::size_t kMaxDescriptors = 253;  // SCM_MAX_FD, include/net/scm.h
 
 std::vector<UniqueFd> descriptors_of(msghdr& message) {
   std::vector<UniqueFd> all;
-  for (cmsghdr* item = CMSG_FIRSTHDR(&message); item != nullptr; item = CMSG_NXTHDR(&message, item)) {
+  for (cmsghdr* item = CMSG_FIRSTHDR(&message); item != nullptr;
+       item = CMSG_NXTHDR(&message, item)) {
     if (item->cmsg_level != SOL_SOCKET || item->cmsg_type != SCM_RIGHTS) continue;
     const std::size_t count = (item->cmsg_len - CMSG_LEN(0)) / sizeof(int);
     for (std::size_t i = 0; i < count; ++i) {
@@ -49,7 +50,8 @@ Result<ControlChannel::Packet> ControlChannel::receive() {
   Packet packet;
   packet.descriptors = descriptors_of(message);
   packet.body = nlohmann::json::parse(text.data(), text.data() + got, nullptr, false);
-  if (!packet.body.is_object()) return Error{EPROTO, "xenspand sent a packet that is not a JSON object"};
+  if (!packet.body.is_object())
+    return Error{EPROTO, "xenspand sent a packet that is not a JSON object"};
   return packet;
 }
 

@@ -1,4 +1,5 @@
-// The worker's end of the socket to xenspand: JSON objects in packets, descriptors beside them (see control.md).
+// The worker's end of the socket to xenspand: JSON objects in packets, descriptors beside them (see
+// control.md).
 //
 // Threading: receive() from the main thread, send() from any. Ownership: owns the socket.
 #pragma once

@@ -20,8 +20,9 @@ Status occupy_guest_descriptors(UniqueFd& kept) {
   limit.rlim_cur = kGuestDescriptors + kOwnDescriptors;
   limit.rlim_max = std::max(limit.rlim_max, limit.rlim_cur);
   if (::setrlimit(RLIMIT_NOFILE, &limit) != 0)
-    return system_error(errno, "cannot raise the number of open files to " + std::to_string(limit.rlim_cur),
-                        "raise LimitNOFILE of xenspand");
+    return system_error(
+        errno, "cannot raise the number of open files to " + std::to_string(limit.rlim_cur),
+        "raise LimitNOFILE of xenspand");
   const int moved = ::fcntl(kept.get(), F_DUPFD_CLOEXEC, kGuestDescriptors);
   const int output = ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, kGuestDescriptors);
   if (moved < 0 || output < 0) return system_error(errno, "cannot move descriptors");
@@ -39,13 +40,14 @@ Status occupy_guest_descriptors(UniqueFd& kept) {
 
 Status release_guest_descriptors(const std::vector<int>& numbers, std::vector<UniqueFd> given) {
   if (numbers.size() != given.size())
-    return Error{EPROTO, "xenspand named " + std::to_string(numbers.size()) + " descriptors and passed " +
-                             std::to_string(given.size())};
+    return Error{EPROTO, "xenspand named " + std::to_string(numbers.size()) +
+                             " descriptors and passed " + std::to_string(given.size())};
   ::close_range(0, kGuestDescriptors - 1, 0);
   for (std::size_t i = 0; i < given.size(); ++i) {
     if (numbers[i] < 0 || numbers[i] >= kGuestDescriptors) continue;
     if (::dup2(given[i].get(), numbers[i]) < 0)
-      return system_error(errno, "cannot give the program descriptor " + std::to_string(numbers[i]));
+      return system_error(errno,
+                          "cannot give the program descriptor " + std::to_string(numbers[i]));
   }
   return {};
 }

@@ -12,7 +12,9 @@ using nlohmann::json;
 bool secret_of(const std::string& text, dsm::tcp::Secret& secret) {
   if (text.size() != 2 * secret.size()) return false;
   for (std::size_t i = 0; i < secret.size(); ++i) {
-    const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; };
+    const auto digit = [](char c) {
+      return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    };
     const int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
     if (high < 0 || low < 0) return false;
     secret[i] = static_cast<std::uint8_t>(high * 16 + low);
@@ -32,7 +34,8 @@ Status read_slice(const json& body, Order& order) {
   slice.self = static_cast<dsm::HostId>(self);
   for (const json& vcpu : body.at("vcpus")) {
     const auto host = vcpu.at("host").get<unsigned>();
-    if (host >= slice.hosts.size()) return Error{EPROTO, "`vcpus` names a host that is not in `hosts`"};
+    if (host >= slice.hosts.size())
+      return Error{EPROTO, "`vcpus` names a host that is not in `hosts`"};
     slice.vcpus.push_back({static_cast<dsm::HostId>(host), vcpu.at("core").get<int>()});
   }
   if (slice.vcpus.empty() || slice.vcpus.size() > 1024 || slice.vcpus[0].host != 0)

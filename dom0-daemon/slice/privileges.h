@@ -1,6 +1,7 @@
 // From root to the invoking user, and on a remote host down to the system calls a slice needs.
 //
-// become_user() once, from the main thread, before other threads exist. confine() last, after the slice has joined.
+// become_user() once, from the main thread, before other threads exist. confine() last, after the
+// slice has joined.
 #pragma once
 
 #include "base/result.h"
@@ -12,7 +13,8 @@ namespace xenspan::slice {
 void keep_to_cores(const Order& order);
 // Groups, group, user; keeps the right to real-time priority for service threads (RLIMIT_RTPRIO).
 Status become_user(const Order& order);
-// seccomp: anything but the slice's own needs fails with EPERM. Guest calls never come here, they are dispatched before.
+// seccomp: anything but the slice's own needs fails with EPERM. Guest calls never come here, they
+// are dispatched before.
 Status confine();
 
 }  // namespace xenspan::slice

@@ -8,7 +8,9 @@ namespace {
 using dsm::FaultKind;
 using nlohmann::json;
 
-std::uint64_t count_of(const dsm::EngineStats& stats, FaultKind kind) { return stats.faults[static_cast<std::size_t>(kind)]; }
+std::uint64_t count_of(const dsm::EngineStats& stats, FaultKind kind) {
+  return stats.faults[static_cast<std::size_t>(kind)];
+}
 
 // Upper edge of the bucket in which the given share of all latencies is reached, ns.
 std::uint64_t percentile(const dsm::LatencyHistogram& histogram, double share) {
@@ -17,7 +19,8 @@ std::uint64_t percentile(const dsm::LatencyHistogram& histogram, double share) {
   std::uint64_t seen = 0;
   for (std::size_t i = 0; i < histogram.buckets.size(); ++i) {
     seen += histogram.buckets[i];
-    if (total > 0 && static_cast<double>(seen) >= share * static_cast<double>(total)) return std::uint64_t{2} << i;
+    if (total > 0 && static_cast<double>(seen) >= share * static_cast<double>(total))
+      return std::uint64_t{2} << i;
   }
   return 0;
 }
@@ -41,7 +44,9 @@ json counters_event(hypervisor::usermode::Slice& slice) {
   const auto stats = slice.stats(0);
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
-  const auto microseconds = [](const timeval& time) { return std::uint64_t(time.tv_sec) * 1'000'000 + std::uint64_t(time.tv_usec); };
+  const auto microseconds = [](const timeval& time) {
+    return std::uint64_t(time.tv_sec) * 1'000'000 + std::uint64_t(time.tv_usec);
+  };
   return {{"event", "counters"},
           {"threads", slice.threads_here()},
           {"faults_read", count_of(stats, FaultKind::kRead)},
@@ -57,11 +62,15 @@ json counters_event(hypervisor::usermode::Slice& slice) {
 json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest, const json& id) {
   const auto stats = slice.stats(hottest);
   json hot = json::array();
-  for (const auto& page : stats.hottest) hot.push_back({{"gfn", page.gfn}, {"faults", page.faults}});
+  for (const auto& page : stats.hottest)
+    hot.push_back({{"gfn", page.gfn}, {"faults", page.faults}});
   json threads = json::array();
   if (slice.home() != nullptr)
     for (const auto& thread : slice.home()->threads())
-      threads.push_back({{"tid", thread.tid}, {"vcpu", thread.vcpu}, {"host", slice.config().hosts[thread.host]}, {"state", thread.state}});
+      threads.push_back({{"tid", thread.tid},
+                         {"vcpu", thread.vcpu},
+                         {"host", slice.config().hosts[thread.host]},
+                         {"state", thread.state}});
   return {{"event", "stats"},
           {"id", id},
           {"host", slice.config().hosts[slice.config().self]},
@@ -70,7 +79,10 @@ json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest, const 
             {"read", fault_json(stats, FaultKind::kRead)},
             {"write", fault_json(stats, FaultKind::kWrite)},
             {"upgrade", fault_json(stats, FaultKind::kUpgrade)}}},
-          {"served", {{"reads", stats.served_reads}, {"writes", stats.served_writes}, {"invalidations", stats.invalidations}}},
+          {"served",
+           {{"reads", stats.served_reads},
+            {"writes", stats.served_writes},
+            {"invalidations", stats.invalidations}}},
           {"bytes_sent", stats.traffic.bytes_sent},
           {"bytes_received", stats.traffic.bytes_received},
           {"messages_sent", stats.traffic.messages_sent},

@@ -8,6 +8,7 @@
 namespace xenspan::slice {
 
 nlohmann::json counters_event(hypervisor::usermode::Slice& slice);
-nlohmann::json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest, const nlohmann::json& id);
+nlohmann::json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest,
+                           const nlohmann::json& id);
 
 }  // namespace xenspan::slice

@@ -26,8 +26,11 @@ constexpr int kCounterPeriodMs = 1000;
 
 int status_of(const Error& error) {
   switch (error.code) {
-    case ENOENT: case ENOTDIR: return kNotFound;
-    case EACCES: case ENOEXEC: case EISDIR: return kCannotExecute;
+    case ENOENT:
+    case ENOTDIR: return kNotFound;
+    case EACCES:
+    case ENOEXEC:
+    case EISDIR: return kCannotExecute;
     default: return kOwnFailure;
   }
 }
@@ -52,7 +55,9 @@ Result<ControlChannel::Packet> Worker::expect(const char* op) {
   if (!packet) return packet;
   const std::string got = packet->body.value("op", "");
   if (got == "stop") ::_exit(0);
-  if (got != op) return Error{EPROTO, std::string("xenspand sent `") + got + "` where `" + op + "` was expected"};
+  if (got != op)
+    return Error{EPROTO,
+                 std::string("xenspand sent `") + got + "` where `" + op + "` was expected"};
   return packet;
 }
 
@@ -68,7 +73,10 @@ Status Worker::create() {
   auto slice = Slice::create(
       [this](const hypervisor::usermode::Home::Services::End& end) {
         if (!over_.exchange(true))
-          control_.send({{"event", "exited"}, {"status", end.status}, {"signal", end.signo}, {"message", end.message}});
+          control_.send({{"event", "exited"},
+                         {"status", end.status},
+                         {"signal", end.signo},
+                         {"message", end.message}});
       },
       [this](const std::string& cause) { fail(kOwnFailure, cause); });
   if (!slice) return slice.error();
@@ -92,7 +100,8 @@ Status Worker::listen() {
     bytes = sizeof *in;
     if (::inet_pton(AF_INET, order_.bind.c_str(), &in->sin_addr) != 1) bytes = 0;
   }
-  if (bytes == 0) return Error{EINVAL, "cannot listen on " + order_.bind + ": it is not a numeric address"};
+  if (bytes == 0)
+    return Error{EINVAL, "cannot listen on " + order_.bind + ": it is not a numeric address"};
   listening_.reset(::socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!listening_ || ::bind(listening_.get(), reinterpret_cast<sockaddr*>(&address), bytes) != 0 ||
       ::listen(listening_.get(), SOMAXCONN) != 0)
@@ -108,7 +117,8 @@ Status Worker::join() {
   auto packet = expect("peers");
   if (!packet) return packet.error();
   const auto ports = packet->body.value("ports", std::vector<std::uint16_t>{});
-  if (ports.size() != order_.slice.hosts.size()) return Error{EPROTO, "xenspand's `ports` does not match `hosts`"};
+  if (ports.size() != order_.slice.hosts.size())
+    return Error{EPROTO, "xenspand's `ports` does not match `hosts`"};
   order_.slice.ports = ports;
   if (order_.slice.self == 0) {
     ::umask(order_.umask);
@@ -116,19 +126,26 @@ Status Worker::join() {
   } else if (::chdir("/") != 0) {
     return system_error(errno, "cannot enter /");
   }
-  if (Status status = slice_->join(order_.slice, std::move(listening_)); !status.ok()) return status;
+  if (Status status = slice_->join(order_.slice, std::move(listening_)); !status.ok())
+    return status;
   if (order_.slice.self != 0)
     if (Status status = confine(); !status.ok()) return status;
   if (hypervisor::usermode::real_time_refused())
-    log::warning("no right to real-time priority: a busy vCPU will delay remote faults; start xenspand as root");
+    log::warning(
+        "no right to real-time priority: a busy vCPU will delay remote faults; start xenspand as "
+        "root");
   control_.send({{"event", "ready"}});
   return {};
 }
 
 Status Worker::start() {
-  if (Status status = release_guest_descriptors(order_.descriptors, std::move(given_)); !status.ok()) return status;
+  if (Status status = release_guest_descriptors(order_.descriptors, std::move(given_));
+      !status.ok())
+    return status;
   given_.clear();
-  if (Status status = slice_->run(order_.program, order_.arguments, order_.environment); !status.ok()) return status;
+  if (Status status = slice_->run(order_.program, order_.arguments, order_.environment);
+      !status.ok())
+    return status;
   control_.send({{"event", "running"}, {"pid", ::getpid()}});
   return {};
 }
@@ -140,7 +157,8 @@ void Worker::serve() {
     if (ready == 0 && !over_) control_.send(counters_event(*slice_));
     if (ready <= 0) continue;
     const auto packet = control_.receive();
-    if (!packet || !obey(*packet)) ::_exit(0);  // threads of the guest may be anywhere: no destructors
+    if (!packet || !obey(*packet))
+      ::_exit(0);  // threads of the guest may be anywhere: no destructors
   }
 }
 
@@ -149,7 +167,8 @@ bool Worker::obey(const ControlChannel::Packet& packet) {
   const std::string op = body.value("op", "");
   if (op == "stop") return false;
   if (op == "start") {
-    if (const Status status = start(); !status.ok()) fail(status_of(status.error()), status.error().message);
+    if (const Status status = start(); !status.ok())
+      fail(status_of(status.error()), status.error().message);
   } else if (op == "signal") {
     slice_->outside_signal(body.value("signo", 0));
   } else if (op == "stats") {

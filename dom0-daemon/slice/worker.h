@@ -1,6 +1,8 @@
-// The life of a slice worker: obeys xenspand's orders on the control channel until told to stop (see control.md).
+// The life of a slice worker: obeys xenspand's orders on the control channel until told to stop
+// (see control.md).
 //
-// Threading: run() on the main thread; the domain's end and failures are reported from whichever thread finds them.
+// Threading: run() on the main thread; the domain's end and failures are reported from whichever
+// thread finds them.
 #pragma once
 
 #include <atomic>

@@ -1,16 +1,19 @@
 // One interface between the engine and a wire; implementations in tcp/, sim/ and (next) verbs/.
 //
-// The shape is that of RDMA: a page is placed into the receiver's registered frame by the sender (write with
-// immediate), then the message is delivered. Small messages are 64 bytes. TCP does the same with recv() into the frame.
+// The shape is that of RDMA: a page is placed into the receiver's registered frame by the sender
+// (write with immediate), then the message is delivered. Small messages are 64 bytes. TCP does the
+// same with recv() into the frame.
 //
-// Lanes. A slice has `lanes` lanes to all its peers. Lane 0 belongs to the service thread: requests, forwards and
-// invalidations from peers arrive there (and on the peers' ends of *their* lanes), and serve() reads them all.
-// Lane k >= 1 is lent to one faulting thread at a time (borrow/give_back); the answers to the request it sends on that
-// lane come back on it and are read by that thread alone in wait(): no hop through the service thread.
-// Between any two lanes there is no order; within one lane and direction messages arrive in the order sent.
+// Lanes. A slice has `lanes` lanes to all its peers. Lane 0 belongs to the service thread:
+// requests, forwards and invalidations from peers arrive there (and on the peers' ends of *their*
+// lanes), and serve() reads them all. Lane k >= 1 is lent to one faulting thread at a time
+// (borrow/give_back); the answers to the request it sends on that lane come back on it and are read
+// by that thread alone in wait(): no hop through the service thread. Between any two lanes there is
+// no order; within one lane and direction messages arrive in the order sent.
 //
-// Threading: send() from any thread. wait(lane) from the thread that borrowed the lane. serve() from one thread.
-// No allocation and no lock shared between lanes in send(), wait(), borrow(), give_back().
+// Threading: send() from any thread. wait(lane) from the thread that borrowed the lane. serve()
+// from one thread. No allocation and no lock shared between lanes in send(), wait(), borrow(),
+// give_back().
 #pragma once
 
 #include <functional>
@@ -24,12 +27,14 @@ namespace xenspan::dsm {
 class Sink {
  public:
   virtual ~Sink() = default;
-  // A kGrant with payload kPage is arriving: the frame its 4096 bytes go to, or nullptr to refuse them (the connection
-  // is then treated as broken by its peer).
+  // A kGrant with payload kPage is arriving: the frame its 4096 bytes go to, or nullptr to refuse
+  // them (the connection is then treated as broken by its peer).
   virtual std::byte* place(const ivy::Message& grant) noexcept = 0;
-  // A whole message; a page, if any, is in its frame. false: no correct peer sends this (same consequence).
+  // A whole message; a page, if any, is in its frame. false: no correct peer sends this (same
+  // consequence).
   virtual bool deliver(const ivy::Message& message) noexcept = 0;
-  // A peer's connection is gone (closed, reset, timed out, broke the protocol). Called once a peer. `why` is a sentence.
+  // A peer's connection is gone (closed, reset, timed out, broke the protocol). Called once a peer.
+  // `why` is a sentence.
   virtual void peer_lost(HostId peer, const char* why) noexcept = 0;
 };
 
@@ -40,42 +45,52 @@ class Transport {
   // RDMA registers [base, base + bytes) once; frame(gfn) lies at base + gfn * 4096. TCP ignores it.
   virtual int register_frames(std::byte* base, std::size_t bytes) noexcept = 0;
 
-  // Sends to message.to. Which connection: a request of a borrowed lane (kReadRequest, kWriteRequest with message.lane
-  // >= 1 and from == requester) goes on that lane; kGrant and kInvalidateAck go back on lane message.lane of
-  // message.to; everything else on lane 0. `page` is 4096 bytes (payload kPage) or nullptr; it is no longer referred to
-  // when send returns. Returns 0 or an errno (the peer is then also reported to peer_lost).
+  // Sends to message.to. Which connection: a request of a borrowed lane (kReadRequest,
+  // kWriteRequest with message.lane
+  // >= 1 and from == requester) goes on that lane; kGrant and kInvalidateAck go back on lane
+  // message.lane of message.to; everything else on lane 0. `page` is 4096 bytes (payload kPage) or
+  // nullptr; it is no longer referred to when send returns. Returns 0 or an errno (the peer is then
+  // also reported to peer_lost).
   virtual int send(const ivy::Message& message, const std::byte* page) noexcept = 0;
-  // Sends several messages without pages, to any hosts; those that go the same way travel together where possible.
-  // Returns 0, or the errno of the first that failed (`failed` is its index); the rest has not been sent then.
-  virtual int send_several(const ivy::Message* messages, std::size_t count, std::size_t& failed) noexcept {
+  // Sends several messages without pages, to any hosts; those that go the same way travel together
+  // where possible. Returns 0, or the errno of the first that failed (`failed` is its index); the
+  // rest has not been sent then.
+  virtual int send_several(const ivy::Message* messages, std::size_t count,
+                           std::size_t& failed) noexcept {
     for (failed = 0; failed < count; ++failed) {
       if (const int error = send(messages[failed], nullptr)) return error;
     }
     return 0;
   }
 
-  // Borrows a free lane >= 1, or kServiceLane when all are lent (answers then come through the service thread).
+  // Borrows a free lane >= 1, or kServiceLane when all are lent (answers then come through the
+  // service thread).
   virtual Lane borrow() noexcept = 0;
   virtual void give_back(Lane lane) noexcept = 0;
 
-  // Receives on a borrowed lane until `done(context)`; spins briefly, then blocks. Returns 0, or ECANCELED after stop().
+  // Receives on a borrowed lane until `done(context)`; spins briefly, then blocks. Returns 0, or
+  // ECANCELED after stop().
   virtual int wait(Lane lane, Sink& sink, bool (*done)(void*), void* context) noexcept = 0;
-  // Makes wait() on this lane, if a thread is in it, look at done() again: a request may also be completed by another
-  // thread (its manager is this host and the page comes back by the service thread). Any thread.
+  // Makes wait() on this lane, if a thread is in it, look at done() again: a request may also be
+  // completed by another thread (its manager is this host and the page comes back by the service
+  // thread). Any thread.
   virtual void wake(Lane /*lane*/) noexcept {}
 
-  // The service thread's body: receives everything that is not for a borrowed lane until stop(). Between messages it
-  // calls idle(), which returns the microseconds until it wants to be called again (negative: no wish).
+  // The service thread's body: receives everything that is not for a borrowed lane until stop().
+  // Between messages it calls idle(), which returns the microseconds until it wants to be called
+  // again (negative: no wish).
   virtual void serve(Sink& sink, const std::function<long()>& idle) = 0;
   // Makes serve() call idle() soon. Any thread.
   virtual void nudge() noexcept = 0;
-  // The same in about `us` microseconds, without waking anything now; a later call replaces an earlier one.
+  // The same in about `us` microseconds, without waking anything now; a later call replaces an
+  // earlier one.
   virtual void nudge_in(unsigned /*us*/) noexcept { nudge(); }
   // Ends serve() and every wait(). Any thread, any number of times.
   virtual void stop() noexcept = 0;
 
   struct Traffic {
-    std::uint64_t messages_sent, messages_received, pages_sent, pages_received, bytes_sent, bytes_received;
+    std::uint64_t messages_sent, messages_received, pages_sent, pages_received, bytes_sent,
+        bytes_received;
   };
   virtual Traffic traffic() const noexcept = 0;
 };

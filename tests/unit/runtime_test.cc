@@ -1,4 +1,5 @@
-// The runtime's parts that stand alone: packets, parker, layout cache, and the guest view on the real userfaultfd.
+// The runtime's parts that stand alone: packets, parker, layout cache, and the guest view on the
+// real userfaultfd.
 #include <gtest/gtest.h>
 #include <setjmp.h>
 
@@ -83,10 +84,11 @@ sigjmp_buf fault_return;
 
 void on_bus_error(int) { siglongjmp(fault_return, 1); }
 
-class GuestViewTest : public ::testing::Test {
+// Both ways to map a page write-protected: the kernel's best, and the one of kernels before 6.4.
+class GuestViewTest : public ::testing::TestWithParam<GuestView::Protect> {
  protected:
   void SetUp() override {
-    auto made = GuestView::create(layout_);
+    auto made = GuestView::create(layout_, GetParam());
     ASSERT_TRUE(made.ok()) << made.error().message;
     view_ = std::move(*made);
     layout_.learn(kAddress, {kAddress, kAddress + 0x200000}, PROT_READ | PROT_WRITE);
@@ -117,7 +119,7 @@ class GuestViewTest : public ::testing::Test {
   struct sigaction old_ {};
 };
 
-TEST_F(GuestViewTest, RightsAreThoseOfTheMapping) {
+TEST_P(GuestViewTest, RightsAreThoseOfTheMapping) {
   EXPECT_FALSE(readable(kAddress));
   EXPECT_EQ(view_->grant(kGfn, 1, Right::kShared), 0);
   EXPECT_TRUE(readable(kAddress));
@@ -133,7 +135,7 @@ TEST_F(GuestViewTest, RightsAreThoseOfTheMapping) {
   EXPECT_EQ(view_->frame(kGfn)[0], std::byte{0x5a}) << "the frame keeps its contents";
 }
 
-TEST_F(GuestViewTest, AProtectedPageStaysProtectedThroughWithdrawAndGrant) {
+TEST_P(GuestViewTest, AProtectedPageStaysProtectedThroughWithdrawAndGrant) {
   ASSERT_EQ(view_->grant(kGfn, 1, Right::kShared), 0);
   ASSERT_EQ(view_->withdraw(kGfn), 0);
   ASSERT_EQ(view_->grant(kGfn, 1, Right::kExclusive), 0);
@@ -143,14 +145,14 @@ TEST_F(GuestViewTest, AProtectedPageStaysProtectedThroughWithdrawAndGrant) {
   EXPECT_FALSE(writable(kAddress));
 }
 
-TEST_F(GuestViewTest, ExclusiveOnAReadOnlyMappingIsNotWritable) {
+TEST_P(GuestViewTest, ExclusiveOnAReadOnlyMappingIsNotWritable) {
   layout_.learn(kAddress, {kAddress, kAddress + 0x1000}, PROT_READ);
   ASSERT_EQ(view_->grant(kGfn, 1, Right::kExclusive), 0);
   EXPECT_TRUE(readable(kAddress));
   EXPECT_FALSE(writable(kAddress));
 }
 
-TEST_F(GuestViewTest, RunsAndDroppedFrames) {
+TEST_P(GuestViewTest, RunsAndDroppedFrames) {
   const auto run = view_->fault_around(kGfn + 3);
   EXPECT_LE(run.first, kGfn + 3);
   EXPECT_GT(run.first + run.count, kGfn + 3);
@@ -163,11 +165,17 @@ TEST_F(GuestViewTest, RunsAndDroppedFrames) {
   EXPECT_EQ(view_->frame(run.first)[0], std::byte{0}) << "a dropped frame reads as zero";
 }
 
-TEST_F(GuestViewTest, FaultAroundStopsWhereTheLayoutChanges) {
+TEST_P(GuestViewTest, FaultAroundStopsWhereTheLayoutChanges) {
   layout_.learn(kAddress + 0x4000, {kAddress + 0x4000, kAddress + 0x5000}, PROT_READ);
   const auto run = view_->fault_around(kGfn + 2);
   EXPECT_LE(run.first + run.count, kGfn + 4);
 }
+
+INSTANTIATE_TEST_SUITE_P(Kernels, GuestViewTest,
+                         ::testing::Values(GuestView::Protect::kBest, GuestView::Protect::kCopy),
+                         [](const auto& info) {
+                           return info.param == GuestView::Protect::kBest ? "best" : "copy";
+                         });
 
 }  // namespace
 }  // namespace xenspan::hypervisor::usermode

@@ -1,4 +1,5 @@
-// A page fault of a guest thread, or of the runtime touching guest memory for it: layout first, then the right.
+// A page fault of a guest thread, or of the runtime touching guest memory for it: layout first,
+// then the right.
 #include "dom0-daemon/hypervisor/usermode/guest_thread.h"
 #include "dom0-daemon/hypervisor/usermode/slice.h"
 
@@ -16,9 +17,11 @@ bool GuestThread::on_page_fault(std::uint64_t address, bool write) {
     const auto prot = in.get<std::int32_t>();
     if (!in.ok() || prot < 0) return false;
     if (!slice_.learn(version, address, {start, end}, prot)) continue;  // out of date already
-    if (!LayoutTable::allows(static_cast<std::uint8_t>(LayoutTable::kKnown | prot), write)) return false;
+    if (!LayoutTable::allows(static_cast<std::uint8_t>(LayoutTable::kKnown | prot), write))
+      return false;
   }
-  if (slice_.engine().acquire(gfn, write ? dsm::Right::kExclusive : dsm::Right::kShared) != dsm::Outcome::kGranted)
+  if (slice_.engine().acquire(gfn, write ? dsm::Right::kExclusive : dsm::Right::kShared) !=
+      dsm::Outcome::kGranted)
     park();
   return true;
 }

@@ -1,8 +1,10 @@
-// Access to guest memory from the runtime's own code, as the kernel's copy_from_user and copy_to_user.
+// Access to guest memory from the runtime's own code, as the kernel's copy_from_user and
+// copy_to_user.
 //
-// Addresses are guest virtual addresses. Pages are fetched from other hosts as needed (the access faults like the
-// guest's own). A wild or forbidden address makes the call return false and nothing crashes; bytes before the bad one
-// may have been copied. Threading: any guest thread; a caller holds no lock.
+// Addresses are guest virtual addresses. Pages are fetched from other hosts as needed (the access
+// faults like the guest's own). A wild or forbidden address makes the call return false and nothing
+// crashes; bytes before the bad one may have been copied. Threading: any guest thread; a caller
+// holds no lock.
 #pragma once
 
 #include <cstddef>

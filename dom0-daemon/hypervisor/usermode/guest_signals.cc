@@ -1,4 +1,5 @@
-// Guest signal delivery: builds and takes down the frame a handler runs on, as the kernel does (arch/x86/kernel/signal_64.c).
+// Guest signal delivery: builds and takes down the frame a handler runs on, as the kernel does
+// (arch/x86/kernel/signal_64.c).
 #include <immintrin.h>
 #include <sys/syscall.h>
 
@@ -12,11 +13,11 @@
 namespace xenspan::hypervisor::usermode {
 namespace {
 
-constexpr std::uint64_t kRedZone = 128;       // System V AMD64 ABI 3.2.2
-constexpr std::size_t kLegacyFpBytes = 512;   // FXSAVE area
-constexpr std::size_t kSoftwareBytes = 464;   // struct _fpx_sw_bytes within it (asm/sigcontext.h)
+constexpr std::uint64_t kRedZone = 128;      // System V AMD64 ABI 3.2.2
+constexpr std::size_t kLegacyFpBytes = 512;  // FXSAVE area
+constexpr std::size_t kSoftwareBytes = 464;  // struct _fpx_sw_bytes within it (asm/sigcontext.h)
 constexpr std::uint32_t kXstateMagic = 0x46505853;
-constexpr greg_t kUserFlags = 0x50dd5;        // flags sigreturn may change: FIX_EFLAGS in the kernel
+constexpr greg_t kUserFlags = 0x50dd5;  // flags sigreturn may change: FIX_EFLAGS in the kernel
 
 struct KernelContext {  // struct ucontext of the kernel; glibc's is longer
   std::uint64_t flags, link;
@@ -41,10 +42,27 @@ std::uint32_t state_bytes(const void* state) {
 // Calls that start again after a handler with SA_RESTART (signal(7)).
 bool restarts(std::int64_t number) {
   switch (number) {
-    case SYS_read: case SYS_readv: case SYS_write: case SYS_writev: case SYS_ioctl: case SYS_open: case SYS_openat:
-    case SYS_wait4: case SYS_waitid: case SYS_accept: case SYS_accept4: case SYS_connect: case SYS_recvfrom: case SYS_recvmsg:
-    case SYS_recvmmsg: case SYS_sendto: case SYS_sendmsg: case SYS_flock: case SYS_fcntl: case SYS_futex: case SYS_getrandom:
-      return true;
+    case SYS_read:
+    case SYS_readv:
+    case SYS_write:
+    case SYS_writev:
+    case SYS_ioctl:
+    case SYS_open:
+    case SYS_openat:
+    case SYS_wait4:
+    case SYS_waitid:
+    case SYS_accept:
+    case SYS_accept4:
+    case SYS_connect:
+    case SYS_recvfrom:
+    case SYS_recvmsg:
+    case SYS_recvmmsg:
+    case SYS_sendto:
+    case SYS_sendmsg:
+    case SYS_flock:
+    case SYS_fcntl:
+    case SYS_futex:
+    case SYS_getrandom: return true;
     default: return false;
   }
 }
@@ -60,7 +78,8 @@ void GuestThread::on_kick(ucontext_t& context) {
 }
 
 // true when a handler has been set up. number < 0: not at the end of a system call.
-bool GuestThread::take_signal(ucontext_t& context, std::int64_t syscall_result, std::int64_t number) {
+bool GuestThread::take_signal(ucontext_t& context, std::int64_t syscall_result,
+                              std::int64_t number) {
   Writer(request_).put(mask_);
   ask(Op::kTakeSignal, request_, answer_);
   Reader in(answer_);
@@ -68,7 +87,8 @@ bool GuestThread::take_signal(ucontext_t& context, std::int64_t syscall_result, 
   const auto info = in.get<siginfo_t>();
   const auto action = in.get<GuestAction>();
   if (!in.ok() || signo == 0) return false;
-  if (number >= 0 && syscall_result == -EINTR && (action.flags & SA_RESTART) != 0 && restarts(number)) {
+  if (number >= 0 && syscall_result == -EINTR && (action.flags & SA_RESTART) != 0 &&
+      restarts(number)) {
     context.uc_mcontext.gregs[REG_RAX] = number;
     context.uc_mcontext.gregs[REG_RIP] -= 2;  // the syscall instruction
   }
@@ -94,13 +114,15 @@ void GuestThread::on_guest_fault(int signo, const siginfo_t& info, ucontext_t& c
   park();
 }
 
-bool GuestThread::push_frame(ucontext_t& context, int signo, const siginfo_t& info, const GuestAction& action) {
+bool GuestThread::push_frame(ucontext_t& context, int signo, const siginfo_t& info,
+                             const GuestAction& action) {
   auto& registers = context.uc_mcontext.gregs;
   std::uint64_t sp = static_cast<std::uint64_t>(registers[REG_RSP]) - kRedZone;
   const auto stack_start = reinterpret_cast<std::uint64_t>(guest_stack_.ss_sp);
   const bool has_stack = (guest_stack_.ss_flags & SS_DISABLE) == 0;
   const bool on_stack = has_stack && sp - stack_start < guest_stack_.ss_size;
-  if ((action.flags & SA_ONSTACK) != 0 && has_stack && !on_stack) sp = stack_start + guest_stack_.ss_size;
+  if ((action.flags & SA_ONSTACK) != 0 && has_stack && !on_stack)
+    sp = stack_start + guest_stack_.ss_size;
 
   const void* state = context.uc_mcontext.fpregs;
   const std::uint32_t bytes = state_bytes(state);
@@ -137,10 +159,13 @@ bool GuestThread::push_frame(ucontext_t& context, int signo, const siginfo_t& in
 bool GuestThread::pop_frame(ucontext_t& context) {
   auto& registers = context.uc_mcontext.gregs;
   KernelContext saved{};
-  const auto sp = static_cast<std::uint64_t>(registers[REG_RSP]);  // the handler's return has taken return_address
+  const auto sp = static_cast<std::uint64_t>(
+      registers[REG_RSP]);  // the handler's return has taken return_address
   if (!read(&saved, sp, sizeof saved)) return false;
-  for (int index = REG_R8; index <= REG_RIP; ++index) registers[index] = saved.registers.gregs[index];
-  registers[REG_EFL] = (registers[REG_EFL] & ~kUserFlags) | (saved.registers.gregs[REG_EFL] & kUserFlags);
+  for (int index = REG_R8; index <= REG_RIP; ++index)
+    registers[index] = saved.registers.gregs[index];
+  registers[REG_EFL] =
+      (registers[REG_EFL] & ~kUserFlags) | (saved.registers.gregs[REG_EFL] & kUserFlags);
   mask_ = saved.mask & ~(signal_bit(SIGKILL) | signal_bit(SIGSTOP));
   const auto state_address = reinterpret_cast<std::uint64_t>(saved.registers.fpregs);
   const std::uint32_t bytes = state_bytes(context.uc_mcontext.fpregs);
@@ -150,10 +175,12 @@ bool GuestThread::pop_frame(ucontext_t& context) {
   char* state = reinterpret_cast<char*>(context.uc_mcontext.fpregs);
   std::memcpy(software, state + kSoftwareBytes, sizeof software);
   std::uint32_t magic_at_end = 0;
-  if (bytes > kLegacyFpBytes) std::memcpy(&magic_at_end, state + bytes - sizeof magic_at_end, sizeof magic_at_end);
+  if (bytes > kLegacyFpBytes)
+    std::memcpy(&magic_at_end, state + bytes - sizeof magic_at_end, sizeof magic_at_end);
   if (!read(state, state_address, bytes)) return false;
   std::memcpy(state + kSoftwareBytes, software, sizeof software);
-  if (bytes > kLegacyFpBytes) std::memcpy(state + bytes - sizeof magic_at_end, &magic_at_end, sizeof magic_at_end);
+  if (bytes > kLegacyFpBytes)
+    std::memcpy(state + bytes - sizeof magic_at_end, &magic_at_end, sizeof magic_at_end);
   return true;
 }
 

@@ -17,7 +17,8 @@
 namespace xenspan::hypervisor::usermode {
 namespace {
 
-constexpr std::size_t kSignalStackBytes = 512 << 10;  // the runtime's whole life inside the guest happens on it
+constexpr std::size_t kSignalStackBytes =
+    512 << 10;  // the runtime's whole life inside the guest happens on it
 constexpr std::size_t kHostStackBytes = 256 << 10;
 
 }  // namespace
@@ -40,7 +41,8 @@ int GuestThread::start(Slice& slice, const StartThread& start) {
 }
 
 GuestThread::~GuestThread() {
-  if (signal_stack_ != nullptr && signal_stack_ != MAP_FAILED) ::munmap(signal_stack_, kSignalStackBytes);
+  if (signal_stack_ != nullptr && signal_stack_ != MAP_FAILED)
+    ::munmap(signal_stack_, kSignalStackBytes);
 }
 
 void* GuestThread::body(void* self) {
@@ -65,7 +67,8 @@ void GuestThread::run() {
   CPU_ZERO(&core);
   CPU_SET(place.core, &core);
   ::sched_setaffinity(0, sizeof core, &core);
-  // A core that went away leaves the thread where the host's other threads may run: slower, not wrong.
+  // A core that went away leaves the thread where the host's other threads may run: slower, not
+  // wrong.
 
   block_.thread = this;
   enter_thread_block(block_);
@@ -77,8 +80,11 @@ void GuestThread::run() {
   if (line_ == nullptr) park();
   const auto restorer = reinterpret_cast<std::uint64_t>(xs_restorer_start);
   if (::prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, restorer,
-              static_cast<std::uint64_t>(xs_restorer_end - xs_restorer_start), &block_.selector) != 0) {
-    slice_.stop("this kernel has no Syscall User Dispatch: use Linux 5.11 or newer with CONFIG_GENERIC_ENTRY");
+              static_cast<std::uint64_t>(xs_restorer_end - xs_restorer_start),
+              &block_.selector) != 0) {
+    slice_.stop(
+        "this kernel has no Syscall User Dispatch: use Linux 5.11 or newer with "
+        "CONFIG_GENERIC_ENTRY");
     park();
   }
   mask_ = start_.clone.signal_mask;
@@ -92,7 +98,8 @@ void GuestThread::run() {
 }
 
 void GuestThread::kick() {
-  if (const int id = kernel_tid_.load(); id != 0) ::syscall(SYS_tgkill, ::getpid(), id, kKickSignal);
+  if (const int id = kernel_tid_.load(); id != 0)
+    ::syscall(SYS_tgkill, ::getpid(), id, kKickSignal);
 }
 
 bool GuestThread::read(void* to, std::uint64_t address, std::size_t bytes) noexcept {
@@ -112,7 +119,8 @@ bool GuestThread::read_string(std::string& to, std::uint64_t address, std::size_
   char part[256];
   while (to.size() <= limit) {
     // Never across a page: the string may end just before one that is not there.
-    const std::size_t room = std::min<std::size_t>(sizeof part, dsm::kPageSize - address % dsm::kPageSize);
+    const std::size_t room =
+        std::min<std::size_t>(sizeof part, dsm::kPageSize - address % dsm::kPageSize);
     if (!read(part, address, room)) return false;
     const std::size_t length = ::strnlen(part, room);
     to.append(part, length);
@@ -127,17 +135,20 @@ void GuestThread::ask(Op op, const Packet& request, Packet& answer) {
 }
 
 void GuestThread::park() {
-  // The domain has stopped or the home is gone: the worker ends this process. Nothing the guest does counts any more.
+  // The domain has stopped or the home is gone: the worker ends this process. Nothing the guest
+  // does counts any more.
   for (;;) ::pause();
 }
 
 void GuestThread::forget_child_tid() {
   if (start_.clone.child_tid == 0) return;
-  if (in_window(start_.clone.child_tid) && xs_guest_store32(reinterpret_cast<void*>(start_.clone.child_tid), 0) == 0)
+  if (in_window(start_.clone.child_tid) &&
+      xs_guest_store32(reinterpret_cast<void*>(start_.clone.child_tid), 0) == 0)
     futex_wake(start_.clone.child_tid, 1, ~0U);
 }
 
-// A robust mutex whose owner ends is marked and its next waiter woken (get_robust_list(2), struct robust_list_head).
+// A robust mutex whose owner ends is marked and its next waiter woken (get_robust_list(2), struct
+// robust_list_head).
 void GuestThread::release_robust_list() {
   struct Head {
     std::uint64_t next, offset, pending;
@@ -151,7 +162,8 @@ void GuestThread::release_robust_list() {
     if (in_window(word) && xs_guest_load32(reinterpret_cast<void*>(word), &value) == 0 &&
         (value & kTidMask) == static_cast<std::uint32_t>(tid())) {
       std::uint32_t expected = value;
-      xs_guest_compare_exchange32(reinterpret_cast<void*>(word), &expected, (value & kWaiters) | kOwnerDied);
+      xs_guest_compare_exchange32(reinterpret_cast<void*>(word), &expected,
+                                  (value & kWaiters) | kOwnerDied);
       if ((value & kWaiters) != 0) futex_wake(word, 1, ~0U);
     }
     if (!read(&entry, entry & ~std::uint64_t{1}, sizeof entry)) return;

@@ -1,7 +1,9 @@
-// One guest thread on this host: its kernel thread, its line to the home, its signal state, and the entry points of what it
-// does: system calls (syscalls.cc), page faults (guest_fault.cc), signals (guest_signals.cc).
+// One guest thread on this host: its kernel thread, its line to the home, its signal state, and the
+// entry points of what it does: system calls (syscalls.cc), page faults (guest_fault.cc), signals
+// (guest_signals.cc).
 //
-// Threading: everything is for the thread itself, except kick(). Ownership: the Slice owns guest threads until they end.
+// Threading: everything is for the thread itself, except kick(). Ownership: the Slice owns guest
+// threads until they end.
 #pragma once
 
 #include <pthread.h>
@@ -21,8 +23,8 @@ namespace xenspan::hypervisor::usermode {
 
 class Slice;
 
-// Interrupts a kernel thread so that it looks for guest signals. glibc keeps 32 and 33; guests' own real-time signals never
-// reach the kernel, so any number is free.
+// Interrupts a kernel thread so that it looks for guest signals. glibc keeps 32 and 33; guests' own
+// real-time signals never reach the kernel, so any number is free.
 inline constexpr int kKickSignal = 34;
 
 class GuestThread final : public GuestMemory {
@@ -69,12 +71,14 @@ class GuestThread final : public GuestMemory {
   std::int64_t affinity_call(bool set, const Call& call);
   // syscalls_futex.cc
   std::int64_t futex(const Call& call);
-  std::int64_t futex_wait(std::uint64_t address, std::uint32_t value, std::uint32_t bitset, std::int64_t timeout);
+  std::int64_t futex_wait(std::uint64_t address, std::uint32_t value, std::uint32_t bitset,
+                          std::int64_t timeout);
   std::int64_t futex_wake(std::uint64_t address, std::uint32_t count, std::uint32_t bitset);
   std::int64_t futex_wake_op(const Call& call);
   // syscalls_time.cc
   std::int64_t time_call(const Call& call);
-  std::int64_t clock_sleep(const Call& call, clockid_t clock, int flags, std::uint64_t request, std::uint64_t remain);
+  std::int64_t clock_sleep(const Call& call, clockid_t clock, int flags, std::uint64_t request,
+                           std::uint64_t remain);
   std::int64_t interval_timer(const Call& call);
   // syscalls_signal.cc
   std::int64_t signal_call(const Call& call, ucontext_t& context, bool& finished);
@@ -92,8 +96,8 @@ class GuestThread final : public GuestMemory {
   std::unique_ptr<Line> line_;
   void* signal_stack_ = nullptr;
 
-  std::uint64_t mask_ = 0;            // the guest's blocked signals
-  std::uint64_t saved_mask_ = 0;      // rt_sigsuspend's: restored by the handler's return
+  std::uint64_t mask_ = 0;        // the guest's blocked signals
+  std::uint64_t saved_mask_ = 0;  // rt_sigsuspend's: restored by the handler's return
   bool restore_mask_ = false;
   stack_t guest_stack_{nullptr, SS_DISABLE, 0};
   std::atomic<bool> kicked_{false};

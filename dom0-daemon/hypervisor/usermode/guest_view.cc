@@ -8,8 +8,10 @@
 #include <sys/syscall.h>
 
 #include <cerrno>
+#include <cstring>
 
-// Debian 12's headers are of Linux 6.1; the value is that of include/uapi/linux/userfaultfd.h since 6.4.
+// Debian 12's headers are of Linux 6.1; the value is that of include/uapi/linux/userfaultfd.h
+// since 6.4.
 #ifndef UFFDIO_CONTINUE_MODE_WP
 #define UFFDIO_CONTINUE_MODE_WP (std::uint64_t{1} << 1)
 #endif
@@ -23,26 +25,31 @@ constexpr std::uint64_t kFeatures = UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_WP_H
 constexpr std::uint32_t kAround = 64;  // pages of untouched memory mapped by one fault (256 KiB)
 
 Result<UniqueFd> open_userfaultfd() {
-  // The device first: it serves users who were given access to it, whatever vm.unprivileged_userfaultfd says.
+  // The device first: it serves users who were given access to it, whatever
+  // vm.unprivileged_userfaultfd says.
   UniqueFd device(::open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
   if (device) {
-    const int fd = ::ioctl(device.get(), _IO(0xAA, 0x00) /* USERFAULTFD_IOC_NEW */, O_CLOEXEC | O_NONBLOCK);
+    const int fd =
+        ::ioctl(device.get(), _IO(0xAA, 0x00) /* USERFAULTFD_IOC_NEW */, O_CLOEXEC | O_NONBLOCK);
     if (fd >= 0) return UniqueFd(fd);
   }
-  // User faults alone are wanted (SIGBUS mode), which an ordinary user may ask for on Linux 5.11 and later.
+  // User faults alone are wanted (SIGBUS mode), which an ordinary user may ask for on Linux 5.11
+  // and later.
   int fd = static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
   if (fd < 0 && errno == EPERM)
     fd = static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY));
   if (fd < 0)
-    return system_error(errno, "no right to use userfaultfd",
-                        "start xenspand as root, or allow it with `sysctl vm.unprivileged_userfaultfd=1`");
+    return system_error(
+        errno, "no right to use userfaultfd",
+        "start xenspand as root, or allow it with `sysctl vm.unprivileged_userfaultfd=1`");
   return UniqueFd(fd);
 }
 
 }  // namespace
 
-Result<std::unique_ptr<GuestView>> GuestView::create(const LayoutTable& layout) {
+Result<std::unique_ptr<GuestView>> GuestView::create(const LayoutTable& layout, Protect protect) {
   std::unique_ptr<GuestView> view(new GuestView(layout));
+  view->by_copy_ = protect == Protect::kCopy;
   if (Status status = view->open(); !status) return status.error();
   return view;
 }
@@ -56,16 +63,19 @@ Status GuestView::open() {
   api.features = kFeatures;
   if (::ioctl(faults_.get(), UFFDIO_API, &api) != 0)
     return system_error(errno, "userfaultfd lacks what user-mode domains need",
-                        "use Linux 6.4 or newer (Debian 12: linux-image-amd64 from bookworm-backports)");
+                        "use Linux 6.1 or newer");
   memory_.reset(::memfd_create("xenspan-guest", MFD_CLOEXEC));
   if (!memory_ || ::ftruncate(memory_.get(), kBytes) != 0)
     return system_error(errno, "cannot make the guest's memory file");
-  void* guest = ::mmap(reinterpret_cast<void*>(kWindowStart), kBytes, PROT_READ | PROT_WRITE | PROT_EXEC,
-                       MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_NORESERVE, memory_.get(), 0);
+  void* guest =
+      ::mmap(reinterpret_cast<void*>(kWindowStart), kBytes, PROT_READ | PROT_WRITE | PROT_EXEC,
+             MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_NORESERVE, memory_.get(), 0);
   if (guest == MAP_FAILED || guest != reinterpret_cast<void*>(kWindowStart))
-    return system_error(errno, "cannot map the guest's address window at 0x10000",
-                        "set vm.mmap_min_addr to 65536 or less and leave address randomisation as it is");
-  void* own = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory_.get(), 0);
+    return system_error(
+        errno, "cannot map the guest's address window at 0x10000",
+        "set vm.mmap_min_addr to 65536 or less and leave address randomisation as it is");
+  void* own =
+      ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory_.get(), 0);
   if (own == MAP_FAILED) return system_error(errno, "cannot map the frames a second time");
   own_ = static_cast<std::byte*>(own);
   // A core dump would walk a terabyte of addresses twice while the other hosts wait for this one.
@@ -77,12 +87,17 @@ Status GuestView::open() {
   range.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_WP;
   if (::ioctl(faults_.get(), UFFDIO_REGISTER, &range) != 0)
     return system_error(errno, "userfaultfd refuses the guest's memory",
-                        "use Linux 6.4 or newer with CONFIG_PTE_MARKER_UFFD_WP");
-  // One page tried for real, because an old kernel accepts the registration and refuses the mode.
+                        "use Linux 6.1 or newer with CONFIG_PTE_MARKER_UFFD_WP");
+  // One page tried for real: that is how an older kernel shows that it does not know the mode.
   own_[0] = std::byte{0};
-  if (const int error = map(0, 1, false); error != 0)
+  int error = map(0, 1, false);
+  if (error == EINVAL && !by_copy_) {
+    by_copy_ = true;
+    error = map(0, 1, false);
+  }
+  if (error != 0)
     return system_error(error, "userfaultfd cannot map a page write-protected",
-                        "use Linux 6.4 or newer (Debian 12: linux-image-amd64 from bookworm-backports)");
+                        "use Linux 6.1 or newer with CONFIG_PTE_MARKER_UFFD_WP");
   withdraw(0);
   drop_frame(0);
   return {};
@@ -94,14 +109,37 @@ GuestView::~GuestView() {
   ::munmap(reinterpret_cast<void*>(kWindowStart), kBytes);
 }
 
+// The frame's page is replaced by one that is mapped write-protected from its first moment. Nobody
+// else looks at the frame meanwhile: the engine holds this gfn's lock, and a guest thread that
+// touches the page waits for that lock.
+int GuestView::map_by_copy(dsm::Gfn gfn) noexcept {
+  alignas(64) std::byte contents[dsm::kPageSize];
+  std::memcpy(contents, frame(gfn), sizeof contents);
+  uffdio_copy request{};
+  request.dst = address_of(gfn);
+  request.src = reinterpret_cast<std::uint64_t>(contents);
+  request.len = dsm::kPageSize;
+  request.mode = UFFDIO_COPY_MODE_WP;
+  if (const int error = drop_run(gfn, 1); error != 0) return error;
+  while (::ioctl(faults_.get(), UFFDIO_COPY, &request) != 0)
+    if (errno != EAGAIN) return errno;
+  return 0;
+}
+
 int GuestView::map(dsm::Gfn first, std::uint32_t count, bool writable) noexcept {
+  if (!writable && by_copy_) {
+    for (std::uint32_t i = 0; i < count; ++i)
+      if (const int error = map_by_copy(first + i); error != 0) return error;
+    return 0;
+  }
   uffdio_continue request{};
   request.range.start = address_of(first);
   request.range.len = std::uint64_t{count} << dsm::kPageShift;
   request.mode = writable ? 0 : UFFDIO_CONTINUE_MODE_WP;
   while (::ioctl(faults_.get(), UFFDIO_CONTINUE, &request) != 0) {
     if (errno != EAGAIN) return errno;
-    // The address space was changing (another thread in mmap), or part of the range is done: go on behind it.
+    // The address space was changing (another thread in mmap), or part of the range is done: go on
+    // behind it.
     if (request.mapped > 0) {
       request.range.start += static_cast<std::uint64_t>(request.mapped);
       request.range.len -= static_cast<std::uint64_t>(request.mapped);
@@ -122,7 +160,8 @@ int GuestView::write_protect(dsm::Gfn first, std::uint32_t count, bool on) noexc
 }
 
 int GuestView::grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noexcept {
-  const bool writable = right == dsm::Right::kExclusive && LayoutTable::allows(layout_.at(first), true);
+  const bool writable =
+      right == dsm::Right::kExclusive && LayoutTable::allows(layout_.at(first), true);
   if (count > 1) {
     // Frames of fresh memory: allocate them all with one call.
     if (::madvise(frame(first), std::uint64_t{count} << dsm::kPageShift, MADV_POPULATE_WRITE) != 0)
@@ -144,7 +183,8 @@ int GuestView::grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noex
 int GuestView::protect(dsm::Gfn gfn) noexcept { return write_protect(gfn, 1, true); }
 
 int GuestView::withdraw_run(dsm::Gfn first, std::uint32_t count) noexcept {
-  const int result = ::madvise(reinterpret_cast<void*>(address_of(first)), std::uint64_t{count} << dsm::kPageShift, MADV_DONTNEED);
+  const int result = ::madvise(reinterpret_cast<void*>(address_of(first)),
+                               std::uint64_t{count} << dsm::kPageShift, MADV_DONTNEED);
   return result == 0 ? 0 : errno;
 }
 
@@ -165,7 +205,7 @@ dsm::PageBackend::Run GuestView::fault_around(dsm::Gfn gfn) noexcept {
 }
 
 std::uint64_t GuestView::frames_bytes() const {
-  struct stat status{};
+  struct stat status {};
   if (::fstat(memory_.get(), &status) != 0) return 0;
   return static_cast<std::uint64_t>(status.st_blocks) * 512;
 }

@@ -1,11 +1,13 @@
 // The slice's frames and the guest's mapping of them: PageBackend for user-mode domains.
 //
-// One memfd mapped twice. The guest's view lies at the window's addresses, under userfaultfd in SIGBUS mode: a page that
-// is not mapped, or is written while write-protected, raises SIGBUS in the touching thread. The engine's own view lies
-// anywhere and never faults to the engine. Right -> mapping: invalid = no PTE, shared = write-protected PTE, exclusive =
-// PTE (write-protected when the guest's own layout forbids writing).
-// Linux: Documentation/admin-guide/mm/userfaultfd.rst; UFFDIO_CONTINUE_MODE_WP needs Linux 6.4.
-// Threading: as PageBackend. Ownership: owns memfd, mappings and userfaultfd.
+// One memfd mapped twice. The guest's view lies at the window's addresses, under userfaultfd in
+// SIGBUS mode: a page that is not mapped, or is written while write-protected, raises SIGBUS in the
+// touching thread. The engine's own view lies anywhere and never faults to the engine. Right ->
+// mapping: invalid = no PTE, shared = write-protected PTE, exclusive = PTE (write-protected when
+// the guest's own layout forbids writing). Linux: Documentation/admin-guide/mm/userfaultfd.rst. A
+// page is mapped write-protected with UFFDIO_CONTINUE_MODE_WP, or, before Linux 6.4 (Debian 12's
+// kernel is 6.1), put in place anew with UFFDIO_COPY_MODE_WP: 4 KiB are copied for it. Threading:
+// as PageBackend. Ownership: owns memfd, mappings and userfaultfd.
 #pragma once
 
 #include <memory>
@@ -20,9 +22,14 @@ namespace xenspan::hypervisor::usermode {
 
 class GuestView final : public dsm::PageBackend {
  public:
+  enum class Protect {
+    kBest,  // as this kernel can
+    kCopy,  // as kernels before 6.4 can; for tests of that path
+  };
   // Before privileges are dropped: userfaultfd for faults of user code needs root, or
   // vm.unprivileged_userfaultfd=1, or access to /dev/userfaultfd. `layout` is borrowed.
-  static Result<std::unique_ptr<GuestView>> create(const LayoutTable& layout);
+  static Result<std::unique_ptr<GuestView>> create(const LayoutTable& layout,
+                                                   Protect protect = Protect::kBest);
   ~GuestView() override;
 
   std::byte* frame(dsm::Gfn gfn) noexcept override { return own_ + (gfn << dsm::kPageShift); }
@@ -41,11 +48,13 @@ class GuestView final : public dsm::PageBackend {
   explicit GuestView(const LayoutTable& layout) : layout_(layout) {}
   Status open();
   int map(dsm::Gfn first, std::uint32_t count, bool writable) noexcept;
+  int map_by_copy(dsm::Gfn gfn) noexcept;
   int write_protect(dsm::Gfn first, std::uint32_t count, bool on) noexcept;
 
   const LayoutTable& layout_;
   UniqueFd memory_, faults_;
   std::byte* own_ = nullptr;
+  bool by_copy_ = false;  // write-protected mappings are made by copying
 };
 
 }  // namespace xenspan::hypervisor::usermode

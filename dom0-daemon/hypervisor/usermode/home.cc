@@ -15,7 +15,8 @@ std::int64_t clock_ns(clockid_t clock) {
   return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
-// After the end of the domain nothing more is done for any thread: its process is about to be stopped.
+// After the end of the domain nothing more is done for any thread: its process is about to be
+// stopped.
 [[noreturn]] void park_for_ever() {
   for (;;) ::pause();
 }
@@ -51,7 +52,8 @@ Result<StartThread> Home::load(const std::string& program, std::vector<std::stri
   const auto write = [this](std::uint64_t address, const void* from, std::size_t bytes) {
     // The engine has to know which frames were touched, so that a later munmap empties them.
     const dsm::Gfn first = gfn_of(address);
-    services_.engine->acquire_range(first, gfn_of(address + bytes - 1) - first + 1, dsm::Right::kExclusive);
+    services_.engine->acquire_range(first, gfn_of(address + bytes - 1) - first + 1,
+                                    dsm::Right::kExclusive);
     std::memcpy(services_.view->frames() + (address - kWindowStart), from, bytes);
   };
   auto entry = usermode::load(program_, space_, write);
@@ -102,7 +104,8 @@ std::vector<Home::ThreadInfo> Home::threads() {
   std::lock_guard guard(lock_);
   std::vector<ThreadInfo> all;
   for (const auto& [tid, thread] : threads_)
-    all.push_back({tid, thread->vcpu, thread->host, thread->in_call.load() != 0 ? "home call" : "running"});
+    all.push_back(
+        {tid, thread->vcpu, thread->host, thread->in_call.load() != 0 ? "home call" : "running"});
   return all;
 }
 
@@ -119,7 +122,12 @@ void Home::serve(HomeThread& thread, Op op, const Packet& request, Packet& answe
   Reader in(request);
   Writer out(answer);
   switch (op) {
-    case Op::kClock: out.put(clock_ns(CLOCK_MONOTONIC)).put(clock_ns(CLOCK_REALTIME)).put(std::int32_t{main_tid_}).put(boot_id()); break;
+    case Op::kClock:
+      out.put(clock_ns(CLOCK_MONOTONIC))
+          .put(clock_ns(CLOCK_REALTIME))
+          .put(std::int32_t{main_tid_})
+          .put(boot_id());
+      break;
     case Op::kFutexEnqueue: futex_enqueue(thread, in, out); break;
     case Op::kFutexCancel: futex_cancel(in, out); break;
     case Op::kFutexSleep: futex_sleep(thread, in, out); break;
@@ -167,7 +175,8 @@ void Home::finish(const Services::End& end) {
   if (ending_.exchange(true)) park_for_ever();
   {
     std::lock_guard guard(layout_lock_);
-    for (const Mapping& part : space_.writable_shared({kWindowStart, kWindowEnd})) write_back(part, part.range);
+    for (const Mapping& part : space_.writable_shared({kWindowStart, kWindowEnd}))
+      write_back(part, part.range);
   }
   services_.end(end);
   park_for_ever();
@@ -177,7 +186,8 @@ std::vector<std::string> Home::names(const std::vector<dsm::Gfn>& gfns) {
   std::lock_guard guard(layout_lock_);
   std::vector<std::string> all;
   for (const dsm::Gfn gfn : gfns)
-    all.push_back(gfn < kWindowPages ? symbols_.describe(space_, address_of(gfn)) : "outside the window");
+    all.push_back(gfn < kWindowPages ? symbols_.describe(space_, address_of(gfn))
+                                     : "outside the window");
   return all;
 }
 

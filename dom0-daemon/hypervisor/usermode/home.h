@@ -1,11 +1,12 @@
-// The home of a user-mode domain: what all its threads share. Layout, futexes, thread table, signals, timers, files, exit.
+// The home of a user-mode domain: what all its threads share. Layout, futexes, thread table,
+// signals, timers, files, exit.
 //
-// Lives in the home's slice process. Each guest thread of the domain, wherever it runs, calls serve() through its line: a
-// thread on the home directly, a remote one through a proxy thread here that may block in its place.
-// Threading: serve() from any number of threads, one at a time for one guest thread. Locks: layout_lock_ covers the layout
-// and is held over whole mapping calls; lock_ covers threads, futexes and signals and is never held over anything that
-// blocks. No lock is held while guest memory is touched.
-// Ownership: Services are borrowed and outlive the home.
+// Lives in the home's slice process. Each guest thread of the domain, wherever it runs, calls
+// serve() through its line: a thread on the home directly, a remote one through a proxy thread here
+// that may block in its place. Threading: serve() from any number of threads, one at a time for one
+// guest thread. Locks: layout_lock_ covers the layout and is held over whole mapping calls; lock_
+// covers threads, futexes and signals and is never held over anything that blocks. No lock is held
+// while guest memory is touched. Ownership: Services are borrowed and outlive the home.
 #pragma once
 
 #include <array>
@@ -54,12 +55,13 @@ struct HomeThread {
   unsigned vcpu = 0;
   dsm::HostId host = 0;
   Parker parker;
-  std::atomic<std::uint64_t> mask{0};      // blocked signals at its last call
-  std::atomic<int> in_call{0};             // 1 while the home works or sleeps for it
-  std::atomic<int> proxy{0};               // kernel thread id that serves it here (itself, for a thread on the home)
-  std::map<int, siginfo_t> pending;        // GUARDED_BY(Home::lock_)
-  std::uint64_t waiting_for = 0;           // rt_sigtimedwait's set. GUARDED_BY(Home::lock_)
-  std::uint32_t futex_count = 0;           // makes tickets. Its own thread
+  std::atomic<std::uint64_t> mask{0};  // blocked signals at its last call
+  std::atomic<int> in_call{0};         // 1 while the home works or sleeps for it
+  std::atomic<int> proxy{
+      0};  // kernel thread id that serves it here (itself, for a thread on the home)
+  std::map<int, siginfo_t> pending;          // GUARDED_BY(Home::lock_)
+  std::uint64_t waiting_for = 0;             // rt_sigtimedwait's set. GUARDED_BY(Home::lock_)
+  std::uint32_t futex_count = 0;             // makes tickets. Its own thread
   std::array<std::uint64_t, 16> affinity{};  // GUARDED_BY(Home::lock_)
 };
 
@@ -71,17 +73,18 @@ class Home {
     LayoutTable* layout = nullptr;
     dsm::Engine* engine = nullptr;
     std::vector<VcpuPlace> vcpus;
-    std::vector<std::string> hosts;            // names
-    std::uint64_t memory = 0;                  // bytes
+    std::vector<std::string> hosts;  // names
+    std::uint64_t memory = 0;        // bytes
     int descriptor_limit = 1024;
-    std::string directory;                     // for generated files
+    std::string directory;  // for generated files
     // Starts a thread on a host (the home included): 0 or -errno.
     std::function<int(dsm::HostId, const StartThread&)> start_thread;
-    std::function<void(dsm::HostId, std::uint64_t version, const Range&)> forbid;  // remote hosts only
+    std::function<void(dsm::HostId, std::uint64_t version, const Range&)>
+        forbid;  // remote hosts only
     std::function<void(dsm::HostId, int tid)> kick;
     // The domain is over. Called once.
     struct End {
-      int status = 0;   // 0-255
+      int status = 0;  // 0-255
       int signo = 0;
       std::string message;
     };
@@ -90,7 +93,8 @@ class Home {
   explicit Home(Services services);
   ~Home();
 
-  // Loads the program; afterwards main thread's start is described by the answer. Errors: as loader.h.
+  // Loads the program; afterwards main thread's start is described by the answer. Errors: as
+  // loader.h.
   Result<StartThread> load(const std::string& program, std::vector<std::string> arguments,
                            std::vector<std::string> environment);
 
@@ -159,20 +163,22 @@ class Home {
   std::atomic<std::int32_t> next_tid_{0};
 
   std::mutex layout_lock_;
-  AddressSpace space_;                              // GUARDED_BY(layout_lock_)
-  Symbols symbols_;                                 // GUARDED_BY(layout_lock_)
-  std::uint64_t layout_version_ = 1;                // GUARDED_BY(layout_lock_)
-  std::unordered_map<std::uint64_t, dsm::HostMask> known_by_;  // 2 MiB block -> hosts told. GUARDED_BY(layout_lock_)
-  std::map<int, UniqueFd> backings_;                // files behind mappings. GUARDED_BY(layout_lock_)
+  AddressSpace space_;                // GUARDED_BY(layout_lock_)
+  Symbols symbols_;                   // GUARDED_BY(layout_lock_)
+  std::uint64_t layout_version_ = 1;  // GUARDED_BY(layout_lock_)
+  std::unordered_map<std::uint64_t, dsm::HostMask>
+      known_by_;                      // 2 MiB block -> hosts told. GUARDED_BY(layout_lock_)
+  std::map<int, UniqueFd> backings_;  // files behind mappings. GUARDED_BY(layout_lock_)
   int next_backing_ = 0;
 
   std::mutex lock_;
   std::map<int, std::shared_ptr<HomeThread>> threads_;  // GUARDED_BY(lock_)
   int main_tid_ = 0;
-  FutexTable futexes_;                              // GUARDED_BY(lock_)
-  std::array<GuestAction, 65> actions_{};           // GUARDED_BY(lock_)
-  std::map<int, siginfo_t> process_pending_;        // GUARDED_BY(lock_)
-  std::int64_t timer_due_ = 0, timer_interval_ = 0;  // CLOCK_MONOTONIC ns, 0 = off. GUARDED_BY(lock_)
+  FutexTable futexes_;                        // GUARDED_BY(lock_)
+  std::array<GuestAction, 65> actions_{};     // GUARDED_BY(lock_)
+  std::map<int, siginfo_t> process_pending_;  // GUARDED_BY(lock_)
+  std::int64_t timer_due_ = 0,
+               timer_interval_ = 0;  // CLOCK_MONOTONIC ns, 0 = off. GUARDED_BY(lock_)
   Parker pump_;
 };
 

@@ -1,4 +1,5 @@
-// futex(2) at the home. The word itself is looked at by the caller, on its own host: see futex_table.h.
+// futex(2) at the home. The word itself is looked at by the caller, on its own host: see
+// futex_table.h.
 #include <cerrno>
 
 #include "dom0-daemon/hypervisor/usermode/home.h"
@@ -7,7 +8,8 @@ namespace xenspan::hypervisor::usermode {
 namespace {
 
 FutexTicket ticket_of(HomeThread& thread) {
-  return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(thread.tid)) << 32) | ++thread.futex_count;
+  return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(thread.tid)) << 32) |
+         ++thread.futex_count;
 }
 
 int tid_of(FutexTicket ticket) { return static_cast<int>(ticket >> 32); }
@@ -35,17 +37,20 @@ void Home::futex_cancel(Reader& in, Writer& out) {
 void Home::futex_sleep(HomeThread& thread, Reader& in, Writer& out) {
   const auto ticket = in.get<FutexTicket>();
   const auto timeout = in.get<std::int64_t>();
-  std::int64_t result = in.ok() && tid_of(ticket) == thread.tid ? thread.parker.sleep(timeout) : -EINVAL;
+  std::int64_t result =
+      in.ok() && tid_of(ticket) == thread.tid ? thread.parker.sleep(timeout) : -EINVAL;
   if (result != 0) {
     std::lock_guard guard(lock_);
-    if (!futexes_.cancel(ticket)) result = 0;  // woken at the last moment: the waker has counted this thread
+    if (!futexes_.cancel(ticket))
+      result = 0;  // woken at the last moment: the waker has counted this thread
   }
   out.put(result);
 }
 
 void Home::wake_tickets(const std::vector<FutexTicket>& tickets) {
   for (const FutexTicket ticket : tickets)
-    if (const auto found = threads_.find(tid_of(ticket)); found != threads_.end()) found->second->parker.wake();
+    if (const auto found = threads_.find(tid_of(ticket)); found != threads_.end())
+      found->second->parker.wake();
 }
 
 void Home::futex_wake(Reader& in, Writer& out) {

@@ -1,6 +1,8 @@
-// What a slice's threads ask of the home (on their line), and what the home tells a slice (on its control line).
+// What a slice's threads ask of the home (on their line), and what the home tells a slice (on its
+// control line).
 //
-// A frame on either: FrameHeader, then `bytes` of payload. Requests and answers alternate; an answer repeats the op.
+// A frame on either: FrameHeader, then `bytes` of payload. Requests and answers alternate; an
+// answer repeats the op.
 #pragma once
 
 #include <csignal>
@@ -10,17 +12,21 @@
 
 namespace xenspan::hypervisor::usermode {
 
-// Purposes of connections between slices beside the engine's lanes (see dsm-rdma/transport/tcp/secure_stream.h).
-inline constexpr std::uint8_t kLinePurpose = 1;     // remote slice -> home: one guest thread's system calls
-inline constexpr std::uint8_t kControlPurpose = 2;  // home -> remote slice: start threads, forbid ranges, kick
+// Purposes of connections between slices beside the engine's lanes (see
+// dsm-rdma/transport/tcp/secure_stream.h).
+inline constexpr std::uint8_t kLinePurpose =
+    1;  // remote slice -> home: one guest thread's system calls
+inline constexpr std::uint8_t kControlPurpose =
+    2;  // home -> remote slice: start threads, forbid ranges, kick
 
 inline constexpr std::size_t kMaxFrame = (1 << 20) + (64 << 10);
 
 enum class Op : std::uint16_t {
   // thread -> home
-  kBind = 1,      // int32 tid -> nothing: this line now speaks for tid
-  kClock,         // nothing -> int64 monotonic ns, int64 realtime ns, int32 the home's process id, u8[36] its boot id
-  kIo,            // packed call (io_calls.h) -> answer
+  kBind = 1,  // int32 tid -> nothing: this line now speaks for tid
+  kClock,  // nothing -> int64 monotonic ns, int64 realtime ns, int32 the home's process id, u8[36]
+           // its boot id
+  kIo,     // packed call (io_calls.h) -> answer
   kFutexEnqueue,  // u64 address, u32 bitset -> u64 ticket
   kFutexCancel,   // u64 ticket -> u8 was still queued
   kFutexSleep,    // u64 ticket, i64 ns (-1: for ever) -> i64 0, -ETIMEDOUT, -EINTR
@@ -28,19 +34,20 @@ enum class Op : std::uint16_t {
   kFutexRequeue,  // u64 from, u64 to, u32 wake, u32 move -> i64 woken, i64 moved
   kMemory,        // i64 number, u64[6] args -> i64 result: mmap and family
   kLayout,        // u64 address -> u64 version, u64 start, u64 end, i32 prot (-1: not mapped)
-  kReserveTid,    // nothing -> i32 tid for the next kClone: the parent writes it where CLONE_PARENT_SETTID says first
+  kReserveTid,    // nothing -> i32 tid for the next kClone: the parent writes it where
+                  // CLONE_PARENT_SETTID says first
   kClone,         // CloneRequest -> i64 tid or -errno
   kThreadExit,    // nothing -> nothing
   kExitGroup,     // i32 status -> (no answer: the domain ends)
   kSigaction,     // i32 signo, u8 set, GuestAction -> i64 result, GuestAction old
-  kSendSignal,    // i32 pid (0: by tid alone), i32 tid (0: process), i32 signo, siginfo -> i64 result
-  kTakeSignal,    // u64 mask -> i32 signo (0: none), siginfo, GuestAction
-  kSignalWait,    // u64 set, i64 ns -> i32 signo or -errno, siginfo
-  kPending,       // nothing -> u64 set
-  kTimer,         // i64 new value ns, i64 interval ns, u8 set -> i64 old value, i64 old interval
-  kFault,         // FaultReport -> GuestAction if the guest handles it, else no answer: the domain ends
-  kAffinity,      // i32 tid, u8 set, u64[16] mask -> i64 result, u64[16] mask
-  kRefuse,        // text -> nothing: one line on the user's standard error
+  kSendSignal,  // i32 pid (0: by tid alone), i32 tid (0: process), i32 signo, siginfo -> i64 result
+  kTakeSignal,  // u64 mask -> i32 signo (0: none), siginfo, GuestAction
+  kSignalWait,  // u64 set, i64 ns -> i32 signo or -errno, siginfo
+  kPending,     // nothing -> u64 set
+  kTimer,       // i64 new value ns, i64 interval ns, u8 set -> i64 old value, i64 old interval
+  kFault,     // FaultReport -> GuestAction if the guest handles it, else no answer: the domain ends
+  kAffinity,  // i32 tid, u8 set, u64[16] mask -> i64 result, u64[16] mask
+  kRefuse,    // text -> nothing: one line on the user's standard error
   // home -> slice
   kStartThread = 100,  // StartThread -> i64 0 or -errno
   kForbid,             // u64 version, u64 start, u64 end -> nothing
@@ -67,7 +74,7 @@ struct CloneRequest {
   std::uint64_t flags;
   std::uint64_t child_tid;  // address or 0 (CLONE_CHILD_SETTID, CLONE_CHILD_CLEARTID)
   std::uint64_t signal_mask;
-  std::int32_t tid;        // reserved before
+  std::int32_t tid;  // reserved before
 };
 
 struct StartThread {

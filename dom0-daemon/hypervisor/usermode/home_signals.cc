@@ -1,8 +1,9 @@
-// Signals at the home: actions are the process's, pending sets are threads' and the process's, delivery is the thread's own.
+// Signals at the home: actions are the process's, pending sets are threads' and the process's,
+// delivery is the thread's own.
 //
-// A thread learns of a signal by a kick (a real signal to its kernel thread) and takes it with kTakeSignal when it is at a
-// point where a handler can run. A kick can come too early (before a blocking call) or too late; the pump repeats it until
-// the signal has been taken.
+// A thread learns of a signal by a kick (a real signal to its kernel thread) and takes it with
+// kTakeSignal when it is at a point where a handler can run. A kick can come too early (before a
+// blocking call) or too late; the pump repeats it until the signal has been taken.
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,8 +24,14 @@ enum class Default { kEnd, kIgnore, kStop };
 // signal(7).
 Default default_action(int signo) {
   switch (signo) {
-    case SIGCHLD: case SIGURG: case SIGWINCH: case SIGCONT: return Default::kIgnore;
-    case SIGSTOP: case SIGTSTP: case SIGTTIN: case SIGTTOU: return Default::kStop;
+    case SIGCHLD:
+    case SIGURG:
+    case SIGWINCH:
+    case SIGCONT: return Default::kIgnore;
+    case SIGSTOP:
+    case SIGTSTP:
+    case SIGTTIN:
+    case SIGTTOU: return Default::kStop;
     default: return Default::kEnd;
   }
 }
@@ -64,8 +71,8 @@ void Home::send_signal(HomeThread& sender, Reader& in, Writer& out) {
     return;
   }
   if (pid != 0 && pid != main_tid_) {
-    // Another process, or a group: the kernel decides, with the invoking user's rights. tgkill into the domain's own
-    // descriptors of other processes has no meaning.
+    // Another process, or a group: the kernel decides, with the invoking user's rights. tgkill into
+    // the domain's own descriptors of other processes has no meaning.
     const long result = tid != 0 ? ::syscall(SYS_tgkill, pid, tid, signo) : ::kill(pid, signo);
     out.put(static_cast<std::int64_t>(result == 0 ? 0 : -errno));
     return;
@@ -87,7 +94,8 @@ std::int64_t Home::post(HomeThread* target, int signo, const siginfo_t& info) {
   {
     std::lock_guard guard(lock_);
     const GuestAction& action = actions_[static_cast<std::size_t>(signo)];
-    const bool ignored = action.handler == 1 || (action.handler == 0 && default_action(signo) != Default::kEnd);
+    const bool ignored =
+        action.handler == 1 || (action.handler == 0 && default_action(signo) != Default::kEnd);
     std::uint64_t awaited = 0;
     for (const auto& [tid, thread] : threads_) awaited |= thread->waiting_for;
     if (ignored && (awaited & signal_bit(signo)) == 0) return 0;
@@ -106,7 +114,8 @@ void Home::outside_signal(int signo) {
   if (valid(signo)) post(nullptr, signo, info);
 }
 
-std::map<int, siginfo_t>::iterator Home::deliverable(std::map<int, siginfo_t>& set, std::uint64_t mask) {
+std::map<int, siginfo_t>::iterator Home::deliverable(std::map<int, siginfo_t>& set,
+                                                     std::uint64_t mask) {
   auto next = set.begin();
   while (next != set.end() && (mask & signal_bit(next->first)) != 0) ++next;
   return next;
@@ -169,7 +178,8 @@ void Home::signal_wait(HomeThread& thread, Reader& in, Writer& out) {
         return;
       }
     }
-    const std::int64_t left = deadline < 0 ? -1 : std::max<std::int64_t>(0, deadline - monotonic_ns());
+    const std::int64_t left =
+        deadline < 0 ? -1 : std::max<std::int64_t>(0, deadline - monotonic_ns());
     if (thread.parker.sleep(left) == -ETIMEDOUT) {
       std::lock_guard guard(lock_);
       thread.waiting_for = 0;
@@ -193,7 +203,8 @@ void Home::timer(Reader& in, Writer& out) {
   const auto set = in.get<std::uint8_t>();
   {
     std::lock_guard guard(lock_);
-    const std::int64_t left = timer_due_ == 0 ? 0 : std::max<std::int64_t>(1, timer_due_ - monotonic_ns());
+    const std::int64_t left =
+        timer_due_ == 0 ? 0 : std::max<std::int64_t>(1, timer_due_ - monotonic_ns());
     out.put(left).put(timer_interval_);
     if (set == 0) return;
     timer_due_ = value > 0 ? monotonic_ns() + value : 0;
@@ -209,7 +220,8 @@ void Home::kick_thread(HomeThread& thread) {
   if (thread.host != 0) services_.kick(thread.host, thread.tid);
 }
 
-// Tells the threads that could take a pending signal. For the process's: the main thread first, as Linux does.
+// Tells the threads that could take a pending signal. For the process's: the main thread first, as
+// Linux does.
 void Home::kick_pending() {
   std::vector<int> tids;
   {
@@ -220,7 +232,8 @@ void Home::kick_pending() {
       std::uint64_t wanted = 0;
       for (const auto& [signo, info] : thread->pending) wanted |= signal_bit(signo);
       const std::uint64_t takes = (wanted & ~thread->mask.load()) | (wanted & thread->waiting_for);
-      const std::uint64_t takes_process = (process & ~thread->mask.load()) | (process & thread->waiting_for);
+      const std::uint64_t takes_process =
+          (process & ~thread->mask.load()) | (process & thread->waiting_for);
       if (takes != 0 || takes_process != 0) tids.push_back(tid);
       process &= ~takes_process;
     }
@@ -269,11 +282,14 @@ std::string Home::crash_text(const HomeThread& thread, const FaultReport& report
     place = symbols_.describe(space_, report.pc);
   }
   char text[256];
-  std::snprintf(text, sizeof text, "guest crashed: SIG%s on host %s, vCPU %u (thread %d), pc 0x%llx (", sigabbrev_np(report.signo),
-                services_.hosts[thread.host].c_str(), thread.vcpu, thread.tid, static_cast<unsigned long long>(report.pc));
+  std::snprintf(text, sizeof text,
+                "guest crashed: SIG%s on host %s, vCPU %u (thread %d), pc 0x%llx (",
+                sigabbrev_np(report.signo), services_.hosts[thread.host].c_str(), thread.vcpu,
+                thread.tid, static_cast<unsigned long long>(report.pc));
   std::string all = text + place + ")";
   if (report.signo == SIGABRT) return all;
-  std::snprintf(text, sizeof text, ", address 0x%llx", static_cast<unsigned long long>(report.address));
+  std::snprintf(text, sizeof text, ", address 0x%llx",
+                static_cast<unsigned long long>(report.address));
   return all + text;
 }
 

@@ -5,8 +5,8 @@
 
 namespace xenspan::hypervisor::usermode {
 
-// The vCPU with the fewest threads; of equals the one after the last chosen, so that neighbours in creation order are
-// neighbours in placement. lock_ is held.
+// The vCPU with the fewest threads; of equals the one after the last chosen, so that neighbours in
+// creation order are neighbours in placement. lock_ is held.
 unsigned Home::choose_vcpu() {
   std::vector<unsigned> load(services_.vcpus.size(), 0);
   for (const auto& [tid, thread] : threads_) ++load[thread->vcpu];
@@ -23,7 +23,8 @@ std::int64_t Home::clone(HomeThread& parent, const CloneRequest& request) {
     std::lock_guard guard(lock_);
     auto child = std::make_shared<HomeThread>();
     child->tid = request.tid;
-    if (request.tid <= main_tid_ || request.tid >= next_tid_ || threads_.contains(request.tid)) return -EINVAL;
+    if (request.tid <= main_tid_ || request.tid >= next_tid_ || threads_.contains(request.tid))
+      return -EINVAL;
     start.vcpu = child->vcpu = choose_vcpu();
     child->host = services_.vcpus[child->vcpu].host;
     child->mask = request.signal_mask;
@@ -45,7 +46,8 @@ void Home::thread_exit(HomeThread& thread) {
     threads_.erase(tid);
     last = threads_.empty();
   }
-  if (last) finish({});  // the last thread left by exit(2), not exit_group(2): the process's status is 0
+  if (last)
+    finish({});  // the last thread left by exit(2), not exit_group(2): the process's status is 0
 }
 
 void Home::affinity(HomeThread& caller, Reader& in, Writer& out) {

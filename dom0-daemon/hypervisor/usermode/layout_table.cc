@@ -23,7 +23,8 @@ void LayoutTable::learn(std::uint64_t address, const Range& range, int prot) noe
   const std::uint64_t start = std::max({range.start, block, kWindowStart});
   const std::uint64_t end = std::min({range.end, block + kBlock, kWindowEnd});
   if (start >= end) return;
-  const auto byte = static_cast<std::uint8_t>(kKnown | (prot & (PROT_READ | PROT_WRITE | PROT_EXEC)));
+  const auto byte =
+      static_cast<std::uint8_t>(kKnown | (prot & (PROT_READ | PROT_WRITE | PROT_EXEC)));
   std::memset(bytes_ + gfn_of(start), byte, (end - start) >> dsm::kPageShift);
 }
 
@@ -36,7 +37,8 @@ void LayoutTable::forget(const Range& range) noexcept {
     std::memset(bytes_ + first, kUnknown, end - first);
     return;
   }
-  // Untouched stretches of a large reservation cost nothing: whole pages of the table are given back.
+  // Untouched stretches of a large reservation cost nothing: whole pages of the table are given
+  // back.
   std::memset(bytes_ + first, kUnknown, whole_first - first);
   ::madvise(bytes_ + whole_first, whole_end - whole_first, MADV_DONTNEED);
   std::memset(bytes_ + whole_end, kUnknown, end - whole_end);

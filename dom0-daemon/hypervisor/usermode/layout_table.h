@@ -1,7 +1,9 @@
-// A slice's cache of the guest's layout: one byte a page, looked at on every fault before a right is asked for.
+// A slice's cache of the guest's layout: one byte a page, looked at on every fault before a right
+// is asked for.
 //
-// The truth is the home's AddressSpace; a byte is filled from it on demand and forgotten when the home says so.
-// Threading: lock-free, any thread, also signal handlers. Memory follows use (one byte a touched page).
+// The truth is the home's AddressSpace; a byte is filled from it on demand and forgotten when the
+// home says so. Threading: lock-free, any thread, also signal handlers. Memory follows use (one
+// byte a touched page).
 #pragma once
 
 #include <sys/mman.h>

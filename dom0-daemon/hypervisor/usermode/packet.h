@@ -1,7 +1,8 @@
-// Reading and writing the fields of a packet between two slices of a domain: fixed-size values, then bytes.
+// Reading and writing the fields of a packet between two slices of a domain: fixed-size values,
+// then bytes.
 //
-// The peer is authenticated, its bytes are not trusted: a Reader never reads past the end and says so in ok().
-// Both ends are x86-64, so values travel as they lie in memory (little endian).
+// The peer is authenticated, its bytes are not trusted: a Reader never reads past the end and says
+// so in ok(). Both ends are x86-64, so values travel as they lie in memory (little endian).
 #pragma once
 
 #include <cstdint>

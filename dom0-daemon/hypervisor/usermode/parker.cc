@@ -30,8 +30,9 @@ std::int64_t Parker::sleep(std::int64_t timeout_ns) {
       if (state_.compare_exchange_strong(state, kIdle)) return -EINTR;
       continue;
     }
-    const long result = ::syscall(SYS_futex, &state_, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, kIdle,
-                                  timeout_ns >= 0 ? &deadline : nullptr, nullptr, FUTEX_BITSET_MATCH_ANY);
+    const long result =
+        ::syscall(SYS_futex, &state_, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, kIdle,
+                  timeout_ns >= 0 ? &deadline : nullptr, nullptr, FUTEX_BITSET_MATCH_ANY);
     if (result != 0 && errno == ETIMEDOUT && state_.load() == kIdle) return -ETIMEDOUT;
   }
 }

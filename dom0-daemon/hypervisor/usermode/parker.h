@@ -1,6 +1,7 @@
 // Where one thread of the domain sleeps at the home until somebody wakes or interrupts it.
 //
-// A wake that comes before the sleep is not lost. Threading: sleep() from the one thread; wake(), interrupt() from any.
+// A wake that comes before the sleep is not lost. Threading: sleep() from the one thread; wake(),
+// interrupt() from any.
 #pragma once
 
 #include <atomic>

@@ -17,9 +17,10 @@
 namespace xenspan::hypervisor::usermode {
 namespace {
 
-constexpr unsigned long kHwcap2FsGsBase = 1 << 1;  // HWCAP2_FSGSBASE, arch/x86/include/uapi/asm/hwcap2.h
-constexpr int kUserDispatch = 2;                   // SYS_USER_DISPATCH, include/uapi/asm-generic/siginfo.h
-constexpr greg_t kWriteFault = 2;                  // page fault error code, Intel SDM vol. 3, 4.7
+constexpr unsigned long kHwcap2FsGsBase =
+    1 << 1;                        // HWCAP2_FSGSBASE, arch/x86/include/uapi/asm/hwcap2.h
+constexpr int kUserDispatch = 2;   // SYS_USER_DISPATCH, include/uapi/asm-generic/siginfo.h
+constexpr greg_t kWriteFault = 2;  // page fault error code, Intel SDM vol. 3, 4.7
 
 struct KernelAction {  // struct sigaction as rt_sigaction(2) wants it
   void (*handler)();
@@ -40,14 +41,17 @@ bool between(std::uint64_t pc, const char* start, const char* end) {
 bool fix_up(ucontext_t& context) {
   const std::uint64_t pc = pc_of(context);
   if (!between(pc, xs_guest_access_start, xs_guest_access_end)) return false;
-  const char* fixup = between(pc, xs_guest_copy_start, xs_guest_copy_end) ? xs_guest_copy_fixup : xs_guest_word_fixup;
+  const char* fixup = between(pc, xs_guest_copy_start, xs_guest_copy_end) ? xs_guest_copy_fixup
+                                                                          : xs_guest_word_fixup;
   context.uc_mcontext.gregs[REG_RIP] = reinterpret_cast<greg_t>(fixup);
   return true;
 }
 
 [[noreturn]] void runtime_fault(int signo, const siginfo_t& info, const ucontext_t& context) {
-  log::error("signal {} in the runtime at pc {:#x} ({:#x} behind the program's entry code), address {}", signo, pc_of(context),
-             pc_of(context) - reinterpret_cast<std::uint64_t>(&xs_signal_entry), info.si_addr);
+  log::error(
+      "signal {} in the runtime at pc {:#x} ({:#x} behind the program's entry code), address {}",
+      signo, pc_of(context), pc_of(context) - reinterpret_cast<std::uint64_t>(&xs_signal_entry),
+      info.si_addr);
   struct sigaction standard {};
   standard.sa_handler = SIG_DFL;
   ::sigaction(SIGABRT, &standard, nullptr);
@@ -62,10 +66,13 @@ ThreadBlock* current_block() {
 
 }  // namespace
 
-extern "C" std::uint64_t xs_on_signal(int signo, siginfo_t* info, ucontext_t* context, std::uint64_t fs) {
+extern "C" std::uint64_t xs_on_signal(int signo, siginfo_t* info, ucontext_t* context,
+                                      std::uint64_t fs) {
   GuestThread* thread = current_block()->thread;
-  // A guest that jumped outside the window is recognised by its stack: the runtime never runs on one of the guest's.
-  const bool in_guest = in_window(pc_of(*context)) || in_window(static_cast<std::uint64_t>(context->uc_mcontext.gregs[REG_RSP]));
+  // A guest that jumped outside the window is recognised by its stack: the runtime never runs on
+  // one of the guest's.
+  const bool in_guest = in_window(pc_of(*context)) ||
+                        in_window(static_cast<std::uint64_t>(context->uc_mcontext.gregs[REG_RSP]));
   if (signo == kKickSignal) {
     if (thread == nullptr) return fs;
     const int saved = errno;
@@ -95,7 +102,8 @@ extern "C" std::uint64_t xs_on_signal(int signo, siginfo_t* info, ucontext_t* co
   thread->guest_fs = fs;
   siginfo_t told = *info;
   int guest_signo = signo;
-  if (signo == SIGBUS && info->si_code == BUS_ADRERR) {  // no such mapping or right in the guest's layout
+  if (signo == SIGBUS &&
+      info->si_code == BUS_ADRERR) {  // no such mapping or right in the guest's layout
     guest_signo = told.si_signo = SIGSEGV;
     told.si_code = SEGV_ACCERR;
   }
@@ -105,8 +113,11 @@ extern "C" std::uint64_t xs_on_signal(int signo, siginfo_t* info, ucontext_t* co
 
 Status install_signal_handlers() {
   if ((::getauxval(AT_HWCAP2) & kHwcap2FsGsBase) == 0)
-    return Error{ENOTSUP, "this processor or kernel has no FSGSBASE: use Linux 5.9 or newer on a processor of 2012 or later"};
-  constexpr unsigned long kRestorer = 0x04000000;  // SA_RESTORER, arch/x86/include/uapi/asm/signal.h
+    return Error{ENOTSUP,
+                 "this processor or kernel has no FSGSBASE: use Linux 5.9 or newer on a processor "
+                 "of 2012 or later"};
+  constexpr unsigned long kRestorer =
+      0x04000000;  // SA_RESTORER, arch/x86/include/uapi/asm/signal.h
   KernelAction action{};
   action.handler = reinterpret_cast<void (*)()>(&xs_signal_entry);
   action.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | kRestorer;
@@ -121,7 +132,8 @@ Status install_signal_handlers() {
 }
 
 void enter_thread_block(ThreadBlock& block) {
-  // A thread may have been created by one that blocks signals, and a blocked SIGBUS ends the process.
+  // A thread may have been created by one that blocks signals, and a blocked SIGBUS ends the
+  // process.
   sigset_t none;
   ::sigemptyset(&none);
   ::pthread_sigmask(SIG_SETMASK, &none, nullptr);

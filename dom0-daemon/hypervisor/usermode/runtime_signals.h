@@ -1,7 +1,9 @@
-// The real signals the runtime lives on: SIGSYS (system calls), SIGBUS (page faults), the guest's own faults, and the kick.
+// The real signals the runtime lives on: SIGSYS (system calls), SIGBUS (page faults), the guest's
+// own faults, and the kick.
 //
-// install_signal_handlers() once, before the first guest thread. enter_thread_block() on every thread that may get one of
-// them: it sets the GS base that signal entry relies on. Linux only, x86-64 with FSGSBASE (checked).
+// install_signal_handlers() once, before the first guest thread. enter_thread_block() on every
+// thread that may get one of them: it sets the GS base that signal entry relies on. Linux only,
+// x86-64 with FSGSBASE (checked).
 #pragma once
 
 #include "base/result.h"

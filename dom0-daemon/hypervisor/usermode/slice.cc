@@ -14,13 +14,14 @@
 namespace xenspan::hypervisor::usermode {
 namespace {
 
-// Lines a remote slice opens when it joins: descriptors that come later could meet the guest's own numbers at the home for
-// a moment, so most threads find theirs ready.
+// Lines a remote slice opens when it joins: descriptors that come later could meet the guest's own
+// numbers at the home for a moment, so most threads find theirs ready.
 constexpr std::size_t kReadyLines = 16;
 
 class LocalLine final : public Line {
  public:
-  LocalLine(Home& home, std::shared_ptr<HomeThread> thread) : home_(home), thread_(std::move(thread)) {}
+  LocalLine(Home& home, std::shared_ptr<HomeThread> thread)
+      : home_(home), thread_(std::move(thread)) {}
   bool call(Op op, std::uint64_t signal_mask, const Packet& request, Packet& answer) override {
     thread_->mask.store(signal_mask, std::memory_order_relaxed);
     home_.serve(*thread_, op, request, answer);
@@ -74,7 +75,8 @@ Status Slice::start_engine(UniqueFd listening) {
   engine.hosts = static_cast<unsigned>(config_.hosts.size());
   engine.pages = kWindowPages;
   engine.names = config_.hosts;
-  auto made = dsm::Engine::create(engine, *view_, *transport_, [this](const std::string& cause) { failed_(cause); });
+  auto made = dsm::Engine::create(engine, *view_, *transport_,
+                                  [this](const std::string& cause) { failed_(cause); });
   if (!made) return made.error();
   engine_ = std::move(*made);
   transport_->register_frames(view_->frames(), kWindowPages << dsm::kPageShift);
@@ -92,8 +94,12 @@ Status Slice::start_home() {
   services.memory = config_.memory;
   services.descriptor_limit = config_.descriptor_limit;
   services.directory = config_.directory;
-  services.start_thread = [this](dsm::HostId host, const StartThread& start) { return start_thread_on(host, start); };
-  services.forbid = [this](dsm::HostId host, std::uint64_t version, const Range& range) { forbid_on(host, version, range); };
+  services.start_thread = [this](dsm::HostId host, const StartThread& start) {
+    return start_thread_on(host, start);
+  };
+  services.forbid = [this](dsm::HostId host, std::uint64_t version, const Range& range) {
+    forbid_on(host, version, range);
+  };
   services.kick = [this](dsm::HostId host, int tid) { kick_on(host, tid); };
   services.end = ended_;
   home_ = std::make_unique<Home>(std::move(services));
@@ -101,7 +107,8 @@ Status Slice::start_home() {
 
   acceptor_->set_handler(kLinePurpose, [this](std::unique_ptr<dsm::tcp::SecureStream> stream) {
     auto shared = std::make_shared<std::unique_ptr<dsm::tcp::SecureStream>>(std::move(stream));
-    start_service_thread("xs-call", Priority::kCalls, [this, shared] { serve_line(std::move(*shared)); });
+    start_service_thread("xs-call", Priority::kCalls,
+                         [this, shared] { serve_line(std::move(*shared)); });
     return true;
   });
   controls_.resize(config_.hosts.size());
@@ -126,20 +133,23 @@ Status Slice::start_remote() {
   acceptor_->set_handler(kControlPurpose, [this](std::unique_ptr<dsm::tcp::SecureStream> stream) {
     if (stream->id().from != 0) return false;  // only the home controls
     auto shared = std::make_shared<std::unique_ptr<dsm::tcp::SecureStream>>(std::move(stream));
-    start_service_thread("xs-control", Priority::kCalls, [this, shared] { serve_control(**shared); });
+    start_service_thread("xs-control", Priority::kCalls,
+                         [this, shared] { serve_control(**shared); });
     return true;
   });
   std::vector<std::unique_ptr<Line>> ready;
   for (std::size_t i = 0; i < kReadyLines; ++i) {
     auto line = take_line(0);
-    if (line == nullptr) return Error{ECONNREFUSED, "cannot open a line to host " + config_.hosts[0]};
+    if (line == nullptr)
+      return Error{ECONNREFUSED, "cannot open a line to host " + config_.hosts[0]};
     ready.push_back(std::move(line));
   }
   for (auto& line : ready) give_back(std::move(line));
   return measure_clocks();
 }
 
-// The sample with the shortest round trip tells best (Cristian, 1989). Hosts of one machine share their clocks exactly.
+// The sample with the shortest round trip tells best (Cristian, 1989). Hosts of one machine share
+// their clocks exactly.
 Status Slice::measure_clocks() {
   auto line = take_line(0);
   std::int64_t best = INT64_MAX;
@@ -171,7 +181,8 @@ Status Slice::measure_clocks() {
   return {};
 }
 
-Status Slice::run(const std::string& program, std::vector<std::string> arguments, std::vector<std::string> environment) {
+Status Slice::run(const std::string& program, std::vector<std::string> arguments,
+                  std::vector<std::string> environment) {
   std::string path;
   for (const std::string& variable : environment)
     if (variable.starts_with("PATH=")) path = variable.substr(5);
@@ -286,8 +297,10 @@ void Slice::serve_line(std::unique_ptr<dsm::tcp::SecureStream> stream) {
     }
     if (send_frame(*stream, header, answer) != 0) break;
   }
-  // The loss of a host is the engine's to report; a line that breaks the rules is closed with this line of log.
-  if (thread != nullptr) log::warning("the line of thread {} on host {} ended", thread->tid, config_.hosts[from]);
+  // The loss of a host is the engine's to report; a line that breaks the rules is closed with this
+  // line of log.
+  if (thread != nullptr)
+    log::warning("the line of thread {} on host {} ended", thread->tid, config_.hosts[from]);
 }
 
 bool Slice::control_call(dsm::HostId host, Op op, const Packet& request, Packet& answer) {
@@ -295,7 +308,8 @@ bool Slice::control_call(dsm::HostId host, Op op, const Packet& request, Packet&
   std::lock_guard guard(control.lock);
   FrameHeader header;
   header.op = op;
-  return send_frame(*control.stream, header, request) == 0 && receive_frame(*control.stream, header, answer) == 0;
+  return send_frame(*control.stream, header, request) == 0 &&
+         receive_frame(*control.stream, header, answer) == 0;
 }
 
 int Slice::start_thread_on(dsm::HostId host, const StartThread& start) {
@@ -309,7 +323,8 @@ int Slice::start_thread_on(dsm::HostId host, const StartThread& start) {
 void Slice::forbid_on(dsm::HostId host, std::uint64_t version, const Range& range) {
   Packet request, answer;
   Writer(request).put(version).put(range.start).put(range.end);
-  control_call(host, Op::kForbid, request, answer);  // a lost host ends the domain through the engine
+  control_call(host, Op::kForbid, request,
+               answer);  // a lost host ends the domain through the engine
 }
 
 void Slice::kick_on(dsm::HostId host, int tid) {
@@ -329,7 +344,8 @@ void Slice::serve_control(dsm::tcp::SecureStream& stream) {
     switch (header.op) {
       case Op::kStartThread: {
         const auto start = in.get<StartThread>();
-        const bool valid = in.ok() && start.vcpu < config_.vcpus.size() && config_.vcpus[start.vcpu].host == config_.self;
+        const bool valid = in.ok() && start.vcpu < config_.vcpus.size() &&
+                           config_.vcpus[start.vcpu].host == config_.self;
         const int error = valid ? GuestThread::start(*this, start) : -EINVAL;
         if (error != 0)
           log::error("cannot start thread {} for vCPU {}: {}", start.clone.tid, start.vcpu,
@@ -340,7 +356,9 @@ void Slice::serve_control(dsm::tcp::SecureStream& stream) {
       case Op::kForbid: {
         const auto version = in.get<std::uint64_t>();
         const Range range{in.get<std::uint64_t>(), in.get<std::uint64_t>()};
-        if (!in.ok() || range.start < kWindowStart || range.end > kWindowEnd || range.start >= range.end) break;
+        if (!in.ok() || range.start < kWindowStart || range.end > kWindowEnd ||
+            range.start >= range.end)
+          break;
         while (learning_.test_and_set(std::memory_order_acquire)) {
         }
         forbidden_version_ = version;

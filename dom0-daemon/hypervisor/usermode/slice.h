@@ -1,8 +1,10 @@
-// One slice of a user-mode domain in this process: guest view, layout cache, engine, threads, and at the home the Home.
+// One slice of a user-mode domain in this process: guest view, layout cache, engine, threads, and
+// at the home the Home.
 //
-// The worker (dom0-daemon/slice/) creates it, joins it to the other slices, and at the home runs the program.
-// Threading: set-up and run() from the worker's main thread; start_thread, forbid and kick from control; the rest from guest
-// threads. Ownership: owns everything of the domain in this process. It is never destroyed: the process ends instead.
+// The worker (dom0-daemon/slice/) creates it, joins it to the other slices, and at the home runs
+// the program. Threading: set-up and run() from the worker's main thread; start_thread, forbid and
+// kick from control; the rest from guest threads. Ownership: owns everything of the domain in this
+// process. It is never destroyed: the process ends instead.
 #pragma once
 
 #include <atomic>
@@ -35,7 +37,7 @@ struct SliceConfig {
   bool encrypt = false;
   std::string directory;
   int descriptor_limit = 1024;
-  std::string cwd;                     // at the home
+  std::string cwd;  // at the home
 };
 
 class Slice {
@@ -45,10 +47,12 @@ class Slice {
 
   // Before privileges are dropped.
   static Result<std::unique_ptr<Slice>> create(Ended ended, Failed failed);
-  // Joins the other slices; returns when all are connected. The acceptor's listening socket is this slice's.
+  // Joins the other slices; returns when all are connected. The acceptor's listening socket is this
+  // slice's.
   Status join(const SliceConfig& config, UniqueFd listening);
   // The home: loads and starts the program.
-  Status run(const std::string& program, std::vector<std::string> arguments, std::vector<std::string> environment);
+  Status run(const std::string& program, std::vector<std::string> arguments,
+             std::vector<std::string> environment);
   void outside_signal(int signo);
   void stop(const std::string& cause) { engine_->stop(cause); }
 

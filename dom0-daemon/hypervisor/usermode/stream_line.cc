@@ -7,7 +7,8 @@ namespace xenspan::hypervisor::usermode {
 int send_frame(dsm::tcp::SecureStream& stream, const FrameHeader& header, const Packet& payload) {
   FrameHeader sent = header;
   sent.bytes = static_cast<std::uint32_t>(payload.size());
-  const iovec pieces[2] = {{&sent, sizeof sent}, {const_cast<std::uint8_t*>(payload.data()), payload.size()}};
+  const iovec pieces[2] = {{&sent, sizeof sent},
+                           {const_cast<std::uint8_t*>(payload.data()), payload.size()}};
   return stream.writev(pieces, payload.empty() ? 1 : 2);
 }
 

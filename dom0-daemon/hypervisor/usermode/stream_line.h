@@ -1,5 +1,5 @@
-// Frames on an authenticated stream between two slices, and the line of a remote guest thread that is made of them.
-// Threading: one request at a time; the caller sees to it.
+// Frames on an authenticated stream between two slices, and the line of a remote guest thread that
+// is made of them. Threading: one request at a time; the caller sees to it.
 #pragma once
 
 #include <memory>
@@ -15,7 +15,8 @@ int receive_frame(dsm::tcp::SecureStream& stream, FrameHeader& header, Packet& p
 
 class StreamLine final : public Line {
  public:
-  explicit StreamLine(std::unique_ptr<dsm::tcp::SecureStream> stream) : stream_(std::move(stream)) {}
+  explicit StreamLine(std::unique_ptr<dsm::tcp::SecureStream> stream)
+      : stream_(std::move(stream)) {}
   bool call(Op op, std::uint64_t signal_mask, const Packet& request, Packet& answer) override;
 
  private:

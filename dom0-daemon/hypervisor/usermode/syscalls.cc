@@ -1,4 +1,5 @@
-// A guest thread's system call: answered here when no shared state is involved, by the home otherwise.
+// A guest thread's system call: answered here when no shared state is involved, by the home
+// otherwise.
 #include <asm/prctl.h>
 #include <linux/sched.h>
 #include <sched.h>
@@ -24,21 +25,53 @@ enum class Group { kMemory, kFutex, kTime, kSignal, kProcess, kIgnored, kRefused
 
 Group group_of(std::int64_t number) {
   switch (number) {
-    case SYS_mmap: case SYS_munmap: case SYS_mprotect: case SYS_mremap: case SYS_brk: case SYS_madvise: case SYS_msync:
-      return Group::kMemory;
+    case SYS_mmap:
+    case SYS_munmap:
+    case SYS_mprotect:
+    case SYS_mremap:
+    case SYS_brk:
+    case SYS_madvise:
+    case SYS_msync: return Group::kMemory;
     case SYS_futex: return Group::kFutex;
-    case SYS_clock_gettime: case SYS_clock_getres: case SYS_gettimeofday: case SYS_time: case SYS_nanosleep:
-    case SYS_clock_nanosleep: case SYS_alarm: case SYS_setitimer: case SYS_getitimer:
-      return Group::kTime;
-    case SYS_rt_sigaction: case SYS_rt_sigprocmask: case SYS_rt_sigpending: case SYS_rt_sigreturn: case SYS_rt_sigsuspend:
-    case SYS_rt_sigtimedwait: case SYS_rt_sigqueueinfo: case SYS_rt_tgsigqueueinfo: case SYS_kill: case SYS_tkill: case SYS_tgkill:
-    case SYS_sigaltstack: case SYS_pause:
-      return Group::kSignal;
-    case SYS_fork: case SYS_vfork: case SYS_execve: case SYS_execveat: return Group::kProcess;
-    // Advice about memory the engine places itself, and settings without meaning across hosts: accepted, without effect.
-    case SYS_mlock: case SYS_mlock2: case SYS_munlock: case SYS_mlockall: case SYS_munlockall: case SYS_mbind:
-    case SYS_set_mempolicy: case SYS_sched_setscheduler: case SYS_sched_setparam: case SYS_sched_setattr: case SYS_ioprio_set:
-      return Group::kIgnored;
+    case SYS_clock_gettime:
+    case SYS_clock_getres:
+    case SYS_gettimeofday:
+    case SYS_time:
+    case SYS_nanosleep:
+    case SYS_clock_nanosleep:
+    case SYS_alarm:
+    case SYS_setitimer:
+    case SYS_getitimer: return Group::kTime;
+    case SYS_rt_sigaction:
+    case SYS_rt_sigprocmask:
+    case SYS_rt_sigpending:
+    case SYS_rt_sigreturn:
+    case SYS_rt_sigsuspend:
+    case SYS_rt_sigtimedwait:
+    case SYS_rt_sigqueueinfo:
+    case SYS_rt_tgsigqueueinfo:
+    case SYS_kill:
+    case SYS_tkill:
+    case SYS_tgkill:
+    case SYS_sigaltstack:
+    case SYS_pause: return Group::kSignal;
+    case SYS_fork:
+    case SYS_vfork:
+    case SYS_execve:
+    case SYS_execveat: return Group::kProcess;
+    // Advice about memory the engine places itself, and settings without meaning across hosts:
+    // accepted, without effect.
+    case SYS_mlock:
+    case SYS_mlock2:
+    case SYS_munlock:
+    case SYS_mlockall:
+    case SYS_munlockall:
+    case SYS_mbind:
+    case SYS_set_mempolicy:
+    case SYS_sched_setscheduler:
+    case SYS_sched_setparam:
+    case SYS_sched_setattr:
+    case SYS_ioprio_set: return Group::kIgnored;
     default: return Group::kOther;
   }
 }
@@ -46,7 +79,12 @@ Group group_of(std::int64_t number) {
 // The write family raises SIGPIPE where the kernel would.
 bool raises_sigpipe(const Call& call) {
   switch (call.number) {
-    case SYS_write: case SYS_writev: case SYS_pwrite64: case SYS_pwritev: case SYS_sendfile: case SYS_splice: return true;
+    case SYS_write:
+    case SYS_writev:
+    case SYS_pwrite64:
+    case SYS_pwritev:
+    case SYS_sendfile:
+    case SYS_splice: return true;
     case SYS_sendto: return (call.args[3] & 0x4000 /* MSG_NOSIGNAL */) == 0;
     case SYS_sendmsg: return (call.args[2] & 0x4000) == 0;
     default: return false;
@@ -79,9 +117,12 @@ std::int64_t GuestThread::dispatch(std::int64_t number, ucontext_t& context, boo
   const auto& registers = context.uc_mcontext.gregs;
   Call call;
   call.number = number;
-  call.args = {static_cast<std::uint64_t>(registers[REG_RDI]), static_cast<std::uint64_t>(registers[REG_RSI]),
-               static_cast<std::uint64_t>(registers[REG_RDX]), static_cast<std::uint64_t>(registers[REG_R10]),
-               static_cast<std::uint64_t>(registers[REG_R8]),  static_cast<std::uint64_t>(registers[REG_R9])};
+  call.args = {static_cast<std::uint64_t>(registers[REG_RDI]),
+               static_cast<std::uint64_t>(registers[REG_RSI]),
+               static_cast<std::uint64_t>(registers[REG_RDX]),
+               static_cast<std::uint64_t>(registers[REG_R10]),
+               static_cast<std::uint64_t>(registers[REG_R8]),
+               static_cast<std::uint64_t>(registers[REG_R9])};
   switch (group_of(number)) {
     case Group::kMemory: {
       slice_.home_calls.fetch_add(1, std::memory_order_relaxed);
@@ -92,7 +133,8 @@ std::int64_t GuestThread::dispatch(std::int64_t number, ucontext_t& context, boo
     case Group::kFutex: return futex(call);
     case Group::kTime: return time_call(call);
     case Group::kSignal: return signal_call(call, context, finished);
-    case Group::kProcess: return refuse_process(number == SYS_fork || number == SYS_vfork ? "fork" : "exec");
+    case Group::kProcess:
+      return refuse_process(number == SYS_fork || number == SYS_vfork ? "fork" : "exec");
     case Group::kIgnored: return 0;
     case Group::kRefused: return -ENOSYS;
     case Group::kOther: break;
@@ -119,7 +161,8 @@ std::int64_t GuestThread::dispatch(std::int64_t number, ucontext_t& context, boo
     case SYS_getrandom: {
       if (second > (1 << 20)) call.args[1] = 1 << 20;
       request_.resize(call.args[1]);
-      const ssize_t got = ::getrandom(request_.data(), request_.size(), static_cast<unsigned>(call.args[2]));
+      const ssize_t got =
+          ::getrandom(request_.data(), request_.size(), static_cast<unsigned>(call.args[2]));
       if (got < 0) return -errno;
       return write(first, request_.data(), static_cast<std::size_t>(got)) ? got : -EFAULT;
     }
@@ -136,7 +179,8 @@ std::int64_t GuestThread::dispatch(std::int64_t number, ucontext_t& context, boo
       const sched_param parameter{};
       return write(second, &parameter, sizeof parameter) ? 0 : -EFAULT;
     }
-    case SYS_sched_get_priority_max: case SYS_sched_get_priority_min: {
+    case SYS_sched_get_priority_max:
+    case SYS_sched_get_priority_min: {
       const long result = ::syscall(number, first);
       return result < 0 ? -errno : result;
     }
@@ -150,24 +194,30 @@ std::int64_t GuestThread::dispatch(std::int64_t number, ucontext_t& context, boo
       }
       if (first == PR_GET_NAME) return write(second, name_, sizeof name_) ? 0 : -EFAULT;
       if (first == PR_GET_DUMPABLE) return 1;
-      if (first == PR_SET_DUMPABLE || first == PR_SET_PDEATHSIG || first == PR_SET_TIMERSLACK || first == PR_SET_VMA) return 0;
+      if (first == PR_SET_DUMPABLE || first == PR_SET_PDEATHSIG || first == PR_SET_TIMERSLACK ||
+          first == PR_SET_VMA)
+        return 0;
       return -EINVAL;
     case SYS_exit: leave(true);
     case SYS_exit_group:
       Writer(request_).put(static_cast<std::int32_t>(first));
       ask(Op::kExitGroup, request_, answer_);
       park();
-    case SYS_clone: case SYS_clone3: return clone_call(number, context);
-    case SYS_wait4: case SYS_waitid: return -ECHILD;  // there are no child processes
+    case SYS_clone:
+    case SYS_clone3: return clone_call(number, context);
+    case SYS_wait4:
+    case SYS_waitid: return -ECHILD;  // there are no child processes
     case SYS_mincore: {
       const std::size_t pages = (second + 4095) / 4096;
       const std::vector<std::uint8_t> present(std::min<std::size_t>(pages, 1 << 20), 1);
       return write(call.args[2], present.data(), present.size()) ? 0 : -EFAULT;
     }
     case SYS_membarrier:
-      // Guest memory is sequentially consistent between hosts; within one, faults and this call order everything but
-      // other vCPUs' store buffers, which the real call drains for the threads here.
-      if (first == 0) return 0;  // MEMBARRIER_CMD_QUERY: nothing offered, callers fall back to their own barriers
+      // Guest memory is sequentially consistent between hosts; within one, faults and this call
+      // order everything but other vCPUs' store buffers, which the real call drains for the threads
+      // here.
+      if (first == 0)
+        return 0;  // MEMBARRIER_CMD_QUERY: nothing offered, callers fall back to their own barriers
       return -EINVAL;
     default: break;
   }
@@ -191,13 +241,15 @@ std::int64_t GuestThread::home_io(const Call& call) {
 std::int64_t GuestThread::clone_call(std::int64_t number, ucontext_t& context) {
   const auto& registers = context.uc_mcontext.gregs;
   CloneRequest wanted{};
-  std::memcpy(&wanted.registers, registers, 17 * sizeof(std::uint64_t));  // R8 .. RIP, in gregset_t's order
+  std::memcpy(&wanted.registers, registers,
+              17 * sizeof(std::uint64_t));  // R8 .. RIP, in gregset_t's order
   std::uint64_t tls = 0, stack = 0, parent_tid = 0;
   if (number == SYS_clone3) {
     clone_args args{};
     const auto bytes = static_cast<std::size_t>(registers[REG_RSI]);
     if (bytes < CLONE_ARGS_SIZE_VER0 || bytes > 4096) return -EINVAL;
-    if (!read(&args, static_cast<std::uint64_t>(registers[REG_RDI]), std::min(bytes, sizeof args))) return -EFAULT;
+    if (!read(&args, static_cast<std::uint64_t>(registers[REG_RDI]), std::min(bytes, sizeof args)))
+      return -EFAULT;
     if (args.set_tid_size != 0) return -EPERM;
     wanted.flags = args.flags;
     stack = args.stack + args.stack_size;
@@ -232,7 +284,8 @@ std::int64_t GuestThread::clone_call(std::int64_t number, ucontext_t& context) {
 std::int64_t GuestThread::refuse_process(const char* what) {
   static std::atomic<bool> told{false};
   if (!told.exchange(true)) {
-    const std::string text = std::string(what) + " is refused (ENOSYS): a user-mode domain is one process; "
+    const std::string text = std::string(what) +
+                             " is refused (ENOSYS): a user-mode domain is one process; "
                              "process-level parallelism needs a Xen domain";
     Writer(request_).bytes(text.data(), text.size());
     ask(Op::kRefuse, request_, answer_);
@@ -250,13 +303,17 @@ std::int64_t GuestThread::affinity_call(bool set, const Call& call) {
   } else if (call.args[1] < kernel_bytes || call.args[1] % 8 != 0) {
     return -EINVAL;
   }
-  Writer(request_).put(static_cast<std::int32_t>(call.args[0])).put(static_cast<std::uint8_t>(set)).put(mask);
+  Writer(request_)
+      .put(static_cast<std::int32_t>(call.args[0]))
+      .put(static_cast<std::uint8_t>(set))
+      .put(mask);
   ask(Op::kAffinity, request_, answer_);
   Reader in(answer_);
   const auto result = in.get<std::int64_t>();
   mask = in.get<std::array<std::uint64_t, 16>>();
   if (result != 0 || set) return result;
-  return write(call.args[2], mask.data(), kernel_bytes) ? static_cast<std::int64_t>(kernel_bytes) : -EFAULT;
+  return write(call.args[2], mask.data(), kernel_bytes) ? static_cast<std::int64_t>(kernel_bytes)
+                                                        : -EFAULT;
 }
 
 }  // namespace xenspan::hypervisor::usermode

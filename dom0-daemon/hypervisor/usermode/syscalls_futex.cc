@@ -1,4 +1,5 @@
-// futex(2) of a guest thread. The word is looked at here, where its page usually is; the queues are at the home.
+// futex(2) of a guest thread. The word is looked at here, where its page usually is; the queues are
+// at the home.
 #include <linux/futex.h>
 
 #include <cerrno>
@@ -16,7 +17,8 @@ bool aligned_word(std::uint64_t address) { return in_window(address) && address 
 
 const void* at(std::uint64_t address) { return reinterpret_cast<const void*>(address); }
 
-// FUTEX_WAKE_OP's encoded operation (futex(2)): new value of the second word, and whether the comparison held.
+// FUTEX_WAKE_OP's encoded operation (futex(2)): new value of the second word, and whether the
+// comparison held.
 std::uint32_t operated(std::uint32_t code, std::uint32_t old) {
   const std::uint32_t kind = (code >> 28) & 7;
   std::uint32_t operand = (code >> 12) & 0xfff;
@@ -53,7 +55,8 @@ std::int64_t GuestThread::futex(const Call& call) {
   if (!aligned_word(address)) return address % 4 != 0 ? -EINVAL : -EFAULT;
   slice_.home_calls.fetch_add(1, std::memory_order_relaxed);
   switch (command) {
-    case FUTEX_WAIT: case FUTEX_WAIT_BITSET: {
+    case FUTEX_WAIT:
+    case FUTEX_WAIT_BITSET: {
       std::int64_t timeout = -1;
       if (call.args[3] != 0) {
         timespec given{};
@@ -69,13 +72,16 @@ std::int64_t GuestThread::futex(const Call& call) {
           timeout = std::max<std::int64_t>(timeout, 0);
         }
       }
-      const std::uint32_t bitset = command == FUTEX_WAIT_BITSET ? static_cast<std::uint32_t>(call.args[5]) : ~0U;
+      const std::uint32_t bitset =
+          command == FUTEX_WAIT_BITSET ? static_cast<std::uint32_t>(call.args[5]) : ~0U;
       if (bitset == 0) return -EINVAL;
       return futex_wait(address, value, bitset, timeout);
     }
     case FUTEX_WAKE: return futex_wake(address, value, ~0U);
     case FUTEX_WAKE_BITSET:
-      return call.args[5] == 0 ? -EINVAL : futex_wake(address, value, static_cast<std::uint32_t>(call.args[5]));
+      return call.args[5] == 0
+                 ? -EINVAL
+                 : futex_wake(address, value, static_cast<std::uint32_t>(call.args[5]));
     case FUTEX_CMP_REQUEUE: {
       std::uint32_t now = 0;
       if (xs_guest_load32(at(address), &now) != 0) return -EFAULT;
@@ -84,7 +90,11 @@ std::int64_t GuestThread::futex(const Call& call) {
     }
     case FUTEX_REQUEUE: {
       if (!aligned_word(call.args[4])) return -EINVAL;
-      Writer(request_).put(address).put(call.args[4]).put(value).put(static_cast<std::uint32_t>(call.args[3]));
+      Writer(request_)
+          .put(address)
+          .put(call.args[4])
+          .put(value)
+          .put(static_cast<std::uint32_t>(call.args[3]));
       ask(Op::kFutexRequeue, request_, answer_);
       Reader in(answer_);
       const auto woken = in.get<std::int64_t>();
@@ -96,19 +106,22 @@ std::int64_t GuestThread::futex(const Call& call) {
   }
 }
 
-std::int64_t GuestThread::futex_wait(std::uint64_t address, std::uint32_t value, std::uint32_t bitset, std::int64_t timeout) {
+std::int64_t GuestThread::futex_wait(std::uint64_t address, std::uint32_t value,
+                                     std::uint32_t bitset, std::int64_t timeout) {
   std::uint32_t now = 0;
   if (xs_guest_load32(at(address), &now) != 0) return -EFAULT;
   if (now != value) return -EAGAIN;
   Writer(request_).put(address).put(bitset);
   ask(Op::kFutexEnqueue, request_, answer_);
   const auto ticket = Reader(answer_).get<std::uint64_t>();
-  // Queued: whoever changes the word from here on and wakes will find this thread (see futex_table.h).
+  // Queued: whoever changes the word from here on and wakes will find this thread (see
+  // futex_table.h).
   const bool readable = xs_guest_load32(at(address), &now) == 0;
   if (!readable || now != value) {
     Writer(request_).put(ticket);
     ask(Op::kFutexCancel, request_, answer_);
-    if (Reader(answer_).get<std::uint8_t>() == 0) return 0;  // woken in between: that wake was for us
+    if (Reader(answer_).get<std::uint8_t>() == 0)
+      return 0;  // woken in between: that wake was for us
     return readable ? -EAGAIN : -EFAULT;
   }
   Writer(request_).put(ticket).put(timeout);
@@ -116,7 +129,8 @@ std::int64_t GuestThread::futex_wait(std::uint64_t address, std::uint32_t value,
   return Reader(answer_).get<std::int64_t>();
 }
 
-std::int64_t GuestThread::futex_wake(std::uint64_t address, std::uint32_t count, std::uint32_t bitset) {
+std::int64_t GuestThread::futex_wake(std::uint64_t address, std::uint32_t count,
+                                     std::uint32_t bitset) {
   Writer(request_).put(address).put(count).put(bitset);
   ask(Op::kFutexWake, request_, answer_);
   return Reader(answer_).get<std::int64_t>();
@@ -129,11 +143,14 @@ std::int64_t GuestThread::futex_wake_op(const Call& call) {
   std::uint32_t old = 0;
   if (xs_guest_load32(at(second), &old) != 0) return -EFAULT;
   for (std::uint32_t seen = old;; old = seen) {
-    if (xs_guest_compare_exchange32(reinterpret_cast<void*>(second), &seen, operated(code, old)) != 0) return -EFAULT;
+    if (xs_guest_compare_exchange32(reinterpret_cast<void*>(second), &seen, operated(code, old)) !=
+        0)
+      return -EFAULT;
     if (seen == old) break;
   }
   std::int64_t woken = futex_wake(call.args[0], static_cast<std::uint32_t>(call.args[2]), ~0U);
-  if (compared(code, old)) woken += futex_wake(second, static_cast<std::uint32_t>(call.args[3]), ~0U);
+  if (compared(code, old))
+    woken += futex_wake(second, static_cast<std::uint32_t>(call.args[3]), ~0U);
   return woken;
 }
 

@@ -1,4 +1,5 @@
-// Signal system calls of a guest thread: its mask and signal stack are its own, everything else is the home's.
+// Signal system calls of a guest thread: its mask and signal stack are its own, everything else is
+// the home's.
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -42,7 +43,10 @@ std::int64_t GuestThread::signal_call(const Call& call, ucontext_t& context, boo
       if (args[3] != kMaskBytes) return -EINVAL;
       GuestAction action{};
       if (args[1] != 0 && !read(&action, args[1], sizeof action)) return -EFAULT;
-      Writer(request_).put(static_cast<std::int32_t>(args[0])).put(static_cast<std::uint8_t>(args[1] != 0)).put(action);
+      Writer(request_)
+          .put(static_cast<std::int32_t>(args[0]))
+          .put(static_cast<std::uint8_t>(args[1] != 0))
+          .put(action);
       ask(Op::kSigaction, request_, answer_);
       Reader in(answer_);
       const auto result = in.get<std::int64_t>();
@@ -64,8 +68,8 @@ std::int64_t GuestThread::signal_call(const Call& call, ucontext_t& context, boo
         default: return -EINVAL;
       }
       mask_ &= ~kUnblockable;
-      // Something unblocked may be pending. Asking is a round trip on a remote host, so thread start-up and the like, which
-      // only restore a mask, wait for the pump's kick instead.
+      // Something unblocked may be pending. Asking is a round trip on a remote host, so thread
+      // start-up and the like, which only restore a mask, wait for the pump's kick instead.
       if ((before & ~mask_) != 0 && slice_.is_home()) kicked_ = true;
       return 0;
     }
@@ -84,7 +88,8 @@ std::int64_t GuestThread::signal_call(const Call& call, ucontext_t& context, boo
       }
       kicked_ = kicked_ || slice_.is_home();
       return 0;
-    case SYS_rt_sigsuspend: case SYS_pause: {
+    case SYS_rt_sigsuspend:
+    case SYS_pause: {
       std::uint64_t during = mask_;
       if (call.number == SYS_rt_sigsuspend) {
         if (args[1] != kMaskBytes || !read(&during, args[0], sizeof during)) return -EFAULT;
@@ -127,12 +132,17 @@ std::int64_t GuestThread::signal_call(const Call& call, ucontext_t& context, boo
       if (result > 0 && args[1] != 0 && !write(args[1], &info, sizeof info)) return -EFAULT;
       return result;
     }
-    case SYS_kill: return send_signal(static_cast<int>(args[0]) == 0 ? slice_.home_pid() : static_cast<int>(args[0]), 0,
-                                      static_cast<int>(args[1]), nullptr);
-    case SYS_tkill: return send_signal(0, static_cast<int>(args[0]), static_cast<int>(args[1]), nullptr);
+    case SYS_kill:
+      return send_signal(
+          static_cast<int>(args[0]) == 0 ? slice_.home_pid() : static_cast<int>(args[0]), 0,
+          static_cast<int>(args[1]), nullptr);
+    case SYS_tkill:
+      return send_signal(0, static_cast<int>(args[0]), static_cast<int>(args[1]), nullptr);
     case SYS_tgkill:
-      return send_signal(static_cast<int>(args[0]), static_cast<int>(args[1]), static_cast<int>(args[2]), nullptr);
-    case SYS_rt_sigqueueinfo: case SYS_rt_tgsigqueueinfo: {
+      return send_signal(static_cast<int>(args[0]), static_cast<int>(args[1]),
+                         static_cast<int>(args[2]), nullptr);
+    case SYS_rt_sigqueueinfo:
+    case SYS_rt_tgsigqueueinfo: {
       const bool to_thread = call.number == SYS_rt_tgsigqueueinfo;
       siginfo_t info{};
       if (!read(&info, args[to_thread ? 3 : 2], sizeof info)) return -EFAULT;

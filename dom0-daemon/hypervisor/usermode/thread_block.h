@@ -1,10 +1,11 @@
-// What a signal entry finds through the GS base before it can use anything else: the per-thread block.
+// What a signal entry finds through the GS base before it can use anything else: the per-thread
+// block.
 //
-// A guest thread has two lives on one kernel thread: the guest's, with the guest's FS base, stack and registers, and the
-// runtime's, with glibc's FS base. The kernel enters the runtime by a signal (SIGSYS for a system call, SIGBUS for a page
-// fault) with the guest's FS base still loaded; the entry stub switches by this block. Guests may not use GS: arch_prctl
-// refuses it. Offsets are known to signal_entry.S.
-// Threading: each block belongs to its thread.
+// A guest thread has two lives on one kernel thread: the guest's, with the guest's FS base, stack
+// and registers, and the runtime's, with glibc's FS base. The kernel enters the runtime by a signal
+// (SIGSYS for a system call, SIGBUS for a page fault) with the guest's FS base still loaded; the
+// entry stub switches by this block. Guests may not use GS: arch_prctl refuses it. Offsets are
+// known to signal_entry.S. Threading: each block belongs to its thread.
 #pragma once
 
 #include <cstddef>
@@ -15,13 +16,14 @@ namespace xenspan::hypervisor::usermode {
 class GuestThread;
 
 struct ThreadBlock {
-  // Syscall User Dispatch selector (Linux Documentation/admin-guide/syscall-user-dispatch.rst): 0 allow, 1 dispatch.
+  // Syscall User Dispatch selector (Linux Documentation/admin-guide/syscall-user-dispatch.rst): 0
+  // allow, 1 dispatch.
   volatile std::uint8_t selector = 0;
   std::uint8_t reserved[7] = {};
-  std::uint64_t host_fs = 0;     // glibc's thread pointer for the runtime's life
-  std::uint64_t host_sp = 0;     // where leave_guest() returns to
-  std::uint64_t entry_pc = 0;    // first guest instruction, for enter_guest()
-  GuestThread* thread = nullptr; // nullptr for the runtime's own threads
+  std::uint64_t host_fs = 0;      // glibc's thread pointer for the runtime's life
+  std::uint64_t host_sp = 0;      // where leave_guest() returns to
+  std::uint64_t entry_pc = 0;     // first guest instruction, for enter_guest()
+  GuestThread* thread = nullptr;  // nullptr for the runtime's own threads
 };
 static_assert(offsetof(ThreadBlock, selector) == 0);
 static_assert(offsetof(ThreadBlock, host_fs) == 8);
@@ -29,8 +31,9 @@ static_assert(offsetof(ThreadBlock, host_sp) == 16);
 static_assert(offsetof(ThreadBlock, entry_pc) == 24);
 static_assert(offsetof(ThreadBlock, thread) == 32);
 
-// Integer registers and control words a guest thread starts with. Offsets are known to signal_entry.S; the order is that of
-// gregset_t from R8 to RSP, then RIP, FS base, MXCSR and x87 control word.
+// Integer registers and control words a guest thread starts with. Offsets are known to
+// signal_entry.S; the order is that of gregset_t from R8 to RSP, then RIP, FS base, MXCSR and x87
+// control word.
 struct StartRegisters {
   std::uint64_t r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp;
   std::uint64_t rip, fs;
@@ -42,9 +45,11 @@ static_assert(offsetof(StartRegisters, fs) == 17 * 8);
 static_assert(offsetof(StartRegisters, fcw) == 18 * 8 + 4);
 
 extern "C" {
-// Runs the guest from these registers on the calling thread; returns when leave_guest() is called in it.
+// Runs the guest from these registers on the calling thread; returns when leave_guest() is called
+// in it.
 void xs_enter_guest(const StartRegisters* registers);
-// From a signal handler of a guest thread: abandons the guest and returns from its xs_enter_guest().
+// From a signal handler of a guest thread: abandons the guest and returns from its
+// xs_enter_guest().
 [[noreturn]] void xs_leave_guest();
 // Entry of every signal the runtime handles; calls xs_on_signal() with glibc's FS base.
 void xs_signal_entry();
