@@ -5,7 +5,7 @@
 set -u
 cd "$(dirname "$0")" || exit 2
 top=$PWD
-build=$top/build
+build=${BUILD:-$top/build}  # BUILD names another folder
 quick=no
 case ${1:-} in
   "") ;;
@@ -39,7 +39,7 @@ must() { # PART COMMAND...
     count "$part" 1 0
   else
     tail -n 40 "$build/check-$part.log"
-    echo "check.sh: $part failed; whole output: build/check-$part.log" >&2
+    echo "check.sh: $part failed; whole output: $build/check-$part.log" >&2
     count "$part" 0 1
     finish
   fi

@@ -134,7 +134,6 @@ EngineCore::Begun EngineCore::begin_request(PageEntry& entry, Gfn gfn, Wish wish
 }
 
 Outcome EngineCore::wait_for(Lane lane, unsigned place) noexcept {
-  flush_done();
   if (lane == kServiceLane) {
     requests_.wait_service(place);
   } else {

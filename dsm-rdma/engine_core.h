@@ -14,7 +14,6 @@
 #include <string>
 
 #include "dsm-rdma/counters.h"
-#include "dsm-rdma/done_box.h"
 #include "dsm-rdma/engine.h"
 #include "dsm-rdma/hold_queue.h"
 #include "dsm-rdma/ivy/machine.h"
@@ -99,11 +98,9 @@ class EngineCore final : public Engine {
   void complete(const ivy::Message& about) noexcept;
   void count(const ivy::Message& message) noexcept;
   long serve_held() noexcept;
-  bool send_later(const ivy::Message& done) noexcept;
   bool send_page(PageEntry& entry, ivy::Message grant) noexcept;
   bool send_outgoing(const ivy::Message* messages, std::size_t count) noexcept;
   bool not_sent(const ivy::Message& message, int error) noexcept;
-  void flush_done() noexcept;
   bool serving() const noexcept {
     return ::pthread_equal(server_.load(std::memory_order_relaxed), ::pthread_self()) != 0;
   }
@@ -126,7 +123,6 @@ class EngineCore final : public Engine {
   ivy::WaitPool waiting_;
   Requests requests_;
   HoldQueue held_;
-  DoneBox done_;
   Counters counters_;
   std::atomic<pthread_t> server_{};  // the thread in serve()
   mutable std::mutex cause_lock_;

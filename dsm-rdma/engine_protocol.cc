@@ -89,7 +89,6 @@ bool EngineCore::hold_back(const PageEntry& entry, const ivy::Message& message) 
 
 // The service thread, between messages: microseconds until it is needed again.
 long EngineCore::serve_held() noexcept {
-  flush_done();
   ivy::Message message;
   long wait_ns = -1;
   while (!ended() && held_.pop_due(message, wait_ns)) {
@@ -172,7 +171,6 @@ bool EngineCore::send(PageEntry& entry, const ivy::Message& message, Event& even
   }
   if (message.payload == ivy::Payload::kPage) return send_page(entry, message);
   if (message.payload == ivy::Payload::kZero) counters_.zero_grants.add();
-  if (message.kind == ivy::Kind::kDone && send_later(message)) return true;
   if (event.put_off(message)) return true;
   if (!send_outgoing(event.outgoing(), event.outgoing_count())) return false;
   event.clear_outgoing();
@@ -204,23 +202,6 @@ bool EngineCore::not_sent(const ivy::Message& message, int error) noexcept {
                      std::strerror(error)));
   }
   return false;
-}
-
-// false: it is to be sent now.
-bool EngineCore::send_later(const ivy::Message& done) noexcept {
-  if (config_.hold_us == 0 || serving()) return false;
-  const DoneBox::Pushed pushed = done_.push(done);
-  if (pushed == DoneBox::Pushed::kFirst) transport_.nudge_in(config_.hold_us);
-  return pushed != DoneBox::Pushed::kFull;
-}
-
-// Called where a thread is about to wait anyway, and by the service thread.
-void EngineCore::flush_done() noexcept {
-  ivy::Message done[8];
-  for (std::size_t count = 0; !ended(); count = 0) {
-    while (count < std::size(done) && done_.pop(done[count])) ++count;
-    if (count == 0 || !send_outgoing(done, count)) return;
-  }
 }
 
 void EngineCore::complete(const ivy::Message& about) noexcept {

@@ -28,7 +28,6 @@ class EngineCore::Window {
   bool make_room() noexcept { return ticket_.place() == kNoPlace ? ticket_.take() : wait_some(); }
   // Until one request more is over.
   bool wait_some() noexcept {
-    engine_.flush_done();
     if (lane() == kServiceLane) {
       engine_.requests_.wait_service(ticket_.place());
     } else if (engine_.transport_.wait(lane(), engine_, some_over, this) != 0) {

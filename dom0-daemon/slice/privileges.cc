@@ -42,8 +42,6 @@ constexpr std::array kAllowed = {
     SCMP_SYS(epoll_wait),
     SCMP_SYS(epoll_pwait),
     SCMP_SYS(epoll_pwait2),
-    SCMP_SYS(timerfd_create),
-    SCMP_SYS(timerfd_settime),
     SCMP_SYS(eventfd2),
     SCMP_SYS(fcntl),
     SCMP_SYS(fstat),

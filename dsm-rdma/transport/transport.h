@@ -82,9 +82,6 @@ class Transport {
   virtual void serve(Sink& sink, const std::function<long()>& idle) = 0;
   // Makes serve() call idle() soon. Any thread.
   virtual void nudge() noexcept = 0;
-  // The same in about `us` microseconds, without waking anything now; a later call replaces an
-  // earlier one.
-  virtual void nudge_in(unsigned /*us*/) noexcept { nudge(); }
   // Ends serve() and every wait(). Any thread, any number of times.
   virtual void stop() noexcept = 0;
 

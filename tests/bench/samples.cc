@@ -47,7 +47,7 @@ void print(const Measurement& m) {
                                  {"baseline", rounded(m.baseline.median())},
                                  {"ratio", rounded(m.ratio)},
                                  {"n", m.measured.size()}};
-  line.update(m.more);
+  for (const auto& [name, value] : m.more.items()) line[name] = rounded(value.get<double>());
   line["on"] = machine(m.hosts);
   std::puts(line.dump().c_str());
   std::fflush(stdout);

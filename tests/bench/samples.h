@@ -30,7 +30,7 @@ struct Measurement {
   std::string bench, unit;
   Samples measured, baseline;
   double ratio = 0;
-  nlohmann::ordered_json more = nlohmann::ordered_json::object();  // further members
+  nlohmann::ordered_json more = nlohmann::ordered_json::object();  // further numbers
   std::vector<std::string> hosts;
 };
 void print(const Measurement& measurement);

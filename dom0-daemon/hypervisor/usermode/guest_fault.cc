@@ -5,7 +5,7 @@
 
 namespace xenspan::hypervisor::usermode {
 
-bool GuestThread::on_page_fault(std::uint64_t address, bool write) {
+bool GuestThread::on_page_fault(std::uint64_t address, bool write, bool mapped) {
   const dsm::Gfn gfn = gfn_of(address);
   while (!LayoutTable::allows(slice_.layout().at(gfn), write)) {
     Writer(fault_request_).put(address);
@@ -20,6 +20,7 @@ bool GuestThread::on_page_fault(std::uint64_t address, bool write) {
     if (!LayoutTable::allows(static_cast<std::uint8_t>(LayoutTable::kKnown | prot), write))
       return false;
   }
+  if (write && mapped) GuestView::expect_mapped(gfn);
   if (slice_.engine().acquire(gfn, write ? dsm::Right::kExclusive : dsm::Right::kShared) !=
       dsm::Outcome::kGranted)
     park();

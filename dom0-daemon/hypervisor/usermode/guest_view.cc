@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 // Debian 12's headers are of Linux 6.1; the value is that of include/uapi/linux/userfaultfd.h
 // since 6.4.
@@ -22,6 +23,9 @@ namespace {
 constexpr std::uint64_t kBytes = kWindowEnd - kWindowStart;
 constexpr std::uint64_t kFeatures = UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
                                     UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_SIGBUS;
+constexpr dsm::Gfn kNone = ~dsm::Gfn{0};
+thread_local dsm::Gfn expected_mapped = kNone;
+
 constexpr std::uint32_t kAround = 64;  // pages of untouched memory mapped by one fault (256 KiB)
 
 Result<UniqueFd> open_userfaultfd() {
@@ -171,6 +175,10 @@ int GuestView::grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noex
       if (const int error = grant(first + i, 1, right); error != 0) return error;
     return 0;
   }
+  // Lifting the protection of a page that has been withdrawn meanwhile does nothing: the vCPU
+  // faults once more.
+  if (writable && std::exchange(expected_mapped, kNone) == first)
+    return write_protect(first, 1, false);
   int error = map(first, 1, writable);
   if (error == EFAULT) {  // a frame never touched: the memory file has a hole there
     __atomic_fetch_or(reinterpret_cast<unsigned char*>(frame(first)), 0, __ATOMIC_RELAXED);
@@ -179,6 +187,8 @@ int GuestView::grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noex
   if (error == EEXIST) error = write_protect(first, 1, !writable);
   return error;
 }
+
+void GuestView::expect_mapped(dsm::Gfn gfn) noexcept { expected_mapped = gfn; }
 
 int GuestView::protect(dsm::Gfn gfn) noexcept { return write_protect(gfn, 1, true); }
 

@@ -41,6 +41,11 @@ class GuestView final : public dsm::PageBackend {
   int drop_run(dsm::Gfn first, std::uint32_t count) noexcept override;
   Run fault_around(dsm::Gfn gfn) noexcept override;
 
+  // The fault this thread is about to serve was a write to a page that was mapped: the next
+  // exclusive grant of it in this thread lifts the protection first and looks for a missing mapping
+  // afterwards.
+  static void expect_mapped(dsm::Gfn gfn) noexcept;
+
   std::byte* frames() { return own_; }
   std::uint64_t frames_bytes() const;  // memory the frames use now
 

@@ -18,9 +18,10 @@ namespace xenspan::hypervisor::usermode {
 namespace {
 
 constexpr unsigned long kHwcap2FsGsBase =
-    1 << 1;                        // HWCAP2_FSGSBASE, arch/x86/include/uapi/asm/hwcap2.h
-constexpr int kUserDispatch = 2;   // SYS_USER_DISPATCH, include/uapi/asm-generic/siginfo.h
-constexpr greg_t kWriteFault = 2;  // page fault error code, Intel SDM vol. 3, 4.7
+    1 << 1;                       // HWCAP2_FSGSBASE, arch/x86/include/uapi/asm/hwcap2.h
+constexpr int kUserDispatch = 2;  // SYS_USER_DISPATCH, include/uapi/asm-generic/siginfo.h
+// Page fault error code, Intel SDM vol. 3, 4.7.
+constexpr greg_t kMappedFault = 1, kWriteFault = 2;
 
 struct KernelAction {  // struct sigaction as rt_sigaction(2) wants it
   void (*handler)();
@@ -89,8 +90,9 @@ extern "C" std::uint64_t xs_on_signal(int signo, siginfo_t* info, ucontext_t* co
   }
   const int saved = errno;
   const auto address = reinterpret_cast<std::uint64_t>(info->si_addr);
+  const greg_t cause = context->uc_mcontext.gregs[REG_ERR];
   if (signo == SIGBUS && info->si_code == BUS_ADRERR && in_window(address) &&
-      thread->on_page_fault(address, (context->uc_mcontext.gregs[REG_ERR] & kWriteFault) != 0)) {
+      thread->on_page_fault(address, (cause & kWriteFault) != 0, (cause & kMappedFault) != 0)) {
     errno = saved;
     return fs;
   }

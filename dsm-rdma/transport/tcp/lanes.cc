@@ -2,7 +2,6 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/timerfd.h>
 
 #include <algorithm>
 #include <bit>
@@ -84,9 +83,6 @@ Status TcpTransport::prepare_lanes() {
     return system_error(errno, "cannot watch the connections between slices", remedy);
   };
   if (!make_waiting(serve_epoll_, serve_event_)) return fail();
-  serve_timer_.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-  if (!serve_timer_ || !watch(serve_epoll_.get(), serve_timer_.get(), nullptr, EPOLLIN | EPOLLET))
-    return fail();
   for (std::size_t lane = 0; lane < own_.size(); ++lane) {
     LaneWait& wait = lanes_[lane];
     if (lane != kServiceLane && !make_waiting(wait.epoll, wait.event)) return fail();
@@ -285,13 +281,6 @@ void TcpTransport::serve(Sink& sink, const std::function<long()>& idle) {
 }
 
 void TcpTransport::nudge() noexcept { signal_event(serve_event_.get()); }
-
-void TcpTransport::nudge_in(unsigned us) noexcept {
-  itimerspec when{};
-  when.it_value.tv_sec = us / 1'000'000;
-  when.it_value.tv_nsec = std::max(us % 1'000'000 * 1000L, 1L);
-  ::timerfd_settime(serve_timer_.get(), 0, &when, nullptr);
-}
 
 void TcpTransport::stop() noexcept {
   if (stopped_.exchange(true)) return;

@@ -32,7 +32,6 @@ class TcpTransport final : public Transport {
   void wake(Lane lane) noexcept override;
   void serve(Sink& sink, const std::function<long()>& idle) override;
   void nudge() noexcept override;
-  void nudge_in(unsigned us) noexcept override;
   void stop() noexcept override;
   Traffic traffic() const noexcept override;
 
@@ -70,7 +69,7 @@ class TcpTransport final : public Transport {
   std::vector<LaneWait> lanes_;               // index 0 is unused
   std::atomic<std::uint64_t> free_lanes_{0};  // bit k: lane k is not lent
   std::array<Loss, kMaxHosts> losses_;
-  UniqueFd serve_epoll_, serve_event_, serve_timer_;
+  UniqueFd serve_epoll_, serve_event_;
   std::atomic<bool> stopped_{false};
 };
 

@@ -32,7 +32,7 @@ struct MeshConfig {
   Gfn pages = 0;            // bound for gfns in messages
   unsigned lanes = 8;  // lanes 1 .. lanes beside lane 0; the same on all hosts; at most kMaxLanes
   int timeout_ms = 15000;      // until every connection stands
-  unsigned wait_spin_us = 30;  // how long a faulting thread polls before it sleeps
+  unsigned wait_spin_us = 60;  // how long a faulting thread polls before it sleeps
   unsigned serve_spin_us =
       0;  // the same for the service thread; costs a core's time, so off unless cores are free
   unsigned dead_after_ms = 10000;  // a peer that acknowledges nothing for this long is lost

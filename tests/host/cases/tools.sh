@@ -28,7 +28,7 @@ pack_7z() {
 
 benchmark_7z() {
   local hosts=$1
-  spanning "$hosts" "$seven_zip" b -mmt="$hosts" -md20 1 >spanning.out || { echo "exit status $?"; tail -n 5 spanning.out; return 1; }
+  spanning "$hosts" "$seven_zip" b -mmt="$hosts" -md18 1 >spanning.out || { echo "exit status $?"; tail -n 5 spanning.out; return 1; }
   grep -q '^Tot:' spanning.out || { echo "no totals"; cat spanning.out; return 1; }
 }
 
