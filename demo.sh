@@ -50,6 +50,7 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 
 say "three hosts"
+bed_down
 bed_up 3 || exit 1
 cli hosts
 

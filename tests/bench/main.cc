@@ -1,8 +1,7 @@
 // xenspan-bench: measures and prints one JSON object a line. man/xenspan-bench.1 explains each
 // member.
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
@@ -55,6 +54,17 @@ std::vector<Bench> all_benches() {
   return all;
 }
 
+// Set by SIGINT and SIGTERM: the running benchmark fails, no other one starts, and the test bed is
+// taken down.
+volatile std::sig_atomic_t interrupted = 0;
+
+void end_early_on_signals() {
+  struct sigaction action {};
+  action.sa_handler = [](int number) { interrupted = number; };
+  for (const int number : {SIGINT, SIGTERM}) sigaction(number, &action, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
 bool wanted(const std::string& name, const std::vector<std::string>& only) {
   if (only.empty()) return true;
   for (const std::string& word : only) {
@@ -76,6 +86,7 @@ int run(const Options& options) {
     for (const Bench& bench : chosen) std::cout << bench.name << '\n';
     return 0;
   }
+  end_early_on_signals();
   auto bed = Testbed::up(options.xenspan, options.prefix, 2);
   if (!bed) {
     std::cerr << "xenspan-bench: " << bed.error().message << '\n';
@@ -83,6 +94,7 @@ int run(const Options& options) {
   }
   int failures = 0;
   for (const Bench& bench : chosen) {
+    if (interrupted != 0) return 128 + interrupted;
     if (const Status status = bench.measure(*bed, options); !status) {
       std::cerr << "xenspan-bench: " << bench.name << ": " << status.error().message << '\n';
       failures++;

@@ -14,6 +14,8 @@ namespace xenspan::bench {
 namespace {
 
 constexpr int kPatienceMs = 120'000;
+constexpr int kEndingMs = 5'000;  // for a program that was asked to end
+constexpr int kPauseMs = 20;
 
 [[noreturn]] void become(const std::vector<std::string>& argv, const std::vector<int>& cores,
                          int input, int output) {
@@ -60,7 +62,12 @@ Process::Process(Process&& other) noexcept
 Process::~Process() {
   if (pid_ < 0) return;
   ::kill(pid_, SIGTERM);
-  ::waitpid(pid_, nullptr, 0);
+  for (int waited = 0; waited < kEndingMs; waited += kPauseMs) {
+    if (::waitpid(pid_, nullptr, WNOHANG) == pid_) return;
+    ::usleep(kPauseMs * 1000);
+  }
+  ::kill(pid_, SIGKILL);
+  collect();
 }
 
 Status Process::write_line(const std::string& line) {
@@ -91,13 +98,19 @@ Result<std::string> Process::read_line() {
   return line;
 }
 
+int Process::collect() {
+  int status = 0;
+  while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+  }
+  pid_ = -1;
+  return status;
+}
+
 Process::End Process::finish() {
   input_.reset();
   while (fill()) {
   }
-  int status = 0;
-  ::waitpid(pid_, &status, 0);
-  pid_ = -1;
+  const int status = collect();
   const int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   return End{code, std::move(buffer_)};
 }

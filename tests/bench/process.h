@@ -36,6 +36,7 @@ class Process {
  private:
   Process(std::string name, pid_t pid, UniqueFd input, UniqueFd output);
   bool fill();
+  int collect();  // the status as waitpid gives it
 
   std::string name_;
   pid_t pid_ = -1;

@@ -33,7 +33,8 @@ Result<std::vector<BedHost>> hosts_of(const std::string& json, const std::string
 }  // namespace
 
 Result<Testbed> Testbed::up(const std::string& xenspan, const std::string& prefix, unsigned hosts) {
-  // The destructor takes down what a failed attempt has left as well.
+  // A killed run may have left its bed; the destructor takes down what a failed attempt leaves.
+  (void)output_of({xenspan, "testbed", "down", "--prefix", prefix});
   Testbed bed(xenspan, prefix);
   const auto made =
       output_of({xenspan, "testbed", "up", std::to_string(hosts), "--prefix", prefix});
