@@ -6,14 +6,10 @@
 #include <algorithm>
 #include <fstream>
 
+#include "dom0-daemon/hypervisor/usermode/clock.h"
+
 namespace xenspan::hypervisor::usermode {
 namespace {
-
-std::int64_t clock_ns(clockid_t clock) {
-  timespec now{};
-  ::clock_gettime(clock, &now);
-  return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-}
 
 // After the end of the domain nothing more is done for any thread: its process is about to be
 // stopped.

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "dom0-daemon/hypervisor/usermode/clock.h"
 #include "dom0-daemon/hypervisor/usermode/guest_thread.h"
 #include "dom0-daemon/hypervisor/usermode/home.h"
 
@@ -36,11 +37,7 @@ Default default_action(int signo) {
   }
 }
 
-std::int64_t monotonic_ns() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-}
+std::int64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }
 
 bool valid(int signo) { return signo >= 1 && signo <= 64; }
 

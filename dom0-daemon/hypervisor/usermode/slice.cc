@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "dom0-daemon/hypervisor/usermode/clock.h"
 #include "dom0-daemon/hypervisor/usermode/runtime_signals.h"
 #include "dom0-daemon/hypervisor/usermode/service_threads.h"
 #include "dom0-daemon/hypervisor/usermode/stream_line.h"
@@ -154,18 +155,13 @@ Status Slice::measure_clocks() {
   auto line = take_line(0);
   std::int64_t best = INT64_MAX;
   Packet request, answer;
-  const auto now = [](clockid_t clock) {
-    timespec time{};
-    ::clock_gettime(clock, &time);
-    return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
-  };
   BootId home_boot{};
   for (int sample = 0; sample < 16; ++sample) {
-    const std::int64_t sent = now(CLOCK_MONOTONIC);
-    const std::int64_t realtime_sent = now(CLOCK_REALTIME);
+    const std::int64_t sent = clock_ns(CLOCK_MONOTONIC);
+    const std::int64_t realtime_sent = clock_ns(CLOCK_REALTIME);
     if (line == nullptr || !line->call(Op::kClock, 0, request, answer))
       return Error{ECONNRESET, "lost host " + config_.hosts[0] + " while its slice was joined"};
-    const std::int64_t trip = now(CLOCK_MONOTONIC) - sent;
+    const std::int64_t trip = clock_ns(CLOCK_MONOTONIC) - sent;
     Reader in(answer);
     const auto monotonic = in.get<std::int64_t>();
     const auto realtime = in.get<std::int64_t>();

@@ -21,7 +21,7 @@ namespace {
 
 constexpr std::uint64_t kThreadFlags = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD;
 
-enum class Group { kMemory, kFutex, kTime, kSignal, kProcess, kIgnored, kRefused, kOther };
+enum class Group { kMemory, kFutex, kTime, kSignal, kProcess, kIgnored, kOther };
 
 Group group_of(std::int64_t number) {
   switch (number) {
@@ -136,7 +136,6 @@ std::int64_t GuestThread::dispatch(std::int64_t number, ucontext_t& context, boo
     case Group::kProcess:
       return refuse_process(number == SYS_fork || number == SYS_vfork ? "fork" : "exec");
     case Group::kIgnored: return 0;
-    case Group::kRefused: return -ENOSYS;
     case Group::kOther: break;
   }
   slice_.local_calls.fetch_add(1, std::memory_order_relaxed);
