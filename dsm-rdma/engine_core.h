@@ -17,8 +17,8 @@
 #include "dsm-rdma/engine.h"
 #include "dsm-rdma/hold_queue.h"
 #include "dsm-rdma/ivy/machine.h"
-#include "dsm-rdma/ivy/wait_pool.h"
 #include "dsm-rdma/page_table.h"
+#include "dsm-rdma/parked.h"
 #include "dsm-rdma/requests.h"
 #include "dsm-rdma/slot_table.h"
 
@@ -89,6 +89,8 @@ class EngineCore final : public Engine {
 
   bool feed(PageEntry& entry, const ivy::Message& first, bool may_hold) noexcept;
   bool feed_all(PageEntry& entry, Event& event, ivy::Steps& steps, bool may_hold) noexcept;
+  bool park(PageEntry& entry, const ivy::Message& message) noexcept;
+  bool release_parked(PageEntry& entry, Gfn gfn, Event& event) noexcept;
   bool hold_back(const PageEntry& entry, const ivy::Message& message) noexcept;
   void clear_contents(PageEntry& entry, const ivy::Message& grant) noexcept;
   bool carry_out(PageEntry& entry, const ivy::Steps& steps, Event& event) noexcept;
@@ -120,7 +122,7 @@ class EngineCore final : public Engine {
   const std::function<void(const std::string&)> on_stop_;
   const SlotTable slots_;
   PageTable table_;
-  ivy::WaitPool waiting_;
+  ParkedMessages parked_;
   Requests requests_;
   HoldQueue held_;
   Counters counters_;
@@ -184,7 +186,7 @@ class EngineCore::Event {
   void clear_outgoing() { outgoing_count_ = 0; }
 
  private:
-  // The longest chain here: request, forward or invalidate, grant, done, the next request served.
+  // The longest chain here: request, forward or invalidate, grant; and messages that were parked.
   std::array<ivy::Message, 16> own_;
   std::array<ivy::Message, 8> outgoing_;
   std::size_t taken_ = 0, filled_ = 0, outgoing_count_ = 0;

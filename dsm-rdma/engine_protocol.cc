@@ -46,8 +46,11 @@ bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
     if (may_hold && hold_back(entry, message)) continue;
     clear_contents(entry, message);
     steps.clear();
-    const ivy::Verdict verdict =
-        ivy::on_message(entry.state, view(message.gfn), waiting_, message, steps);
+    const ivy::Verdict verdict = ivy::on_message(entry.state, view(message.gfn), message, steps);
+    if (verdict == ivy::Verdict::kEarly) {
+      if (!park(entry, message)) return false;
+      continue;
+    }
     if (verdict == ivy::Verdict::kIllegal) {
       stop(fmt::format(
           "host {} sent host {} a {} for page {} that the protocol does not allow there",
@@ -57,6 +60,7 @@ bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
     if (verdict == ivy::Verdict::kDuplicate) continue;
     count(message);
     if (!carry_out(entry, steps, event)) return false;
+    if (entry.parked() && !release_parked(entry, message.gfn, event)) return false;
   }
   return send_outgoing(event.outgoing(), event.outgoing_count());
 }
@@ -68,6 +72,31 @@ void EngineCore::count(const ivy::Message& message) noexcept {
     case ivy::Kind::kInvalidate: counters_.invalidations.add(); break;
     default: break;
   }
+}
+
+// A message about a right that this host is still waiting for.
+bool EngineCore::park(PageEntry& entry, const ivy::Message& message) noexcept {
+  entry.set_parked(true);
+  if (parked_.push(message)) return true;
+  stop(fmt::format("host {} sent host {} more messages than its requests allow",
+                   name_of(message.from), name_of(config_.self)));
+  return false;
+}
+
+// The page has got further: what was parked is looked at again, after the page's hold window. What
+// is still early then is parked again.
+bool EngineCore::release_parked(PageEntry& entry, Gfn gfn, Event& event) noexcept {
+  entry.set_parked(false);
+  const std::uint64_t until = held_.keep_until(gfn);
+  bool held = false;
+  for (ivy::Message message; parked_.pop(gfn, message);) {
+    if (until == 0 && event.push(message)) continue;
+    if (!held_.push(message, until)) return park(entry, message);
+    held = true;
+  }
+  if (held) counters_.held_back.add();
+  if (held && !serving()) transport_.nudge();
+  return true;
 }
 
 // A page that was granted here a moment ago is kept for the rest of its window, so that the vCPU

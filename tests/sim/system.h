@@ -3,7 +3,8 @@
 // (explorer, random) drive it event by event.
 //
 // Nothing here is decided by chance or by a clock: the harness lists the events that can happen and
-// picks one. Any message in flight may be the next to arrive. With Shape::fine each step of an
+// picks one. Any message in flight may be the next to arrive; one that its host would keep because
+// it is early stays in flight until it is not. With Shape::fine each step of an
 // event is an event of its own, as it is in the engine, where other hosts run on while a host
 // carries out its steps under the page's lock. Not thread-safe; one thread owns a System.
 #pragma once
@@ -15,7 +16,6 @@
 
 #include "dsm-rdma/ivy/machine.h"
 #include "dsm-rdma/ivy/page_state.h"
-#include "dsm-rdma/ivy/wait_pool.h"
 #include "tests/sim/history.h"
 #include "tests/sim/mutation.h"
 
@@ -57,7 +57,6 @@ struct Event {
 
 class System {
  public:
-  System();
   void reset(const Shape& shape);
 
   // Everything that can happen now, except kUnmap and kRepeat, which a harness adds as it likes.
@@ -85,8 +84,7 @@ class System {
   std::string describe_state() const;
 
   // The state as bytes, equal for states that behave alike (values and numbers that no longer
-  // matter are normalised); takes waiting requests out of the pool, so unpack() or reset() has to
-  // follow.
+  // matter are normalised).
   void pack(std::vector<std::uint8_t>& bytes);
   void unpack(const Shape& shape, const std::vector<std::uint8_t>& bytes);
 
@@ -120,6 +118,7 @@ class System {
   ivy::View view(unsigned host, unsigned page) const {
     return {static_cast<HostId>(host), shape_.home, shape_.managers[page]};
   }
+  bool early(const ivy::Message& message) const;
   bool locked(unsigned host, unsigned page) const { return !work_[host][page].empty(); }
   unsigned index_of(const Vcpu& vcpu) const { return static_cast<unsigned>(&vcpu - vcpus_.data()); }
   // Whether the vCPU's instruction can run, or fault, now.
@@ -134,7 +133,6 @@ class System {
   void access(unsigned vcpu);
   void deliver(unsigned index, bool repeat);
   void place_contents(const InFlight& arrived, Place& place);
-  void serve_without_done(unsigned page, const ivy::Message& cause);
   void mutate(HostId host, unsigned page, const ivy::Message* cause);
   void take_over_steps(HostId host, unsigned page);
   void run_step(HostId host, unsigned page);
@@ -162,7 +160,6 @@ class System {
   bool mutated_ = false;
   const char* violation_ = nullptr;
   History history_;
-  ivy::WaitPool pool_;
   ivy::Steps steps_;
 };
 

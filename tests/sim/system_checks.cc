@@ -17,7 +17,6 @@ const char* word(ivy::Kind kind) {
     case ivy::Kind::kInvalidate: return "invalidate";
     case ivy::Kind::kGrant: return "grant";
     case ivy::Kind::kInvalidateAck: return "invalidate-ack";
-    case ivy::Kind::kDone: return "done";
   }
   return "?";
 }
@@ -55,6 +54,8 @@ std::string text(const ivy::Message& m) {
                                                : " zero";
   }
   if (m.acks != 0) line += text(" acks %d", m.acks);
+  line += text(" version %d", m.version);
+  if (m.reads != 0) line += text(" reads %d", m.reads);
   return line;
 }
 
@@ -75,8 +76,6 @@ void System::check_page(unsigned page) {
 
 void System::check_directory(unsigned page) {
   const ivy::PageState& manager = places_[shape_.managers[page]][page].state;
-  if (manager.busy) return fail("the manager is busy, but nothing is under way");
-  if (manager.queue_tail != 0) return fail("a request waits, but nothing is under way");
   const HostMask copyset = manager.directory_set ? manager.hosts() : mask_of(shape_.home);
   const unsigned owner = manager.directory_set ? manager.owner : shape_.home;
   if (!(copyset & mask_of(static_cast<HostId>(owner)))) fail("the owner is not in the copyset");
@@ -88,6 +87,10 @@ void System::check_directory(unsigned page) {
     if (place.state.pending != 0) fail("a request is pending, but nothing is under way");
     if (entered != (right != Right::kInvalid)) fail("the copyset is not who holds the page");
     if (entered && single != (right == Right::kExclusive)) fail("a right does not fit the copyset");
+    if (entered && place.state.held_version != manager.version)
+      fail("a copy is not of the directory's version");
+    if (host == owner && place.state.reads_served != manager.reads_sent)
+      fail("manager and owner have not counted the same reads");
     if (place.mapped != right && place.mapped != Right::kInvalid) {
       fail("a guest's mapping is not its host's right");
     }

@@ -41,8 +41,8 @@ class Reader {
   const std::uint8_t* at_;
 };
 
-// Fields with the bits a small system needs (8 hosts, 4 pages, txn below 2^16), and the contents'
-// class.
+// Fields with the bits a small system needs (8 hosts, 4 pages, txn below 2^16, fewer than 256
+// writes of a page), and the contents' class.
 std::uint64_t pack_message(const ivy::Message& m, Value contents) {
   std::uint64_t bits = 0;
   const auto add = [&](std::uint64_t value, unsigned width) { bits = bits << width | value; };
@@ -56,6 +56,8 @@ std::uint64_t pack_message(const ivy::Message& m, Value contents) {
   add(m.acks, 4);
   add(m.gfn, 2);
   add(m.txn, 16);
+  add(m.version, 8);
+  add(m.reads, 3);
   add(contents, 2);
   return bits;
 }
@@ -68,6 +70,8 @@ ivy::Message unpack_message(std::uint64_t bits, Value* contents) {
   };
   *contents = static_cast<Value>(take(2));
   ivy::Message m;
+  m.reads = static_cast<std::uint8_t>(take(3));
+  m.version = static_cast<std::uint16_t>(take(8));
   m.txn = static_cast<std::uint32_t>(take(16));
   m.gfn = take(2);
   m.acks = static_cast<std::uint8_t>(take(4));
@@ -98,21 +102,9 @@ void System::pack(std::vector<std::uint8_t>& bytes) {
   for (unsigned page = 0; page < shape_.pages; ++page) {
     out.put_byte(current_[page] != 0);
     for (unsigned host = 0; host < shape_.hosts; ++host) {
-      Place& place = places_[host][page];
-      std::vector<ivy::Waiter> waiting;
-      while (place.state.queue_tail != 0) {
-        ivy::Waiter waiter;
-        place.state.queue_tail = pool_.pop(place.state.queue_tail, waiter);
-        waiting.push_back(waiter);
-      }
+      const Place& place = places_[host][page];
       out.put(place.state);
-      out.put_byte(static_cast<unsigned>(place.mapped) | class_of(page, place.frame) << 2 |
-                   waiting.size() << 4);
-      for (const ivy::Waiter& waiter : waiting) {
-        out.put_byte(waiter.requester | static_cast<unsigned>(waiter.kind) << 3 |
-                     waiter.discard << 6);
-        out.put(static_cast<std::uint16_t>(waiter.txn));
-      }
+      out.put_byte(static_cast<unsigned>(place.mapped) | class_of(page, place.frame) << 2);
       const Work& work = work_[host][page];
       if (!shape_.fine) continue;
       out.put_byte(static_cast<unsigned>(work.size - work.at));
@@ -156,13 +148,6 @@ void System::unpack(const Shape& shape, const std::vector<std::uint8_t>& bytes) 
       const unsigned packed = in.get_byte();
       place.mapped = static_cast<Right>(packed & 3);
       place.frame = packed >> 2 & 3;
-      for (unsigned waiting = packed >> 4; waiting > 0; --waiting) {
-        const unsigned what = in.get_byte();
-        const ivy::Waiter waiter{in.get<std::uint16_t>(), kServiceLane,
-                                 static_cast<HostId>(what & 7),
-                                 static_cast<ivy::Kind>(what >> 3 & 7), (what >> 6 & 1) != 0};
-        place.state.queue_tail = pool_.push(place.state.queue_tail, waiter);
-      }
       if (!shape_.fine) continue;
       Work& work = work_[host][page];
       work.size = in.get_byte();
