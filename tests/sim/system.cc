@@ -13,7 +13,12 @@ using ivy::Verdict;
 
 void System::reset(const Shape& shape) {
   for (auto& row : places_) std::fill(std::begin(row), std::end(row), Place{});
+  const bool same_hosts = !orders_.empty() && shape.hosts == shape_.hosts &&
+                          shape.pages == shape_.pages && shape.home == shape_.home &&
+                          shape.managers == shape_.managers;
   shape_ = shape;
+  dead_ = kNobody;
+  if (!same_hosts) find_alike_hosts();
   for (unsigned host = 0; host < shape.hosts; ++host) {
     for (unsigned page = 0; page < shape.pages; ++page) work_[host][page].size = 0;
     for (unsigned page = 0; page < shape.pages; ++page) work_[host][page].at = 0;
@@ -60,7 +65,14 @@ void System::list_events(std::vector<Event>& events) const {
   }
   for (std::size_t i = 0; i < in_flight_.size(); ++i) {
     const Message& message = in_flight_[i].message;
-    if (!locked(message.to, message.gfn) && !early(message)) add(Event::Kind::kDeliver, i);
+    if (message.from == dead_) add(Event::Kind::kLose, i);
+    if (locked(message.to, message.gfn) || early(message)) continue;
+    add(Event::Kind::kDeliver, i);
+    if (shape_.repeats && can_run({Event::Kind::kRepeat, static_cast<std::uint8_t>(i)}))
+      add(Event::Kind::kRepeat, i);
+  }
+  for (unsigned host = 0; host < shape_.hosts && shape_.crash && !crashed(); ++host) {
+    add(Event::Kind::kCrash, host);
   }
   for (unsigned host = 0; host < shape_.hosts && shape_.fine; ++host) {
     for (unsigned page = 0; page < shape_.pages; ++page) {
@@ -143,8 +155,26 @@ void System::run(const Event& event) {
       page = event.b;
       places_[event.a][event.b].mapped = Right::kInvalid;
       break;
+    case Event::Kind::kCrash: crash(event.a); break;
+    case Event::Kind::kLose:
+      in_flight_[event.a] = in_flight_.back();
+      in_flight_.pop_back();
+      break;
   }
   if (!shape_.blind) check_page(page);
+}
+
+// The others go on until they hear of it: nothing they do until then may be wrong.
+void System::crash(HostId host) {
+  dead_ = host;
+  for (unsigned page = 0; page < shape_.pages; ++page) {
+    places_[host][page] = Place{};
+    work_[host][page].size = work_[host][page].at = 0;
+  }
+  for (unsigned i = 0; i < shape_.vcpus_per_host; ++i) {
+    vcpus_[host * shape_.vcpus_per_host + i] = Vcpu{};
+  }
+  std::erase_if(in_flight_, [&](const InFlight& flight) { return flight.message.to == host; });
 }
 
 void System::start(unsigned v, Op op, std::uint8_t page) {
@@ -274,6 +304,7 @@ void System::send(HostId host, Message message) {
     mutated_ = true;
     return;
   }
+  if (message.to == dead_) return;
   const Value contents = places_[host][message.gfn].frame;
   // As the engine does: a page of zeros does not travel.
   if (message.payload == Payload::kPage && contents == 0) message.payload = Payload::kZero;

@@ -33,6 +33,8 @@ struct Shape {
   unsigned kinds = 3;     // 2: reads and writes; 3: discards too
   unsigned refaults = 1;  // how often an op may lose its right again before it is used (I3)
   bool fine = false;
+  bool repeats = false;  // grants may arrive twice
+  bool crash = false;    // one host may stop dead at any moment
   HostId home = 0;
   std::array<HostId, kMaxSimPages> managers{};
   Mutation mutation = Mutation::kNone;
@@ -49,7 +51,10 @@ struct Event {
     kDeliver,  // message a arrives
     kStep,     // host a carries out its next step for page b (fine)
     kUnmap,    // host a takes page b out of its guest's mapping, keeping the right (Engine::unmap)
-    kRepeat,   // message a, an answer, arrives twice: this is the first time
+    kRepeat,   // message a, a grant, arrives twice: this is the first time
+    kCrash,    // host a stops dead: its mappings, its steps not done yet and what is sent to it are
+               // gone
+    kLose,     // message a of a dead host will not arrive
   };
   Kind kind{};
   std::uint8_t a = 0, b = 0, c = 0;
@@ -59,7 +64,8 @@ class System {
  public:
   void reset(const Shape& shape);
 
-  // Everything that can happen now, except kUnmap and kRepeat, which a harness adds as it likes.
+  // Everything that can happen now, except kUnmap, and kRepeat unless the shape asks for it, which
+  // a harness adds as it likes.
   void list_events(std::vector<Event>& events) const;
   void run(const Event& event);
   // Whether a kUnmap or kRepeat that the harness thought of can happen now.
@@ -67,7 +73,8 @@ class System {
   // The host where a kDeliver or kStep takes place, else -1.
   int goes_to(const Event& event) const;
 
-  bool finished() const;           // every vCPU has done its ops
+  bool finished() const;  // every vCPU of a living host has done its ops
+  bool crashed() const { return dead_ != kNobody; }
   bool nothing_in_flight() const;  // no message, no step left
   // What has gone wrong, or nullptr. Set by run() and check_*().
   const char* violation() const { return violation_; }
@@ -83,8 +90,9 @@ class System {
   std::string describe(const Event& event) const;
   std::string describe_state() const;
 
-  // The state as bytes, equal for states that behave alike (values and numbers that no longer
-  // matter are normalised).
+  // The state as bytes, equal for states that behave alike: values and numbers that no longer
+  // matter are normalised, and hosts that differ by their number alone (not the home, manager of
+  // nothing) are put in the order that gives the smallest bytes. unpack() gives such a state.
   void pack(std::vector<std::uint8_t>& bytes);
   void unpack(const Shape& shape, const std::vector<std::uint8_t>& bytes);
 
@@ -119,6 +127,9 @@ class System {
     return {static_cast<HostId>(host), shape_.home, shape_.managers[page]};
   }
   bool early(const ivy::Message& message) const;
+  void crash(HostId host);
+  void find_alike_hosts();
+  void pack_as(const std::array<HostId, kMaxSimHosts>& order, std::vector<std::uint8_t>& bytes);
   bool locked(unsigned host, unsigned page) const { return !work_[host][page].empty(); }
   unsigned index_of(const Vcpu& vcpu) const { return static_cast<unsigned>(&vcpu - vcpus_.data()); }
   // Whether the vCPU's instruction can run, or fault, now.
@@ -150,7 +161,13 @@ class System {
     if (violation_ == nullptr) violation_ = what;
   }
 
+  static constexpr HostId kNobody = 255;
+
   Shape shape_;
+  HostId dead_ = kNobody;
+  // The ways to number the hosts anew: at each old number the new one.
+  std::vector<std::array<HostId, kMaxSimHosts>> orders_;
+  std::vector<std::uint8_t> other_bytes_;
   Place places_[kMaxSimHosts][kMaxSimPages] = {};
   Work work_[kMaxSimHosts][kMaxSimPages] = {};
   Value current_[kMaxSimPages] = {};

@@ -65,7 +65,7 @@ void System::check_page(unsigned page) {
   unsigned writers = 0, readers = 0;
   for (unsigned host = 0; host < shape_.hosts; ++host) {
     const Place& place = places_[host][page];
-    if (place.mapped == Right::kInvalid) continue;
+    if (place.mapped == Right::kInvalid || host == dead_) continue;
     (place.mapped == Right::kExclusive ? writers : readers) += 1;
     if (place.frame != current_[page])
       fail("I2: a guest can read a value that is not the last written");
@@ -114,6 +114,8 @@ std::string System::describe(const Event& event) const {
       return text("host %d, page %d: %s", event.a, event.b, word(step.kind)) +
              (step.kind == ivy::Step::Kind::kSend ? " " + text(step.message) : std::string());
     }
+    case Event::Kind::kCrash: return text("host %d stops dead", event.a);
+    case Event::Kind::kLose: return "never arrives: " + text(in_flight_[event.a].message);
     case Event::Kind::kUnmap: return text("host %d unmaps page %d", event.a, event.b);
   }
   return "?";
