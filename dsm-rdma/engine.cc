@@ -32,7 +32,8 @@ EngineCore::EngineCore(const EngineConfig& config, PageBackend& backend, Transpo
       on_stop_(std::move(on_stop)),
       slots_(config.hosts),
       waiting_(config.hosts * Requests::kPlaces),  // every place of every host: it cannot run out
-      held_(config.hold_us) {}
+      held_(config.hold_us),
+      predictor_(config.prefetch) {}
 
 Status EngineCore::prepare() {
   if (Status status = table_.create(config_.pages); !status) return status;
@@ -55,7 +56,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted) noexcept {
   Window window(*this);
   for (;;) {
     const unsigned place = window.place();
-    const Beginning begun = begin(gfn, {wanted, false}, window, place);
+    const Beginning begun = begin(gfn, {wanted, Purpose::kFault}, window, place);
     switch (begun.begun) {
       case Begun::kHeld:
         if (begun.remap) {
@@ -66,10 +67,12 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted) noexcept {
         return Outcome::kGranted;
       case Begun::kStarted: {
         window.started(place);
-        window.flush();
-        if (begun.fresh) prepare_frame(gfn);
+        if (begun.fresh) window.prepare_later(gfn);
+        ask_early(gfn, wanted, window);
         const Outcome outcome = window.wait_all();
-        if (outcome == Outcome::kGranted) counters_.fault(begun.kind, now_ns() - start);
+        const std::uint64_t end = now_ns();
+        predictor_.on_served(::pthread_self(), end);
+        if (outcome == Outcome::kGranted) counters_.fault(begun.kind, end - start);
         return outcome;
       }
       case Begun::kPending:
@@ -103,36 +106,37 @@ EngineCore::Beginning EngineCore::begin(Gfn gfn, Wish wish, Window& window,
   Beginning result{Begun::kHeld, kind_of(held, wish.wanted), 0, gfn + 1, false, false};
   if (held == Right::kExclusive && !entry.touched()) {
     // Fresh: unmapped, and zero.
-    if (wish.discard) return result;
+    if (wish.discard()) return result;
     entry.count_fault();
     result.next = map_fresh(entry, gfn);
     if (result.next == gfn) result.begun = Begun::kFailed;
     return result;
   }
-  if (wish.discard && held == Right::kExclusive) {
+  if (wish.discard() && held == Right::kExclusive) {
     if (!drop(entry, gfn, false)) result.begun = Begun::kFailed;
     return result;
   }
-  if (place == kNoPlace && (wish.discard || held < wish.wanted)) {
+  if (place == kNoPlace && (wish.discard() || held < wish.wanted)) {
     result.begun = Begun::kNeedPlace;
     return result;
   }
   table_.activate(gfn);
   result.seen = requests_.bell(gfn).value();
-  result.fresh = !entry.touched() && !wish.discard;
+  result.fresh = !entry.touched() && !wish.discard();
   result.begun = begin_request(entry, gfn, wish, window, place);
   result.remap = result.begun == Begun::kHeld;
+  if (result.remap && predictor_.on_touched(gfn)) counters_.prefetch_used.add();
   if (result.begun == Begun::kStarted) entry.count_fault();
   return result;
 }
 
 EngineCore::Begun EngineCore::begin_request(PageEntry& entry, Gfn gfn, Wish wish, Window& window,
                                             unsigned place) noexcept {
-  const std::uint32_t txn = place != kNoPlace ? requests_.arm(place, wish.discard) : 0;
+  const std::uint32_t txn = place != kNoPlace ? requests_.arm(place, wish.purpose) : 0;
   ivy::Steps steps;
   Event event(window.outbox());
   const ivy::FaultStart start = ivy::on_fault(entry.state, view(gfn), gfn, wish.wanted,
-                                              wish.discard, window.lane(), txn, steps);
+                                              wish.discard(), window.lane(), txn, steps);
   if (start != ivy::FaultStart::kStarted && place != kNoPlace) requests_.disarm(place);
   if (start == ivy::FaultStart::kPending) return Begun::kPending;
   if (!carry_out(entry, steps, event) || !feed_all(entry, event, steps, true))
@@ -232,6 +236,9 @@ EngineStats EngineCore::stats(std::size_t hottest) const {
   out.zero_grants = counters_.zero_grants.get();
   out.held_back = counters_.held_back.get();
   out.remaps = counters_.remaps.get();
+  out.prefetched = counters_.prefetched.get();
+  out.prefetch_sampled = counters_.prefetch_sampled.get();
+  out.prefetch_used = counters_.prefetch_used.get();
   out.batches = counters_.batches.get();
   out.traffic = transport_.traffic();
   out.table_bytes = table_.active_bytes();

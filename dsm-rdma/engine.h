@@ -31,6 +31,7 @@ struct EngineConfig {
   Epoch epoch = 1;
   unsigned hold_us =
       20;  // a granted page is kept at least this long before it is given up (I3), microseconds
+  unsigned prefetch = 15;  // pages asked for with a fault's own, at most (prefetch.h); 0: none
   std::vector<std::string>
       names{};  // of the hosts, for error messages; their numbers are used when empty
 };
@@ -52,7 +53,10 @@ struct EngineStats {
   std::array<LatencyHistogram, static_cast<std::size_t>(FaultKind::kCount)> latency{};
   std::uint64_t served_reads = 0, served_writes = 0, invalidations = 0, zero_grants = 0,
                 held_back = 0;
-  std::uint64_t batches = 0;  // times that messages were handed to the transport, one or several
+  std::uint64_t batches = 0;     // times that messages were handed to the transport, one or several
+  std::uint64_t prefetched = 0;  // pages asked for before they were touched
+  std::uint64_t prefetch_sampled = 0;  // of these, looked at more closely ..
+  std::uint64_t prefetch_used = 0;     // .. and found to be touched before they were lost
   std::uint64_t remaps =
       0;  // faults on a page that was held already (after unmap(), or another vCPU was faster)
   Transport::Traffic traffic{};

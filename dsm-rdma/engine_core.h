@@ -2,6 +2,7 @@
 //
 // engine.cc: faults, waiting, stop, statistics. engine_protocol.cc: messages and the steps the
 // machine asks for. engine_range.cc: many pages at once. engine_window.cc: one thread's requests.
+// engine_prefetch.cc: what is asked for before it is touched.
 // Everything done to a page is done under its entry's lock, in the order the machine decided.
 // Messages are put into the thread's outbox under that lock, after the mapping has changed, and
 // leave a little later (outbox.h).
@@ -21,6 +22,7 @@
 #include "dsm-rdma/ivy/wait_pool.h"
 #include "dsm-rdma/outbox.h"
 #include "dsm-rdma/page_table.h"
+#include "dsm-rdma/prefetch.h"
 #include "dsm-rdma/requests.h"
 #include "dsm-rdma/slot_table.h"
 
@@ -46,7 +48,8 @@ class EngineCore final : public Engine {
   // What a fault or a range asks for, page by page.
   struct Wish {
     Right wanted;
-    bool discard;
+    Purpose purpose;
+    bool discard() const { return purpose == Purpose::kDiscard; }
   };
   enum class Begun : std::uint8_t {
     kHeld,       // nothing to wait for
@@ -82,6 +85,9 @@ class EngineCore final : public Engine {
   Begun begin_request(PageEntry& entry, Gfn gfn, Wish wish, Window& window,
                       unsigned place) noexcept;
   void prepare_frame(Gfn gfn) noexcept;
+  void ask_early(Gfn gfn, Right wanted, Window& window) noexcept;
+  Predictor::Start start_early(Ask ask, bool sampled, Window& window) noexcept;
+  bool maps_early(Gfn gfn, Right right, Purpose purpose) noexcept;
   Gfn map_fresh(PageEntry& entry, Gfn gfn) noexcept;
   bool take_fresh(Gfn gfn) noexcept;
 
@@ -122,6 +128,7 @@ class EngineCore final : public Engine {
   ivy::WaitPool waiting_;
   Requests requests_;
   HoldQueue held_;
+  Predictor predictor_;
   Counters counters_;
   std::atomic<pthread_t> server_{};  // the thread in serve()
   mutable std::mutex cause_lock_;

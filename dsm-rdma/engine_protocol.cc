@@ -83,6 +83,7 @@ bool EngineCore::hold_back(const PageEntry& entry, const ivy::Message& message) 
   const std::uint64_t until = held_.keep_until(message.gfn);
   if (until == 0 || !held_.push(message, until)) return false;
   counters_.held_back.add();
+  predictor_.on_contention(message.gfn, now_ns());
   // The service thread looks at the queue after each message anyway.
   if (!serving()) transport_.nudge();
   return true;
@@ -119,10 +120,12 @@ bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& eve
     switch (step.kind) {
       case ivy::Step::Kind::kWithdraw:
         withdrawn = true;
+        predictor_.on_lost(gfn);
         if (entry.touched()) error = backend_.withdraw(gfn);
         if (error != 0) return backend_failed(error, "be taken from the guest", gfn);
         break;
       case ivy::Step::Kind::kProtect:
+        predictor_.on_lost(gfn);
         if (entry.touched()) error = backend_.protect(gfn);
         if (error != 0) return backend_failed(error, "be made read-only", gfn);
         break;
@@ -158,10 +161,13 @@ bool EngineCore::drop(PageEntry& entry, Gfn gfn, bool withdrawn) noexcept {
 
 bool EngineCore::grant(PageEntry& entry, const ivy::Message& about, Right right) noexcept {
   // What was discarded is not mapped: the next touch, if one is allowed at all, finds a fresh page.
-  if (requests_.is_discard(about.txn)) return drop(entry, about.gfn, false);
+  const Purpose purpose = requests_.purpose(about.txn);
+  if (purpose == Purpose::kDiscard) return drop(entry, about.gfn, false);
   entry.set_touched();
-  if (const int error = backend_.grant(about.gfn, 1, right))
-    return backend_failed(error, "be mapped", about.gfn);
+  if (maps_early(about.gfn, right, purpose)) {
+    if (const int error = backend_.grant(about.gfn, 1, right))
+      return backend_failed(error, "be mapped", about.gfn);
+  }
   held_.granted(about.gfn);
   return true;
 }

@@ -14,7 +14,7 @@ Outcome EngineCore::run_range(Gfn first, std::uint64_t count, Wish wish) noexcep
   Window window(*this);
   const Gfn end = first + count;
   for (Gfn gfn = first; gfn < end;) {
-    if (wish.discard) {
+    if (wish.discard()) {
       // Where the home has never done anything it holds all pages, and they are zero.
       if (config_.self == config_.home) gfn = table_.next_active(gfn, end);
       if (gfn < end) gfn = discard_held(gfn, end);
@@ -26,7 +26,7 @@ Outcome EngineCore::run_range(Gfn first, std::uint64_t count, Wish wish) noexcep
       case Begun::kHeld: gfn = std::min(begun.next, end); break;
       case Begun::kStarted:
         window.started(place);
-        if (begun.fresh) prepare_frame(gfn);
+        if (begun.fresh) window.prepare_later(gfn);
         ++gfn;
         break;
       case Begun::kPending:
@@ -49,11 +49,11 @@ Outcome EngineCore::run_range(Gfn first, std::uint64_t count, Wish wish) noexcep
 }
 
 Outcome EngineCore::acquire_range(Gfn first, std::uint64_t count, Right wanted) noexcept {
-  return run_range(first, count, {wanted, false});
+  return run_range(first, count, {wanted, Purpose::kFault});
 }
 
 Outcome EngineCore::discard(Gfn first, std::uint64_t count) noexcept {
-  return run_range(first, count, {Right::kExclusive, true});
+  return run_range(first, count, {Right::kExclusive, Purpose::kDiscard});
 }
 
 // Locks `first` and as many neighbours behind it as belong and are free, within its chunk; the end

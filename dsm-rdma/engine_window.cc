@@ -21,8 +21,13 @@ bool EngineCore::Window::make_room() noexcept {
   return ticket_.place() == kNoPlace ? ticket_.take() : wait_some();
 }
 
+void EngineCore::Window::prepare_frames() noexcept {
+  while (fresh_count_ > 0) engine_.prepare_frame(fresh_[--fresh_count_]);
+}
+
 bool EngineCore::Window::wait_some() noexcept {
   flush();
+  prepare_frames();
   if (lane() == kServiceLane) {
     engine_.requests_.wait_service(ticket_.place());
   } else if (engine_.transport_.wait(lane(), inbox_, some_over, this) != 0) {

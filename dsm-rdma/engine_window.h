@@ -72,6 +72,11 @@ class EngineCore::Window {
   bool empty() const { return used_ == 0; }
   Outbox& outbox() { return inbox_.outbox(); }
   void flush() { inbox_.flush(); }
+  // The frame of this page has no memory yet: it gets it while the answer is under way. Once for
+  // each place.
+  void prepare_later(Gfn gfn) {
+    if (fresh_count_ < fresh_.size()) fresh_[fresh_count_++] = gfn;
+  }
   // A place that is free now, or kNoPlace.
   unsigned place() const {
     if (ticket_.place() == kNoPlace) return kNoPlace;
@@ -88,13 +93,16 @@ class EngineCore::Window {
   Outcome wait_all() noexcept;
 
  private:
+  void prepare_frames() noexcept;
   unsigned size() const { return lane() == kServiceLane ? 1 : Requests::kWindow; }
   std::uint32_t still_pending() const;
   static bool some_over(void* opaque);
 
   EngineCore& engine_;
   Ticket ticket_;
-  Inbox inbox_;             // goes before the ticket: what it sends may be answered on the lane
+  Inbox inbox_;  // goes before the ticket: what it sends may be answered on the lane
+  std::array<Gfn, Requests::kWindow> fresh_;
+  std::size_t fresh_count_ = 0;
   std::uint32_t used_ = 0;  // bit i: a request was started in place i and is not known to be over
 };
 

@@ -55,6 +55,9 @@ class PageBackend {
     std::uint32_t count;
   };
   virtual Run fault_around(Gfn gfn) noexcept = 0;
+  // Whether the guest's layout, as far as it is known here, lets this page have this right: only
+  // then it is asked for before it is touched. Also asked just before it is mapped.
+  virtual bool may_prefetch(Gfn /*gfn*/, Right /*right*/) const noexcept { return false; }
 };
 
 }  // namespace xenspan::dsm
