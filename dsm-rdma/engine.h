@@ -31,6 +31,7 @@ struct EngineConfig {
   Epoch epoch = 1;
   unsigned hold_us =
       20;  // a granted page is kept at least this long before it is given up (I3), microseconds
+  unsigned prefetch = 15;  // pages asked for with a fault's own, at most (prefetch.h); 0: none
   std::vector<std::string>
       names{};  // of the hosts, for error messages; their numbers are used when empty
 };
@@ -52,6 +53,10 @@ struct EngineStats {
   std::array<LatencyHistogram, static_cast<std::size_t>(FaultKind::kCount)> latency{};
   std::uint64_t served_reads = 0, served_writes = 0, invalidations = 0, zero_grants = 0,
                 held_back = 0;
+  std::uint64_t batches = 0;     // times that messages were handed to the transport, one or several
+  std::uint64_t prefetched = 0;  // pages asked for before they were touched
+  std::uint64_t prefetch_sampled = 0;  // of these, looked at more closely ..
+  std::uint64_t prefetch_used = 0;     // .. and found to be touched before they were lost
   std::uint64_t remaps =
       0;  // faults on a page that was held already (after unmap(), or another vCPU was faster)
   Transport::Traffic traffic{};
@@ -63,14 +68,14 @@ struct EngineStats {
   std::uint64_t pages_touched = 0, table_bytes = 0;
 };
 
-class Engine : public Sink {
+class Engine {
  public:
   // on_stop is called once, from the thread that found the cause (any thread); it must not call
   // back into the engine.
   static Result<std::unique_ptr<Engine>> create(const EngineConfig& config, PageBackend& backend,
                                                 Transport& transport,
                                                 std::function<void(const std::string&)> on_stop);
-  ~Engine() override = default;
+  virtual ~Engine() = default;
 
   // Ends when this slice holds at least `wanted` on gfn and it is mapped. The fault path.
   virtual Outcome acquire(Gfn gfn, Right wanted) noexcept = 0;

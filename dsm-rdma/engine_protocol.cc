@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "dsm-rdma/engine_core.h"
+#include "dsm-rdma/engine_window.h"
 #include "dsm-rdma/wire.h"
 #include "dsm-rdma/zero_page.h"
 
@@ -21,17 +21,18 @@ std::byte* EngineCore::place(const ivy::Message& grant) noexcept {
   return backend_.frame(grant.gfn);
 }
 
-bool EngineCore::deliver(const ivy::Message& message) noexcept {
+bool EngineCore::deliver(const ivy::Message& message, Outbox& outbox) noexcept {
   if (message.gfn >= table_.pages()) return false;
   if (ended()) return true;
   PageEntry& entry = table_[message.gfn];
   const std::lock_guard guard(entry);
   table_.activate(message.gfn);
-  return feed(entry, message, true);
+  return feed(entry, message, true, outbox);
 }
 
-bool EngineCore::feed(PageEntry& entry, const ivy::Message& first, bool may_hold) noexcept {
-  Event event;
+bool EngineCore::feed(PageEntry& entry, const ivy::Message& first, bool may_hold,
+                      Outbox& outbox) noexcept {
+  Event event(outbox);
   ivy::Steps steps;
   event.push(first);
   return feed_all(entry, event, steps, may_hold);
@@ -62,7 +63,7 @@ bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
     if (!carry_out(entry, steps, event)) return false;
     if (entry.parked() && !release_parked(entry, message.gfn, event)) return false;
   }
-  return send_outgoing(event.outgoing(), event.outgoing_count());
+  return true;
 }
 
 void EngineCore::count(const ivy::Message& message) noexcept {
@@ -94,8 +95,10 @@ bool EngineCore::release_parked(PageEntry& entry, Gfn gfn, Event& event) noexcep
     if (!held_.push(message, until)) return park(entry, message);
     held = true;
   }
-  if (held) counters_.held_back.add();
-  if (held && !serving()) transport_.nudge();
+  if (!held) return true;
+  counters_.held_back.add();
+  predictor_.on_contention(gfn, now_ns());
+  if (!serving()) transport_.nudge();
   return true;
 }
 
@@ -111,20 +114,22 @@ bool EngineCore::hold_back(const PageEntry& entry, const ivy::Message& message) 
   const std::uint64_t until = held_.keep_until(message.gfn);
   if (until == 0 || !held_.push(message, until)) return false;
   counters_.held_back.add();
+  predictor_.on_contention(message.gfn, now_ns());
   // The service thread looks at the queue after each message anyway.
   if (!serving()) transport_.nudge();
   return true;
 }
 
 // The service thread, between messages: microseconds until it is needed again.
-long EngineCore::serve_held() noexcept {
+long EngineCore::serve_held(Inbox& inbox) noexcept {
   ivy::Message message;
   long wait_ns = -1;
   while (!ended() && held_.pop_due(message, wait_ns)) {
     PageEntry& entry = table_[message.gfn];
     const std::lock_guard guard(entry);
-    feed(entry, message, false);
+    feed(entry, message, false, inbox.outbox());
   }
+  inbox.flush();
   return wait_ns < 0 ? -1 : wait_ns / 1000 + 1;
 }
 
@@ -146,15 +151,17 @@ bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& eve
     switch (step.kind) {
       case ivy::Step::Kind::kWithdraw:
         withdrawn = true;
+        predictor_.on_lost(gfn);
         if (entry.touched()) error = backend_.withdraw(gfn);
         if (error != 0) return backend_failed(error, "be taken from the guest", gfn);
         break;
       case ivy::Step::Kind::kProtect:
+        predictor_.on_lost(gfn);
         if (entry.touched()) error = backend_.protect(gfn);
         if (error != 0) return backend_failed(error, "be made read-only", gfn);
         break;
       case ivy::Step::Kind::kDropFrame:
-        if (!drop(entry, gfn, withdrawn)) return false;
+        if (!drop_for(entry, step.message, withdrawn, event.outbox())) return false;
         break;
       case ivy::Step::Kind::kGrantShared:
         if (!grant(entry, step.message, Right::kShared)) return false;
@@ -181,56 +188,68 @@ bool EngineCore::drop(PageEntry& entry, Gfn gfn, bool withdrawn) noexcept {
   return true;
 }
 
+// A discard by another host may come while the page's last contents wait in an outbox, for a reader
+// whose turn was before. If that outbox is another thread's, the frame keeps its memory: it counts
+// as touched, and whatever comes into it later replaces all of it.
+bool EngineCore::drop_for(PageEntry& entry, const ivy::Message& about, bool withdrawn,
+                          Outbox& outbox) noexcept {
+  if (about.requester != config_.self) {
+    if (outbox.pages() != 0 && !send_all(outbox)) return false;
+    if (pages_unsent_.load(std::memory_order_acquire) != 0) return true;
+  }
+  return drop(entry, about.gfn, withdrawn);
+}
+
 bool EngineCore::grant(PageEntry& entry, const ivy::Message& about, Right right) noexcept {
   // What was discarded is not mapped: the next touch, if one is allowed at all, finds a fresh page.
-  if (requests_.is_discard(about.txn)) return drop(entry, about.gfn, false);
+  const Purpose purpose = requests_.purpose(about.txn);
+  if (purpose == Purpose::kDiscard) return drop(entry, about.gfn, false);
   entry.set_touched();
-  if (const int error = backend_.grant(about.gfn, 1, right))
-    return backend_failed(error, "be mapped", about.gfn);
+  if (maps_early(about.gfn, right, purpose)) {
+    if (const int error = backend_.grant(about.gfn, 1, right))
+      return backend_failed(error, "be mapped", about.gfn);
+  }
   held_.granted(about.gfn);
   return true;
 }
 
-bool EngineCore::send(PageEntry& entry, const ivy::Message& message, Event& event) noexcept {
+// A page is looked at now: it is sent from its frame a little later, unchanged (outbox.h).
+bool EngineCore::send(PageEntry& entry, ivy::Message message, Event& event) noexcept {
   if (message.to == config_.self) {
     if (event.push(message)) return true;
     stop(fmt::format("page {}: more messages of host {} to itself than one event can cause",
                      message.gfn, name_of(config_.self)));
     return false;
   }
-  if (message.payload == ivy::Payload::kPage) return send_page(entry, message);
-  if (message.payload == ivy::Payload::kZero) counters_.zero_grants.add();
-  if (event.put_off(message)) return true;
-  if (!send_outgoing(event.outgoing(), event.outgoing_count())) return false;
-  event.clear_outgoing();
-  return event.put_off(message);
-}
-
-bool EngineCore::send_page(PageEntry& entry, ivy::Message grant) noexcept {
-  const std::byte* page = backend_.frame(grant.gfn);
-  if (!entry.touched() || is_zero_page(page)) {
-    grant.payload = ivy::Payload::kZero;
-    counters_.zero_grants.add();
-    page = nullptr;
+  const std::byte* page = nullptr;
+  if (message.payload == ivy::Payload::kPage) {
+    page = backend_.frame(message.gfn);
+    if (!entry.touched() || is_zero_page(page)) {
+      message.payload = ivy::Payload::kZero;
+      page = nullptr;
+    }
   }
-  const int error = transport_.send(grant, page);
-  return error == 0 || not_sent(grant, error);
+  if (message.payload == ivy::Payload::kZero) counters_.zero_grants.add();
+  Outbox& outbox = event.outbox();
+  outbox.put(message, page);
+  if (page != nullptr) pages_unsent_.fetch_add(1, std::memory_order_relaxed);
+  const bool now = outbox.full() || (page != nullptr && !backend_.frames_keep_still());
+  return !now || send_all(outbox);
 }
 
-bool EngineCore::send_outgoing(const ivy::Message* messages, std::size_t count) noexcept {
-  if (count == 0) return true;
+bool EngineCore::send_all(Outbox& outbox) noexcept {
   std::size_t failed = 0;
-  const int error = transport_.send_several(messages, count, failed);
-  return error == 0 || not_sent(messages[failed], error);
-}
-
-bool EngineCore::not_sent(const ivy::Message& message, int error) noexcept {
-  if (!ended()) {
+  counters_.batches.add();
+  const int error = transport_.send_several(outbox.messages(), outbox.size(), failed);
+  if (error != 0 && !ended()) {
+    const ivy::Message& message = outbox.messages()[failed].message;
     stop(fmt::format("host {} is lost: a {} for page {} could not be sent to it: {}",
                      name_of(message.to), wire::name_of(message.kind), message.gfn,
                      std::strerror(error)));
   }
-  return false;
+  pages_unsent_.fetch_sub(outbox.pages(), std::memory_order_release);
+  outbox.clear();
+  return error == 0;
 }
 
 void EngineCore::complete(const ivy::Message& about) noexcept {

@@ -47,6 +47,14 @@ class SleepWord {
   std::atomic<std::uint32_t> sleepers_{0};
 };
 
+// What a request is for.
+enum class Purpose : std::uint8_t {
+  kFault,    // a thread waits for it
+  kDiscard,  // the page is to be empty
+  kEarly,    // the thread will probably want it next
+  kSample,   // the same, and whether it was right is to be found out (prefetch.h)
+};
+
 class Requests {
  public:
   static constexpr unsigned kWindow = 16;  // places a lane
@@ -83,22 +91,24 @@ class Requests {
   }
 
   // A new request in this place. With the page's lock held, before the machine is told.
-  std::uint32_t arm(unsigned place, bool discard) noexcept {
+  std::uint32_t arm(unsigned place, Purpose purpose) noexcept {
     const std::uint32_t count = next_.fetch_add(1, std::memory_order_relaxed);
     const std::uint32_t txn = place << kCountBits | (count & kCountMask);
-    places_[place].discard = discard;
+    places_[place].purpose = purpose;
     places_[place].txn.exchange(txn);
     return txn;
   }
   void disarm(unsigned place) noexcept { places_[place].txn.exchange(0); }
   bool pending(unsigned place) const noexcept { return places_[place].txn.value() != 0; }
 
-  // Whether this request of ours is a discard. With the page's lock held.
-  bool is_discard(std::uint32_t txn) const noexcept {
+  // What this request of ours is for; kFault when it is not known (any more). With the page's lock
+  // held.
+  Purpose purpose(std::uint32_t txn) const noexcept {
     const unsigned place = txn >> kCountBits;
-    return txn != 0 && place < kPlaces && places_[place].txn.value() == txn &&
-           places_[place].discard;
+    return txn != 0 && place < kPlaces && places_[place].txn.value() == txn ? places_[place].purpose
+                                                                            : Purpose::kFault;
   }
+  bool is_discard(std::uint32_t txn) const noexcept { return purpose(txn) == Purpose::kDiscard; }
   // The request is over. Its lane, whose waiter the caller wakes (kServiceLane: it has been woken
   // here).
   Lane complete(std::uint32_t txn) noexcept {
@@ -139,8 +149,8 @@ class Requests {
   static constexpr std::uint32_t kCountMask = (1u << kCountBits) - 1;
   static_assert(kPlaces < 1u << (32 - kCountBits));
   struct Place {
-    SleepWord txn;         // 0: no request, or it is over
-    bool discard = false;  // GUARDED_BY the page's lock
+    SleepWord txn;                      // 0: no request, or it is over
+    Purpose purpose = Purpose::kFault;  // GUARDED_BY the page's lock
   };
   std::array<Place, kPlaces> places_;
   std::array<SleepWord, 256> bells_;

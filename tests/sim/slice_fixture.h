@@ -68,6 +68,7 @@ class Slice final : public PageBackend {
   int withdraw(Gfn gfn) noexcept override;
   int drop_frame(Gfn gfn) noexcept override;
   Run fault_around(Gfn gfn) noexcept override;
+  bool may_prefetch(Gfn, Right) const noexcept override { return true; }
 
  private:
   struct Page {

@@ -119,7 +119,13 @@ class MemoryBackend final : public PageBackend {
   }
   Run fault_around(Gfn gfn) noexcept override { return {gfn & ~Gfn{around - 1}, around}; }
 
+  bool may_prefetch(Gfn gfn, Right) const noexcept override {
+    return gfn < prefetch_below && prefetch_answers.fetch_sub(1) > 0;
+  }
+
   std::uint32_t around = 1;  // a power of two
+  std::atomic<Gfn> prefetch_below{~Gfn{0}};
+  mutable std::atomic<int> prefetch_answers{1 << 30};  // so many times true
   std::atomic<unsigned> grants{0}, drops{0};
   std::atomic<bool> fail_grant{false};
 
@@ -149,6 +155,7 @@ struct ClusterOptions {
   unsigned hold_us = 20;
   unsigned wait_spin_us = 30, serve_spin_us = 0;
   std::uint32_t around = 1;
+  unsigned prefetch = 0;  // most tests count what they cause
   // Service threads as in the product: SCHED_FIFO (needs CAP_SYS_NICE), host i's on core i.
   bool realtime = false;
   std::function<void(const std::vector<tcp::Peer>&)>
@@ -278,6 +285,7 @@ class Cluster {
     config.hosts = options_.hosts;
     config.pages = options_.pages;
     config.hold_us = options_.hold_us;
+    config.prefetch = options_.prefetch;
     for (const tcp::Peer& peer : mesh.hosts) config.names.push_back(peer.name);
     auto made = Engine::create(config, *host.backend, *host.transport,
                                [this](const std::string&) { ++stops; });

@@ -117,7 +117,9 @@ void storm(Cluster& cluster, unsigned hosts, unsigned threads, Gfn pages, unsign
 }
 
 TEST_P(EngineOverTcp, StormOfFewPages) {
-  Cluster cluster(options(3));
+  ClusterOptions few = options(3);
+  few.prefetch = 15;
+  Cluster cluster(few);
   ASSERT_EQ(cluster.failure(), "");
   storm(cluster, 3, 2, 3, 400);
 }
@@ -126,6 +128,7 @@ TEST_P(EngineOverTcp, StormOfManyPagesAndMoreThreadsThanLanes) {
   ClusterOptions wide = options(4);
   wide.lanes = 1;
   wide.around = 16;
+  wide.prefetch = 15;
   Cluster cluster(wide);
   ASSERT_EQ(cluster.failure(), "");
   storm(cluster, 4, 3, 200, 300);
@@ -154,6 +157,49 @@ TEST(Engine, GrantedPagesAreHeldForTheirWindow) {
   ASSERT_TRUE(cluster.store(1, gfn, 2));
   EXPECT_EQ(cluster.load(0, gfn), 2u);
   EXPECT_GE(cluster.engine(1).stats(0).held_back, 1u);
+}
+
+// A walk over remote pages takes few waits and few system calls, and gets the right contents.
+TEST_P(EngineOverTcp, AWalkIsPrefetched) {
+  ClusterOptions walk = options(2);
+  walk.prefetch = 15;
+  Cluster cluster(walk);
+  ASSERT_EQ(cluster.failure(), "");
+  for (Gfn gfn = 0; gfn < 500; ++gfn) ASSERT_TRUE(cluster.store(0, gfn, gfn + 1));
+  cluster.backend(1).prefetch_below = 500;
+  for (Gfn gfn = 0; gfn < 500; ++gfn) ASSERT_EQ(cluster.load(1, gfn), gfn + 1);
+  const EngineStats stats = cluster.engine(1).stats(0);
+  EXPECT_LE(stats.faults[kRead], 500u / 16 + 8);
+  EXPECT_EQ(stats.faults[kRead] + stats.prefetched, 500u);
+  EXPECT_GT(stats.prefetch_sampled, 0u);
+  EXPECT_EQ(stats.prefetch_used, stats.prefetch_sampled);
+  EXPECT_EQ(cluster.engine(1).right(500), Right::kInvalid);
+  const auto messages = [&](unsigned host) {
+    return cluster.transport(host).traffic().messages_sent;
+  };
+  EXPECT_LT(stats.batches * 3, messages(1));
+  EXPECT_LT(cluster.engine(0).stats(0).batches * 3, messages(0));
+  // Upgrades of what was read, and writes of what was not.
+  for (Gfn gfn = 0; gfn < 500; ++gfn) ASSERT_TRUE(cluster.store(1, gfn, gfn + 2));
+  EXPECT_LE(cluster.engine(1).stats(0).faults[kUpgrade], 500u / 16 + 8);
+  for (Gfn gfn = 0; gfn < 500; ++gfn) ASSERT_EQ(cluster.load(0, gfn), gfn + 2);
+  EXPECT_EQ(cluster.rights.violations, 0u);
+}
+
+TEST(Engine, WhatTheLayoutForbidsMeanwhileIsNotMapped) {
+  ClusterOptions options;
+  options.hosts = 2;
+  options.prefetch = 15;
+  Cluster cluster(options);
+  ASSERT_EQ(cluster.failure(), "");
+  for (Gfn gfn = 0; gfn < 64; ++gfn) ASSERT_TRUE(cluster.store(0, gfn, gfn + 1));
+  cluster.backend(1).prefetch_answers = 1;  // allowed when asked for, no more when it is there
+  EXPECT_EQ(cluster.load(1, 10), 11u);
+  EXPECT_EQ(cluster.load(1, 11), 12u);
+  EXPECT_EQ(cluster.engine(1).right(12), Right::kShared);
+  EXPECT_EQ(cluster.backend(1).mapped(12), Right::kInvalid);
+  EXPECT_EQ(cluster.load(1, 12), 13u);
+  EXPECT_EQ(cluster.engine(1).stats(0).faults[kRead], 2u);
 }
 
 TEST(Engine, FaultAroundMapsFreshNeighboursOnly) {

@@ -177,8 +177,10 @@ int GuestView::grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noex
   }
   // Lifting the protection of a page that has been withdrawn meanwhile does nothing: the vCPU
   // faults once more.
-  if (writable && std::exchange(expected_mapped, kNone) == first)
+  if (writable && expected_mapped == first) {
+    expected_mapped = kNone;
     return write_protect(first, 1, false);
+  }
   int error = map(first, 1, writable);
   if (error == EFAULT) {  // a frame never touched: the memory file has a hole there
     __atomic_fetch_or(reinterpret_cast<unsigned char*>(frame(first)), 0, __ATOMIC_RELAXED);

@@ -33,6 +33,7 @@ class GuestView final : public dsm::PageBackend {
   ~GuestView() override;
 
   std::byte* frame(dsm::Gfn gfn) noexcept override { return own_ + (gfn << dsm::kPageShift); }
+  bool frames_keep_still() const noexcept override { return !by_copy_; }
   int grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noexcept override;
   int protect(dsm::Gfn gfn) noexcept override;
   int withdraw(dsm::Gfn gfn) noexcept override { return withdraw_run(gfn, 1); }
@@ -40,6 +41,9 @@ class GuestView final : public dsm::PageBackend {
   int withdraw_run(dsm::Gfn first, std::uint32_t count) noexcept override;
   int drop_run(dsm::Gfn first, std::uint32_t count) noexcept override;
   Run fault_around(dsm::Gfn gfn) noexcept override;
+  bool may_prefetch(dsm::Gfn gfn, dsm::Right right) const noexcept override {
+    return LayoutTable::allows(layout_.at(gfn), right == dsm::Right::kExclusive);
+  }
 
   // The fault this thread is about to serve was a write to a page that was mapped: the next
   // exclusive grant of it in this thread lifts the protection first and looks for a missing mapping

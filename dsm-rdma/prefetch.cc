@@ -1,0 +1,222 @@
+#include "dsm-rdma/prefetch.h"
+
+#include <algorithm>
+#include <mutex>
+
+namespace xenspan::dsm {
+namespace {
+
+// A page and a right in one word that is never 0: gfns have 32 bits at most (PageTable::kMaxPages).
+constexpr unsigned kCountShift = 48;
+constexpr std::uint64_t kKeyMask = (std::uint64_t{1} << kCountShift) - 1;
+constexpr std::uint64_t kNoLink = 1;  // no page has this key
+
+std::uint64_t key_of(Ask ask) {
+  return (ask.gfn + 1) << 1 | (ask.right == Right::kExclusive ? 1 : 0);
+}
+Ask ask_of(std::uint64_t key) {
+  return {(key >> 1) - 1, (key & 1) != 0 ? Right::kExclusive : Right::kShared};
+}
+
+// Fibonacci hashing (Knuth, The Art of Computer Programming 3, 6.4).
+std::size_t spread(std::uint64_t value, std::size_t places) {
+  return (value * 0x9e3779b97f4a7c15 >> 32) % places;
+}
+
+std::int64_t between(Gfn from, Gfn to) {
+  return static_cast<std::int64_t>(to) - static_cast<std::int64_t>(from);
+}
+Gfn ahead(Gfn gfn, std::int64_t by) {
+  return static_cast<Gfn>(static_cast<std::int64_t>(gfn) + by);
+}
+
+}  // namespace
+
+// The early requests of one fault.
+class Predictor::Run {
+ public:
+  Run(Predictor& predictor, std::uint64_t now_ns, unsigned sample_at, StartFn start, void* context)
+      : predictor_(predictor),
+        now_ns_(now_ns),
+        sample_at_(sample_at),
+        start_(start),
+        context_(context) {}
+
+  Start ask(Ask ask, std::uint64_t from) {
+    if (predictor_.contended(ask.gfn, now_ns_)) return Start::kRefused;
+    if (started_ == predictor_.most_) return Start::kNoRoom;
+    const bool sampled = started_ == sample_at_;
+    const Start result = start_(context_, ask, sampled);
+    if (result == Start::kHeld) last_ = ask;
+    if (result != Start::kStarted) return result;
+    if (sampled) predictor_.put_sample(ask.gfn, from);
+    ++started_;
+    last_ = ask;
+    return result;
+  }
+  unsigned started() const { return started_; }
+  Ask last() const { return last_; }
+
+ private:
+  Predictor& predictor_;
+  const std::uint64_t now_ns_;
+  const unsigned sample_at_;  // which of them; kMostRun: none
+  const StartFn start_;
+  void* const context_;
+  unsigned started_ = 0;
+  Ask last_;
+};
+
+Predictor::Slot& Predictor::slot_of(std::uint64_t thread) noexcept {
+  return slots_[spread(thread >> 6, kSlots)];
+}
+
+unsigned Predictor::on_fault(std::uint64_t thread, Ask fault, std::uint64_t now_ns, StartFn start,
+                             void* context) noexcept {
+  if (!on() || contended(fault.gfn, now_ns)) return 0;
+  Slot& slot = slot_of(thread);
+  if (!slot.lock.try_lock()) return 0;
+  const std::lock_guard guard(slot.lock, std::adopt_lock);
+  if (slot.thread != thread) {
+    slot.thread = thread;
+    slot.last = slot.fault = {};
+    slot.streams = {};
+  }
+  const bool near = slot.last_ns != 0 && now_ns < slot.last_ns + kNearNs;
+  const bool lost = near && slot.fault == fault;  // before it could be used: nothing beside it now
+  if (near && !lost && slot.last.right != Right::kInvalid) remember(slot.last, fault);
+  slot.fault = slot.last = fault;
+  slot.last_ns = now_ns;
+  if (lost) return 0;
+  const bool sampled = slot.runs % kFewBetween == 0;
+  Run run(*this, now_ns, sampled ? slot.runs / kFewBetween * 5 % 7 : kMostRun, start, context);
+  follow(fault, run);
+  if (run.started() == 0) stream(slot, fault, run);
+  if (run.started() == 0) return 0;
+  ++slot.runs;
+  slot.last = run.last();
+  return run.started();
+}
+
+void Predictor::on_served(std::uint64_t thread, std::uint64_t now_ns) noexcept {
+  if (!on()) return;
+  Slot& slot = slot_of(thread);
+  if (!slot.lock.try_lock()) return;
+  if (slot.thread == thread) slot.last_ns = now_ns;
+  slot.lock.unlock();
+}
+
+// Along the links from this fault on, past what is refused or here already.
+void Predictor::follow(Ask fault, Run& run) noexcept {
+  const std::uint64_t first = key_of(fault);
+  std::uint64_t key = first, next;
+  for (unsigned step = 0; step < kSteps && successor(key, next) && next != first; ++step) {
+    if (run.ask(ask_of(next), key) == Start::kNoRoom) return;
+    key = next;
+  }
+}
+
+// The fault continues a stream, or may be the second one of a new stream, or the first.
+void Predictor::stream(Slot& slot, Ask fault, Run& run) noexcept {
+  for (Stream& each : slot.streams) {
+    if (each.right != fault.right || each.stride == 0) continue;
+    if (ahead(each.last, each.stride) != fault.gfn) continue;
+    if (each.window > 0) slot.trust = std::min(slot.trust + 2, kMostTrust);
+    each.window = each.window == 0 ? 1 : std::min(each.window * 2, most_);
+    return extend(each, fault, run);
+  }
+  for (Stream& each : slot.streams) {
+    if (each.right != fault.right) continue;
+    const std::int64_t step = between(each.last, fault.gfn);
+    if (each.window > 0 && fault.gfn >= std::min(each.run_first, each.last) &&
+        fault.gfn <= std::max(each.run_first, each.last)) {
+      each.window /= 2;  // one of the run was lost before it was used, or never came
+      return;
+    }
+    if (step == 0 || step > kReach || step < -kReach) continue;
+    each.stride = step;
+    each.window = 0;
+    each.last = each.run_first = fault.gfn;
+    if ((step != 1 && step != -1) || slot.trust == 0) return;
+    --slot.trust;  // a neighbour: worth a guess, as long as such guesses turn out right
+    each.window = 1;
+    return extend(each, fault, run);
+  }
+  slot.streams[slot.next_stream++ % kStreams] = {fault.gfn, fault.gfn, 0, 0, fault.right};
+}
+
+// Asks for the next run. It ends where a page is refused, so that the next fault is just behind it.
+void Predictor::extend(Stream& stream, Ask fault, Run& run) noexcept {
+  stream.last = stream.run_first = fault.gfn;
+  for (unsigned i = 0; i < kSteps && run.started() < stream.window; ++i) {
+    const Gfn gfn = ahead(stream.last, stream.stride);
+    const Start result = run.ask({gfn, fault.right}, kNoLink);
+    if (result == Start::kRefused || result == Start::kNoRoom) break;
+    if (i == 0) stream.run_first = gfn;
+    stream.last = gfn;
+  }
+}
+
+void Predictor::remember(Ask from, Ask to) noexcept {
+  const std::uint64_t key = key_of(from), next = key_of(to);
+  Link& link = links_[spread(key, kLinks)];
+  const std::uint64_t old = link.next.load(std::memory_order_relaxed);
+  const std::uint64_t seen = old >> kCountShift;
+  std::uint64_t now = next | std::uint64_t{1} << kCountShift;
+  if (link.key.load(std::memory_order_relaxed) == key) {
+    if ((old & kKeyMask) == next) {
+      now = next | std::min<std::uint64_t>(seen + 1, kMostSure) << kCountShift;
+    } else if (seen > 1) {
+      now = (old & kKeyMask) | (seen - 1) << kCountShift;
+    }
+  }
+  link.key.store(key, std::memory_order_relaxed);
+  link.next.store(now, std::memory_order_relaxed);
+}
+
+// What this link leads to was not used.
+void Predictor::weaken(std::uint64_t key) noexcept {
+  Link& link = links_[spread(key, kLinks)];
+  if (link.key.load(std::memory_order_relaxed) != key) return;
+  link.next.store(link.next.load(std::memory_order_relaxed) & kKeyMask, std::memory_order_relaxed);
+}
+
+bool Predictor::successor(std::uint64_t key, std::uint64_t& next) const noexcept {
+  const Link& link = links_[spread(key, kLinks)];
+  if (link.key.load(std::memory_order_relaxed) != key) return false;
+  const std::uint64_t seen = link.next.load(std::memory_order_relaxed);
+  next = seen & kKeyMask;
+  return seen >> kCountShift >= kSure && next > kNoLink;
+}
+
+void Predictor::on_contention(Gfn gfn, std::uint64_t now_ns) noexcept {
+  Contention& at = contentions_[spread(gfn, kContentions)];
+  const bool again = at.gfn.load(std::memory_order_relaxed) == gfn &&
+                     now_ns < at.last_ns.load(std::memory_order_relaxed) + kTwiceNs;
+  at.gfn.store(gfn, std::memory_order_relaxed);
+  at.last_ns.store(now_ns, std::memory_order_relaxed);
+  at.until_ns.store(again ? now_ns + kContendedNs : 0, std::memory_order_relaxed);
+}
+
+bool Predictor::contended(Gfn gfn, std::uint64_t now_ns) const noexcept {
+  const Contention& at = contentions_[spread(gfn, kContentions)];
+  return at.gfn.load(std::memory_order_relaxed) == gfn &&
+         now_ns < at.until_ns.load(std::memory_order_relaxed);
+}
+
+void Predictor::put_sample(Gfn gfn, std::uint64_t from) noexcept {
+  Sample& sample = samples_[spread(gfn, kSamples)];
+  sample.from.store(from, std::memory_order_relaxed);
+  sample.page.store(gfn + 1, std::memory_order_release);
+}
+
+// The key of the link that led to this sample, which is over; 0 when the page is none.
+std::uint64_t Predictor::take_sample(Gfn gfn) noexcept {
+  Sample& sample = samples_[spread(gfn, kSamples)];
+  std::uint64_t page = gfn + 1;
+  if (sample.page.load(std::memory_order_acquire) != page) return 0;
+  const std::uint64_t from = sample.from.load(std::memory_order_relaxed);
+  return sample.page.compare_exchange_strong(page, 0, std::memory_order_relaxed) ? from : 0;
+}
+
+}  // namespace xenspan::dsm

@@ -1,0 +1,133 @@
+// Which pages a thread will ask for next, guessed from the faults it has had, so that one wait
+// brings them all.
+//
+// Two guesses, in this order. Successors: a table remembers which fault followed on which, in one
+// thread and within a short time; what was seen twice is followed as a chain. It knows bursts that
+// come again, such as the boundary rows of a grid: some read, some written. Streams: faults at a
+// constant stride; a run of 1, 2, 4 .. pages is asked for as long as the next fault is the one just
+// behind the run. Pages that hosts take from each other again and again (locks, barriers) are left
+// alone.
+//
+// Whether what was asked for early is used cannot be seen in general, so some of it is sampled: the
+// engine holds a sampled page but does not map it, and tells on_touched() or on_lost(). A sample
+// that is lost untouched weakens the link that led to it.
+//
+// Wrong guesses cost time, never correctness: every request is one that the protocol allows at any
+// time. Threading: any; a thread that finds its slot in use gets no guess. No allocation, no
+// waiting, no system call, no clock. Tables are of fixed size and forget by being overwritten.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "dsm-rdma/futex_lock.h"
+#include "dsm-rdma/types.h"
+
+namespace xenspan::dsm {
+
+// One page wanted with one right.
+struct Ask {
+  Gfn gfn = 0;
+  Right right = Right::kInvalid;  // kShared or kExclusive
+
+  friend bool operator==(const Ask&, const Ask&) = default;
+};
+
+class Predictor {
+ public:
+  static constexpr unsigned kMostRun = 15;  // with the fault itself a lane's sixteen requests
+
+  // What became of an early request.
+  enum class Start : std::uint8_t {
+    kStarted,
+    kHeld,     // the right is here already
+    kRefused,  // not now: the layout is unknown or forbids it, or someone else is at the page
+    kNoRoom,   // no further one at all
+  };
+  using StartFn = Start (*)(void* context, Ask ask, bool sampled);
+
+  // At most `most` early requests beside a fault; 0: none, ever.
+  explicit Predictor(unsigned most) noexcept : most_(most < kMostRun ? most : kMostRun) {}
+  bool on() const noexcept { return most_ != 0; }
+
+  // A fault of `thread` needs a request. Calls `start` for each page to ask for with it. How many
+  // were started.
+  unsigned on_fault(std::uint64_t thread, Ask fault, std::uint64_t now_ns, StartFn start,
+                    void* context) noexcept;
+  // The fault and all that was asked for with it are here.
+  void on_served(std::uint64_t thread, std::uint64_t now_ns) noexcept;
+  // Another host wanted the page within its hold window.
+  void on_contention(Gfn gfn, std::uint64_t now_ns) noexcept;
+
+  // A page that is held, and not mapped, is touched. Whether it was a sample.
+  bool on_touched(Gfn gfn) noexcept { return take_sample(gfn) != 0; }
+  // A right to a page is given up.
+  void on_lost(Gfn gfn) noexcept {
+    if (const std::uint64_t key = take_sample(gfn)) weaken(key);
+  }
+
+ private:
+  static constexpr std::uint64_t kNearNs = 300'000;  // faults further apart do not belong together
+  static constexpr std::uint64_t kContendedNs = 20'000'000;  // a page is left alone so long
+  static constexpr std::uint64_t kTwiceNs = 10'000'000;  // two contentions within this time do it
+  static constexpr unsigned kSlots = 64, kStreams = 4, kLinks = 4096, kSamples = 64,
+                            kContentions = 256;
+  static constexpr unsigned kSteps = 32;      // links followed, or pages looked at, for one fault
+  static constexpr unsigned kFewBetween = 4;  // one run in so many has a sample
+  static constexpr std::int64_t kReach = 16;  // pages between two faults of one stream, at most
+  static constexpr unsigned kSure = 2, kMostSure = 3;  // times a link was seen
+  static constexpr unsigned kMostTrust = 8;
+
+  struct Stream {
+    Gfn last = 0;             // fault, or end of the run
+    Gfn run_first = 0;        // the run asked for last; empty when it is behind `last`
+    std::int64_t stride = 0;  // 0: unknown
+    unsigned window = 0;      // length of the run asked for last
+    Right right = Right::kInvalid;
+  };
+  // What is known of one thread.
+  struct Slot {
+    FutexLock lock;  // only ever tried
+    std::uint64_t thread = 0;
+    Ask last;  // the last fault, or the end of what was asked for with it
+    Ask fault;
+    std::uint64_t last_ns = 0;
+    unsigned runs = 0;
+    unsigned trust = kMostTrust / 2;  // in strides seen once
+    unsigned next_stream = 0;
+    std::array<Stream, kStreams> streams;
+  };
+  struct Link {
+    std::atomic<std::uint64_t> key{0}, next{0};  // next: key, and in the top bits how often seen
+  };
+  struct Sample {
+    std::atomic<std::uint64_t> page{0};  // gfn + 1
+    std::atomic<std::uint64_t> from{0};  // key of the link that led to it, or kNoLink
+  };
+  struct Contention {
+    std::atomic<Gfn> gfn{0};
+    std::atomic<std::uint64_t> last_ns{0}, until_ns{0};
+  };
+  class Run;
+
+  Slot& slot_of(std::uint64_t thread) noexcept;
+  unsigned run_for(Slot& slot, Ask fault, Run& run) noexcept;
+  void follow(Ask fault, Run& run) noexcept;
+  void stream(Slot& slot, Ask fault, Run& run) noexcept;
+  void extend(Stream& stream, Ask fault, Run& run) noexcept;
+  void remember(Ask from, Ask to) noexcept;
+  void weaken(std::uint64_t key) noexcept;
+  bool successor(std::uint64_t key, std::uint64_t& next) const noexcept;
+  bool contended(Gfn gfn, std::uint64_t now_ns) const noexcept;
+  std::uint64_t take_sample(Gfn gfn) noexcept;
+  void put_sample(Gfn gfn, std::uint64_t from) noexcept;
+
+  const unsigned most_;
+  std::array<Slot, kSlots> slots_;
+  std::array<Link, kLinks> links_;
+  std::array<Sample, kSamples> samples_;
+  std::array<Contention, kContentions> contentions_;
+};
+
+}  // namespace xenspan::dsm

@@ -1,0 +1,219 @@
+// The predictor against programs that touch pages in order: how many faults they have left, and
+// what is asked for in vain.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "dsm-rdma/prefetch.h"
+
+namespace xenspan::dsm {
+namespace {
+
+constexpr std::uint64_t kMicrosecond = 1000;
+constexpr Ask read_of(Gfn gfn) { return {gfn, Right::kShared}; }
+constexpr Ask write_of(Gfn gfn) { return {gfn, Right::kExclusive}; }
+
+// A host's rights, one or more threads, and what the predictor makes of their faults.
+class Program {
+ public:
+  explicit Program(unsigned most = Predictor::kMostRun)
+      : predictor_(std::make_unique<Predictor>(most)) {}
+
+  // One access; a fault when the right is not held.
+  void touch(Ask ask, std::uint64_t thread = 1) {
+    now_ns_ += kMicrosecond;
+    if (unmapped.erase(ask.gfn) != 0) predictor_->on_touched(ask.gfn);
+    wasted.erase(ask.gfn);
+    if (held[ask.gfn] >= ask.right) return;
+    ++faults;
+    held[ask.gfn] = ask.right;
+    const auto start = [](void* self, Ask early, bool sampled) {
+      return static_cast<Program*>(self)->start(early, sampled);
+    };
+    last_run = predictor_->on_fault(thread, ask, now_ns_, start, this);
+    now_ns_ += 50 * kMicrosecond;
+    predictor_->on_served(thread, now_ns_);
+  }
+  // Other hosts take the pages away.
+  void lose(Gfn gfn) {
+    held.erase(gfn);
+    unmapped.erase(gfn);
+    predictor_->on_lost(gfn);
+  }
+  void lose_all() {
+    while (!held.empty()) lose(held.begin()->first);
+  }
+  void pause() { now_ns_ += 5000 * kMicrosecond; }
+  void contend(Gfn gfn) { predictor_->on_contention(gfn, now_ns_); }
+
+  std::map<Gfn, Right> held;
+  std::set<Gfn> unmapped, wasted;  // samples; asked for early and not touched yet
+  Gfn end = ~Gfn{0};               // no page from here on may be asked for
+  unsigned faults = 0, early = 0, samples = 0, last_run = 0;
+
+ private:
+  Predictor::Start start(Ask ask, bool sampled) {
+    if (ask.gfn >= end) return Predictor::Start::kRefused;
+    if (held[ask.gfn] >= ask.right) return Predictor::Start::kHeld;
+    held[ask.gfn] = ask.right;
+    wasted.insert(ask.gfn);
+    ++early;
+    if (sampled) {
+      ++samples;
+      unmapped.insert(ask.gfn);
+    }
+    return Predictor::Start::kStarted;
+  }
+
+  const std::unique_ptr<Predictor> predictor_;
+  std::uint64_t now_ns_ = kMicrosecond;
+};
+
+TEST(Prefetch, AWalkNeedsOneFaultForSixteenPages) {
+  Program program;
+  for (Gfn gfn = 1000; gfn < 2000; ++gfn) program.touch(read_of(gfn));
+  EXPECT_LE(program.faults, 1000u / 16 + 6);
+  EXPECT_LE(program.wasted.size(), Predictor::kMostRun);
+}
+
+TEST(Prefetch, AStrideAndAWayBackAreStreamsToo) {
+  Program forth, back;
+  for (Gfn gfn = 5000; gfn < 8000; gfn += 3) forth.touch(write_of(gfn));
+  for (Gfn gfn = 5000; gfn > 4000; --gfn) back.touch(read_of(gfn));
+  EXPECT_LE(forth.faults, 1000u / 16 + 7);
+  EXPECT_LE(back.faults, 1000u / 16 + 6);
+  EXPECT_LE(forth.wasted.size() + back.wasted.size(), 2 * Predictor::kMostRun);
+}
+
+TEST(Prefetch, SeveralStreamsOfOneThreadDoNotDisturbEachOther) {
+  Program program;
+  for (Gfn i = 0; i < 400; ++i) {
+    program.touch(read_of(10'000 + i));
+    program.touch(write_of(20'000 + i));
+    program.touch(read_of(30'000 + i));
+  }
+  EXPECT_LE(program.faults, 3 * (400u / 16 + 8));
+}
+
+TEST(Prefetch, RunsGrowFromOneAndEndWhereThereIsNothingToAskFor) {
+  Program program;
+  program.end = 110;
+  std::vector<unsigned> runs;
+  for (Gfn gfn = 100; gfn < 110; ++gfn) {
+    const unsigned before = program.faults;
+    program.touch(read_of(gfn));
+    if (program.faults != before) runs.push_back(program.last_run);
+  }
+  EXPECT_EQ(runs, (std::vector<unsigned>{0, 1, 2, 3}));  // the fourth run would be of four
+  EXPECT_TRUE(program.wasted.empty());
+}
+
+TEST(Prefetch, ScatteredFaultsAskForLittle) {
+  Program program;
+  std::mt19937 random(7);
+  for (unsigned i = 0; i < 4000; ++i) program.touch(read_of(random() % 1'000'000));
+  EXPECT_LE(program.early, 20u);
+}
+
+// Reads of a neighbour's row and upgrades of the own one, over and over.
+void sweep(Program& program) {
+  for (Gfn i = 0; i < 5; ++i) program.touch(read_of(500 + i));
+  for (Gfn i = 0; i < 5; ++i) program.touch(write_of(300 + i));
+  program.pause();
+}
+
+TEST(Prefetch, ABurstThatComesAgainIsOneFault) {
+  Program program;
+  for (unsigned i = 0; i < 30; ++i) {
+    sweep(program);
+    program.lose_all();
+  }
+  const unsigned learned = program.faults;
+  program.wasted.clear();
+  for (unsigned i = 0; i < 100; ++i) {
+    sweep(program);
+    program.lose_all();
+  }
+  EXPECT_TRUE(program.wasted.empty());
+  EXPECT_EQ(program.faults - learned, 100u);
+  EXPECT_LE(learned, 150u);
+}
+
+TEST(Prefetch, WhatIsAskedForInVainIsForgotten) {
+  Program program;
+  for (unsigned i = 0; i < 30; ++i) {
+    sweep(program);
+    program.lose_all();
+  }
+  // From now on the first page alone is touched.
+  for (unsigned i = 0; i < 100; ++i) {
+    program.touch(read_of(500));
+    program.pause();
+    program.lose_all();
+  }
+  const unsigned before = program.early;
+  for (unsigned i = 0; i < 100; ++i) {
+    program.touch(read_of(500));
+    program.pause();
+    program.lose_all();
+  }
+  EXPECT_EQ(program.early, before);
+}
+
+TEST(Prefetch, APageInContentionIsNotAskedForEarly) {
+  Program program;
+  for (unsigned i = 0; i < 30; ++i) {
+    sweep(program);
+    program.lose_all();
+  }
+  program.contend(302);
+  program.contend(302);
+  program.wasted.clear();
+  program.touch(read_of(500));
+  EXPECT_GT(program.last_run, 5u);
+  EXPECT_FALSE(program.wasted.contains(302));
+  EXPECT_TRUE(program.wasted.contains(303));
+}
+
+TEST(Prefetch, AFaultThatIsRepeatedComesAlone) {
+  Program program;
+  for (Gfn gfn = 0; gfn < 4; ++gfn) program.touch(read_of(gfn));
+  program.lose_all();
+  program.touch(read_of(100));
+  program.touch(read_of(101));
+  EXPECT_EQ(program.last_run, 1u);
+  program.lose(101);
+  program.touch(read_of(101));
+  EXPECT_EQ(program.last_run, 0u);
+}
+
+TEST(Prefetch, ThreadsAreToldApart) {
+  Program program;
+  for (Gfn i = 0; i < 100; ++i) {  // neighbours, but of two threads
+    program.touch(read_of(2 * i), 0x1000);
+    program.touch(read_of(1'000'000 - 2 * i), 0x2000);
+  }
+  EXPECT_TRUE(program.held.contains(200));
+  EXPECT_FALSE(program.held.contains(201));
+}
+
+TEST(Prefetch, SwitchedOffItAsksForNothing) {
+  Program program(0);
+  for (Gfn gfn = 0; gfn < 100; ++gfn) program.touch(read_of(gfn));
+  EXPECT_EQ(program.faults, 100u);
+  EXPECT_EQ(program.early, 0u);
+}
+
+TEST(Prefetch, SamplesAreAFewOfAll) {
+  Program program;
+  for (Gfn gfn = 0; gfn < 20'000; ++gfn) program.touch(read_of(gfn));
+  EXPECT_GT(program.samples, program.early / 200);
+  EXPECT_LT(program.samples, program.early / 20);
+}
+
+}  // namespace
+}  // namespace xenspan::dsm
