@@ -31,7 +31,7 @@ EngineCore::EngineCore(const EngineConfig& config, PageBackend& backend, Transpo
       transport_(transport),
       on_stop_(std::move(on_stop)),
       slots_(config.hosts),
-      waiting_(config.hosts * Requests::kPlaces),  // every place of every host: it cannot run out
+      parked_(config.hosts * Requests::kPlaces),  // every place of every host: it cannot run out
       held_(config.hold_us),
       predictor_(config.prefetch) {}
 

@@ -19,9 +19,9 @@
 #include "dsm-rdma/engine.h"
 #include "dsm-rdma/hold_queue.h"
 #include "dsm-rdma/ivy/machine.h"
-#include "dsm-rdma/ivy/wait_pool.h"
 #include "dsm-rdma/outbox.h"
 #include "dsm-rdma/page_table.h"
+#include "dsm-rdma/parked.h"
 #include "dsm-rdma/prefetch.h"
 #include "dsm-rdma/requests.h"
 #include "dsm-rdma/slot_table.h"
@@ -96,10 +96,14 @@ class EngineCore final : public Engine {
   void peer_lost(HostId peer, const char* why) noexcept;
   bool feed(PageEntry& entry, const ivy::Message& first, bool may_hold, Outbox& outbox) noexcept;
   bool feed_all(PageEntry& entry, Event& event, ivy::Steps& steps, bool may_hold) noexcept;
+  bool park(PageEntry& entry, const ivy::Message& message) noexcept;
+  bool release_parked(PageEntry& entry, Gfn gfn, Event& event) noexcept;
   bool hold_back(const PageEntry& entry, const ivy::Message& message) noexcept;
   void clear_contents(PageEntry& entry, const ivy::Message& grant) noexcept;
   bool carry_out(PageEntry& entry, const ivy::Steps& steps, Event& event) noexcept;
   bool drop(PageEntry& entry, Gfn gfn, bool withdrawn) noexcept;
+  bool drop_for(PageEntry& entry, const ivy::Message& about, bool withdrawn,
+                Outbox& outbox) noexcept;
   bool grant(PageEntry& entry, const ivy::Message& about, Right right) noexcept;
   bool send(PageEntry& entry, ivy::Message message, Event& event) noexcept;
   void complete(const ivy::Message& about) noexcept;
@@ -125,12 +129,13 @@ class EngineCore final : public Engine {
   const std::function<void(const std::string&)> on_stop_;
   const SlotTable slots_;
   PageTable table_;
-  ivy::WaitPool waiting_;
+  ParkedMessages parked_;
   Requests requests_;
   HoldQueue held_;
   Predictor predictor_;
   Counters counters_;
-  std::atomic<pthread_t> server_{};  // the thread in serve()
+  std::atomic<std::size_t> pages_unsent_{0};  // in all outboxes
+  std::atomic<pthread_t> server_{};           // the thread in serve()
   mutable std::mutex cause_lock_;
   std::string cause_;  // GUARDED_BY(cause_lock_)
 };
@@ -154,7 +159,7 @@ class EngineCore::Event {
 
  private:
   Outbox& outbox_;
-  // The longest chain here: request, forward or invalidate, grant, done, the next request served.
+  // The longest chain here: request, forward or invalidate, grant; and messages that were parked.
   std::array<ivy::Message, 16> own_;
   std::size_t taken_ = 0, filled_ = 0;
 };

@@ -47,8 +47,11 @@ bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
     if (may_hold && hold_back(entry, message)) continue;
     clear_contents(entry, message);
     steps.clear();
-    const ivy::Verdict verdict =
-        ivy::on_message(entry.state, view(message.gfn), waiting_, message, steps);
+    const ivy::Verdict verdict = ivy::on_message(entry.state, view(message.gfn), message, steps);
+    if (verdict == ivy::Verdict::kEarly) {
+      if (!park(entry, message)) return false;
+      continue;
+    }
     if (verdict == ivy::Verdict::kIllegal) {
       stop(fmt::format(
           "host {} sent host {} a {} for page {} that the protocol does not allow there",
@@ -58,6 +61,7 @@ bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
     if (verdict == ivy::Verdict::kDuplicate) continue;
     count(message);
     if (!carry_out(entry, steps, event)) return false;
+    if (entry.parked() && !release_parked(entry, message.gfn, event)) return false;
   }
   return true;
 }
@@ -69,6 +73,33 @@ void EngineCore::count(const ivy::Message& message) noexcept {
     case ivy::Kind::kInvalidate: counters_.invalidations.add(); break;
     default: break;
   }
+}
+
+// A message about a right that this host is still waiting for.
+bool EngineCore::park(PageEntry& entry, const ivy::Message& message) noexcept {
+  entry.set_parked(true);
+  if (parked_.push(message)) return true;
+  stop(fmt::format("host {} sent host {} more messages than its requests allow",
+                   name_of(message.from), name_of(config_.self)));
+  return false;
+}
+
+// The page has got further: what was parked is looked at again, after the page's hold window. What
+// is still early then is parked again.
+bool EngineCore::release_parked(PageEntry& entry, Gfn gfn, Event& event) noexcept {
+  entry.set_parked(false);
+  const std::uint64_t until = held_.keep_until(gfn);
+  bool held = false;
+  for (ivy::Message message; parked_.pop(gfn, message);) {
+    if (until == 0 && event.push(message)) continue;
+    if (!held_.push(message, until)) return park(entry, message);
+    held = true;
+  }
+  if (!held) return true;
+  counters_.held_back.add();
+  predictor_.on_contention(gfn, now_ns());
+  if (!serving()) transport_.nudge();
+  return true;
 }
 
 // A page that was granted here a moment ago is kept for the rest of its window, so that the vCPU
@@ -130,9 +161,7 @@ bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& eve
         if (error != 0) return backend_failed(error, "be made read-only", gfn);
         break;
       case ivy::Step::Kind::kDropFrame:
-        // The contents may be on their way to a reader.
-        if (event.outbox().has_page(gfn) && !send_all(event.outbox())) return false;
-        if (!drop(entry, gfn, withdrawn)) return false;
+        if (!drop_for(entry, step.message, withdrawn, event.outbox())) return false;
         break;
       case ivy::Step::Kind::kGrantShared:
         if (!grant(entry, step.message, Right::kShared)) return false;
@@ -157,6 +186,18 @@ bool EngineCore::drop(PageEntry& entry, Gfn gfn, bool withdrawn) noexcept {
   if (error != 0) return backend_failed(error, "be given back", gfn);
   entry.clear_touched();
   return true;
+}
+
+// A discard by another host may come while the page's last contents wait in an outbox, for a reader
+// whose turn was before. If that outbox is another thread's, the frame keeps its memory: it counts
+// as touched, and whatever comes into it later replaces all of it.
+bool EngineCore::drop_for(PageEntry& entry, const ivy::Message& about, bool withdrawn,
+                          Outbox& outbox) noexcept {
+  if (about.requester != config_.self) {
+    if (outbox.pages() != 0 && !send_all(outbox)) return false;
+    if (pages_unsent_.load(std::memory_order_acquire) != 0) return true;
+  }
+  return drop(entry, about.gfn, withdrawn);
 }
 
 bool EngineCore::grant(PageEntry& entry, const ivy::Message& about, Right right) noexcept {
@@ -191,6 +232,7 @@ bool EngineCore::send(PageEntry& entry, ivy::Message message, Event& event) noex
   if (message.payload == ivy::Payload::kZero) counters_.zero_grants.add();
   Outbox& outbox = event.outbox();
   outbox.put(message, page);
+  if (page != nullptr) pages_unsent_.fetch_add(1, std::memory_order_relaxed);
   const bool now = outbox.full() || (page != nullptr && !backend_.frames_keep_still());
   return !now || send_all(outbox);
 }
@@ -205,6 +247,7 @@ bool EngineCore::send_all(Outbox& outbox) noexcept {
                      name_of(message.to), wire::name_of(message.kind), message.gfn,
                      std::strerror(error)));
   }
+  pages_unsent_.fetch_sub(outbox.pages(), std::memory_order_release);
   outbox.clear();
   return error == 0;
 }

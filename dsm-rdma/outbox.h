@@ -2,9 +2,11 @@
 // call.
 //
 // Waiting here is legal: the protocol asks for no order between messages, and the frame of a page
-// in here does not change before its requester has answered (after a read forward the page is
-// read-only here, after a write forward it is withdrawn). It is never long: whoever fills an outbox
-// empties it before he waits for anything, at the end of each receive round, and when it is full.
+// in here does not change before its requester has it (after a read forward the page is read-only
+// here, after a write forward it is withdrawn, and nobody gets the right to change it before the
+// requester), but for one thing: a frame may be given back by a discard; whoever does that looks
+// for such pages first (EngineCore::drop_for). It is never long: whoever fills an outbox empties it
+// before he waits for anything, at the end of each receive round, and when it is full.
 // Threading: one thread's. No allocation: it lives on the stack of a fault, so nothing is cleared.
 #pragma once
 
@@ -31,13 +33,8 @@ class Outbox {
     std::construct_at(messages_ + size_++, Outgoing{message, page});
     if (page != nullptr) ++pages_;
   }
-  // Whether the contents of this page are still to be read from its frame.
-  bool has_page(Gfn gfn) const noexcept {
-    for (std::size_t i = 0; pages_ != 0 && i < size_; ++i) {
-      if (messages_[i].page != nullptr && messages_[i].message.gfn == gfn) return true;
-    }
-    return false;
-  }
+  // How many pages are still to be read from their frames.
+  std::size_t pages() const noexcept { return pages_; }
   const Outgoing* messages() const noexcept { return messages_; }
   std::size_t size() const noexcept { return size_; }
   void clear() noexcept { size_ = pages_ = 0; }

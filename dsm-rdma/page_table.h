@@ -1,10 +1,10 @@
 // The engine's page table: 24 bytes a gfn, in memory that comes into being with its first use.
 //
-// An entry holds the machine's state and one word: lock, "touched", and a count of faults. Touched
-// means that the page may be mapped into the guest or that its frame may hold something; an
-// untouched page is unmapped and its frame is zero. A chunk of entries is active once any entry in
-// it has been changed; scans skip the others. Threading: entries are guarded by their own lock bit;
-// the rest is atomic. Ownership: the table owns its memory.
+// An entry holds the machine's state and one word: lock, "touched", "parked", and a count of
+// faults. Touched means that the page may be mapped into the guest or that its frame may hold
+// something; an untouched page is unmapped and its frame is zero. A chunk of entries is active once
+// any entry in it has been changed; scans skip the others. Threading: entries are guarded by their
+// own lock bit; the rest is atomic. Ownership: the table owns its memory.
 #pragma once
 
 #include <atomic>
@@ -33,13 +33,23 @@ class PageEntry {
   std::uint32_t faults() const noexcept {
     return word_.load(std::memory_order_relaxed) / kOneFault;
   }
+  // Messages for the page are parked (parked.h). With the lock held.
+  bool parked() const noexcept { return (word_.load(std::memory_order_relaxed) & kParked) != 0; }
+  void set_parked(bool on) noexcept {
+    if (on) {
+      word_.fetch_or(kParked, std::memory_order_relaxed);
+    } else {
+      word_.fetch_and(~kParked, std::memory_order_relaxed);
+    }
+  }
   void count_fault() noexcept {
     if (faults() < kMaxFaults) word_.fetch_add(kOneFault, std::memory_order_relaxed);
   }
 
  private:
   static constexpr std::uint32_t kTouched = 1u << WordLock::kFirstFreeBit;
-  static constexpr std::uint32_t kOneFault = kTouched << 1;
+  static constexpr std::uint32_t kParked = kTouched << 1;
+  static constexpr std::uint32_t kOneFault = kParked << 1;
   static constexpr std::uint32_t kMaxFaults = ~std::uint32_t{0} / kOneFault;
   std::atomic<std::uint32_t> word_;
 };

@@ -2,8 +2,8 @@
 // without a search.
 //
 // A lane has sixteen places, lane 0 has sixty-four that threads without a lane of their own take
-// one by one. A request's number (txn) holds its place and a count: the low 16 bits of two requests
-// that follow each other always differ, which the manager relies on to tell them apart. Waiters of
+// one by one. A request's number (txn) holds its place and a count, so that an answer to an old
+// request is never taken for one to the next in that place. Waiters of
 // another thread's request for the same page sleep on a bell. Threading: any. No allocation after
 // construction. After end() nobody sleeps here any more.
 #pragma once

@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "dsm-rdma/ivy/page_state.h"
+
 namespace xenspan::dsm::wire {
 namespace {
 
@@ -13,21 +15,23 @@ struct Layout {
   std::uint32_t magic;
   std::uint8_t version, kind, payload, right;
   std::uint8_t flags, from, to, requester;
-  std::uint8_t acks, zero;
+  std::uint8_t acks, reads;
   std::uint16_t lane;
   std::uint32_t epoch, txn;
   std::uint64_t gfn;
-  std::uint64_t reserved[4];
+  std::uint16_t page_version, reserved_a;
+  std::uint32_t reserved_b;
+  std::uint64_t reserved_c[3];
 };
 static_assert(sizeof(Layout) == kMessageBytes);
 static_assert(offsetof(Layout, lane) == 14 && offsetof(Layout, epoch) == 16 &&
-              offsetof(Layout, gfn) == 24);
+              offsetof(Layout, gfn) == 24 && offsetof(Layout, page_version) == 32);
 
 constexpr std::uint8_t kFlagDiscard = 1;
 
 const char* check_kind(const Layout& in) noexcept {
   if (in.kind < static_cast<std::uint8_t>(ivy::Kind::kReadRequest) ||
-      in.kind > static_cast<std::uint8_t>(ivy::Kind::kDone)) {
+      in.kind > static_cast<std::uint8_t>(ivy::Kind::kInvalidateAck)) {
     return "unknown kind of message";
   }
   if (in.payload > static_cast<std::uint8_t>(ivy::Payload::kZero)) return "unknown payload";
@@ -44,6 +48,8 @@ const char* check_bounds(const Layout& in, const Bounds& bounds) noexcept {
     return "a host that is not in the domain";
   }
   if (in.acks >= bounds.hosts) return "more acknowledgements than peers";
+  if (in.reads >= bounds.hosts) return "more readers than peers";
+  if (le16toh(in.page_version) >> ivy::kVersionBits != 0) return "a page version out of range";
   if (le16toh(in.lane) > bounds.lanes) return "a lane that does not exist";
   if (le64toh(in.gfn) >= bounds.pages) return "a page outside the domain's memory";
   return nullptr;
@@ -63,10 +69,12 @@ void encode(const ivy::Message& message, Epoch epoch, std::byte* to) noexcept {
   out.to = message.to;
   out.requester = message.requester;
   out.acks = message.acks;
+  out.reads = message.reads;
   out.lane = htole16(message.lane);
   out.epoch = htole32(epoch);
   out.txn = htole32(message.txn);
   out.gfn = htole64(message.gfn);
+  out.page_version = htole16(message.version);
   std::memcpy(to, &out, sizeof out);
 }
 
@@ -78,7 +86,8 @@ const char* decode(const std::byte* from, const Bounds& bounds, ivy::Message& me
   if (le32toh(in.epoch) != bounds.epoch) return "another membership epoch";
   if (const char* wrong = check_kind(in)) return wrong;
   if (const char* wrong = check_bounds(in, bounds)) return wrong;
-  if (in.zero != 0 || (in.reserved[0] | in.reserved[1] | in.reserved[2] | in.reserved[3]) != 0) {
+  if ((in.reserved_a | in.reserved_b | in.reserved_c[0] | in.reserved_c[1] | in.reserved_c[2]) !=
+      0) {
     return "reserved bytes are not zero";
   }
   message.kind = static_cast<ivy::Kind>(in.kind);
@@ -89,9 +98,11 @@ const char* decode(const std::byte* from, const Bounds& bounds, ivy::Message& me
   message.to = in.to;
   message.requester = in.requester;
   message.acks = in.acks;
+  message.reads = in.reads;
   message.lane = le16toh(in.lane);
   message.txn = le32toh(in.txn);
   message.gfn = le64toh(in.gfn);
+  message.version = le16toh(in.page_version);
   return nullptr;
 }
 
@@ -104,7 +115,6 @@ const char* name_of(ivy::Kind kind) noexcept {
     case ivy::Kind::kInvalidate: return "kInvalidate";
     case ivy::Kind::kGrant: return "kGrant";
     case ivy::Kind::kInvalidateAck: return "kInvalidateAck";
-    case ivy::Kind::kDone: return "kDone";
   }
   return "?";
 }

@@ -150,6 +150,13 @@ void add_testbed(CLI::App& app, Arguments& arguments) {
       ->type_name("RATE");
   prefix(up);
   up->callback([&] { arguments.status = testbed_up(arguments.testbed); });
+  // What `up` starts for a delay where the kernel has no netem; shown by no help.
+  CLI::App* wire = testbed->add_subcommand("wire")->group("");
+  wire->add_option("hosts", arguments.testbed.hosts)->required();
+  wire->add_option("--delay", arguments.testbed.delay);
+  wire->add_option("--rate", arguments.testbed.rate);
+  prefix(wire);
+  wire->callback([&] { arguments.status = testbed_wire(arguments.testbed); });
   CLI::App* down = testbed->add_subcommand("down", "remove it");
   prefix(down);
   down->callback([&] { arguments.status = testbed_down(arguments.testbed.prefix); });

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/unique_fd.h"
 #include "dom0-daemon/cli/client.h"
+#include "dom0-daemon/cli/delay_wire.h"
 #include "dom0-daemon/cli/program.h"
 #include "dom0-daemon/cli/tables.h"
 #include "dom0-daemon/daemon/cluster_key.h"
@@ -81,6 +82,8 @@ class Testbed {
  private:
   Status make_bridge();
   Status make_host(int index, const TestbedOptions& options);
+  Status link_host(int index);
+  Status start_wire(const TestbedOptions& options);
   Status write_config(int index, int hosts);
   Status start_daemon(int index, const std::string& program);
   Status wait_until_joined(int hosts);
@@ -88,6 +91,7 @@ class Testbed {
   Status set_default_link();
 
   const std::string prefix_;
+  bool wire_ = false;  // hosts are joined by a process of ours
 };
 
 int fail(const Error& error) {
@@ -126,6 +130,14 @@ Status run_all(const std::vector<std::vector<std::string>>& commands) {
   return {};
 }
 
+bool has_netem(const std::string& space) {
+  const std::vector<std::string> lo = {"tc", "-n", space, "qdisc", "add", "dev", "lo", "root"};
+  std::vector<std::string> add = lo, remove = lo;
+  add.push_back("netem");
+  remove[4] = "del";
+  return run_program(add) && run_program(remove);
+}
+
 // A delay takes netem. A rate alone takes tbf, which more kernels have.
 std::vector<std::string> shape_command(const std::string& space, const TestbedOptions& options) {
   std::vector<std::string> command = {"tc", "-n", space, "qdisc", "add", "dev", "eth0", "root"};
@@ -155,26 +167,47 @@ Status Testbed::make_bridge() {
 }
 
 Status Testbed::make_host(int index, const TestbedOptions& options) {
-  const std::string name = host(index);
-  const std::string port = "to-" + name;
-  const std::string bridge = bridge_space();
-  const std::string own = space(name);
-  Status made = run_all({
-      {"ip", "netns", "add", own},
-      in_space(own, {"link", "set", "lo", "up"}),
+  const std::string own = space(host(index));
+  Status made = run_all({{"ip", "netns", "add", own}, in_space(own, {"link", "set", "lo", "up"})});
+  if (!made || wire_) return made;
+  const std::string port = "to-" + host(index);
+  made = run_all({
       {"ip", "link", "add", "eth0", "netns", own, "mtu", kMtu, "type", "veth", "peer", "name", port,
-       "netns", bridge, "mtu", kMtu},
-      in_space(bridge, {"link", "set", port, "master", "br0", "up"}),
+       "netns", bridge_space(), "mtu", kMtu},
+      in_space(bridge_space(), {"link", "set", port, "master", "br0", "up"}),
+  });
+  if (!made || (options.delay.empty() && options.rate.empty())) return made;
+  return run_program(shape_command(own, options));
+}
+
+// Its eth0 is there by now.
+Status Testbed::link_host(int index) {
+  const std::string own = space(host(index));
+  return run_all({
+      in_space(own, {"link", "set", "eth0", "mtu", kMtu}),
       in_space(own, {"address", "add", address(index) + "/16", "dev", "eth0"}),
       in_space(own, {"link", "set", "eth0", "up"}),
   });
-  if (!made || (options.delay.empty() && options.rate.empty())) return made;
-  made = run_program(shape_command(own, options));
-  if (made) return made;
-  return Error{made.error().code,
-               made.error().message +
-                   ": check --delay and --rate; --delay needs a kernel with netem "
-                   "(CONFIG_NET_SCH_NETEM)"};
+}
+
+Status Testbed::start_wire(const TestbedOptions& options) {
+  std::error_code error;
+  const std::string self = fs::read_symlink("/proc/self/exe", error).string();
+  std::vector<std::string> command = {
+      self,       "testbed", "wire",    std::to_string(options.hosts),
+      "--prefix", prefix_,   "--delay", options.delay};
+  if (!options.rate.empty()) command.insert(command.end(), {"--rate", options.rate});
+  const std::string log = dir() + "/wire.log", pid_file = dir() + "/wire.pid";
+  if (Status started = start_in_namespace(bridge_space(), command, log, pid_file); !started)
+    return started;
+  const auto deadline = std::chrono::steady_clock::now() + kSeeLimit;
+  while (!fs::exists(dir() + "/wire.ready", error)) {
+    const auto process = read_pid_file(pid_file);
+    if (!process || !is_alive(*process) || std::chrono::steady_clock::now() > deadline)
+      return Error{ECHILD, "the wire with a delay did not start: " + last_line(log)};
+    std::this_thread::sleep_for(kPoll);
+  }
+  return {};
 }
 
 Status Testbed::write_config(int index, int hosts) {
@@ -255,8 +288,13 @@ Status Testbed::make(const TestbedOptions& options) {
   if (error) return system_error(error.value(), "cannot make " + dir());
   if (Status made = daemon::make_cluster_key(dir() + "/cluster.key"); !made) return made;
   if (Status made = make_bridge(); !made) return made;
+  wire_ = !options.delay.empty() && !has_netem(bridge_space());
   for (int i = 0; i < options.hosts; ++i)
     if (Status made = make_host(i, options); !made) return made;
+  if (wire_)
+    if (Status started = start_wire(options); !started) return started;
+  for (int i = 0; i < options.hosts; ++i)
+    if (Status linked = link_host(i); !linked) return linked;
   for (int i = 0; i < options.hosts; ++i) {
     if (Status written = write_config(i, options.hosts); !written) return written;
     if (Status started = start_daemon(i, *program); !started) return started;
@@ -268,6 +306,7 @@ Status Testbed::make(const TestbedOptions& options) {
 Status Testbed::remove() {
   for (const std::string& name : hosts())
     if (const auto process = read_pid_file(file(name, "pid"))) end_process(*process);
+  if (const auto process = read_pid_file(dir() + "/wire.pid")) end_process(*process);
   Status result;
   for (const std::string& name : spaces())
     if (Status removed = run_program({"ip", "netns", "delete", name}); !removed) result = removed;
@@ -287,6 +326,11 @@ int testbed_up(const TestbedOptions& options) {
   if (options.hosts < 1 || options.hosts > kMaxHosts)
     return fail(
         {EINVAL, fmt::format("{} hosts: a test bed has 1 to {}", options.hosts, kMaxHosts)});
+  if (!options.delay.empty())
+    if (const auto delay = parse_delay(options.delay); !delay) return fail(delay.error());
+  if (!options.rate.empty())
+    if (const auto rate = parse_rate(options.rate); !rate || *rate == 0)
+      return fail(rate ? Error{EINVAL, "rate 0: nothing would ever arrive"} : rate.error());
   Testbed bed(options.prefix);
   if (bed.exists())
     return fail(
@@ -300,6 +344,22 @@ int testbed_up(const TestbedOptions& options) {
   fmt::print("test bed {} is up: hosts {} to {}; try: xenspan run -- nproc\n", options.prefix,
              Testbed::host(0), Testbed::host(options.hosts - 1));
   return 0;
+}
+
+int testbed_wire(const TestbedOptions& options) {
+  const Testbed bed(options.prefix);
+  DelayWire wire;
+  for (int i = 0; i < options.hosts; ++i) wire.spaces.push_back(bed.space(Testbed::host(i)));
+  const auto delay = parse_delay(options.delay);
+  if (!delay) return fail(delay.error());
+  wire.delay_ns = *delay;
+  if (!options.rate.empty()) {
+    const auto rate = parse_rate(options.rate);
+    if (!rate) return fail(rate.error());
+    wire.rate = *rate;
+  }
+  const Status ended = run_delay_wire(wire, bed.dir() + "/wire.ready");
+  return ended ? 0 : fail(ended.error());
 }
 
 int testbed_down(const std::string& prefix) {

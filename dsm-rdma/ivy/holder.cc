@@ -1,16 +1,34 @@
 // The host that has a right and is asked by the manager to share it or to give it up.
 // The right is taken out of the guest's mapping first; only then does any message tell another host
 // about it.
+//
+// The manager does not wait for a request to end before it serves the next, and messages may
+// overtake each other. So what it asks names the version of the right it is about: a host that is
+// still waiting for that right keeps the message, and so does an owner that has not answered yet
+// all read forwards that were sent before a message that takes the page away.
 #include "dsm-rdma/ivy/roles.h"
 
 namespace xenspan::dsm::ivy {
 namespace {
 
-// Only the page's manager asks, only a host that holds the page is asked, and never on its own
-// behalf.
-bool may_be_asked(const Context& at, const Message& asked) {
-  return asked.from == at.view.manager && asked.requester != at.view.self &&
-         right_of(at.page, at.view) != Right::kInvalid;
+// Whether the right that is asked for is here now. Only the page's manager asks, and never a host
+// on its own behalf.
+Verdict judge(const Context& at, const Message& asked) {
+  if (asked.from != at.view.manager || asked.requester == at.view.self) return Verdict::kIllegal;
+  const PageState& page = at.page;
+  const Right held = right_of(page, at.view);
+  if (held != Right::kInvalid && asked.version == page.held_version) {
+    if (asked.kind == Kind::kReadForward || asked.reads == page.reads_served) {
+      return Verdict::kAccepted;
+    }
+    return asked.reads > page.reads_served ? Verdict::kEarly : Verdict::kIllegal;
+  }
+  // About the right that this host has asked for: a reader will be no owner.
+  const bool forward = asked.kind != Kind::kInvalidate;
+  if (pending_of(page) == Pending::kNothing || (forward && pending_of(page) == Pending::kRead)) {
+    return Verdict::kIllegal;
+  }
+  return Verdict::kEarly;
 }
 
 // What goes from here to the requester, with the marks of its request.
@@ -22,6 +40,7 @@ Message answer(const Context& at, const Message& asked, Kind kind) {
   message.right = Right::kInvalid;
   message.payload = Payload::kNone;
   message.acks = 0;
+  message.reads = 0;
   return message;
 }
 
@@ -34,11 +53,13 @@ void give_up(const Context& at, const Message& asked) {
 }  // namespace
 
 Verdict hold_read_forward(const Context& at, const Message& forward) noexcept {
-  if (!may_be_asked(at, forward) || forward.acks != 0 || forward.discard) return Verdict::kIllegal;
+  if (forward.acks != 0 || forward.discard) return Verdict::kIllegal;
+  if (const Verdict verdict = judge(at, forward); verdict != Verdict::kAccepted) return verdict;
   if (right_of(at.page, at.view) == Right::kExclusive) {
     set_access(at.page, Access::kShared);
     at.steps.push(Step::Kind::kProtect, forward);
   }
+  at.page.reads_served = (at.page.reads_served + 1) & 63;
   Message grant = answer(at, forward, Kind::kGrant);
   grant.right = Right::kShared;
   grant.payload = Payload::kPage;
@@ -47,18 +68,20 @@ Verdict hold_read_forward(const Context& at, const Message& forward) noexcept {
 }
 
 Verdict hold_write_forward(const Context& at, const Message& forward) noexcept {
-  if (!may_be_asked(at, forward) || forward.acks >= kMaxHosts) return Verdict::kIllegal;
+  if (forward.acks >= kMaxHosts) return Verdict::kIllegal;
+  if (const Verdict verdict = judge(at, forward); verdict != Verdict::kAccepted) return verdict;
   give_up(at, forward);
   Message grant = answer(at, forward, Kind::kGrant);
   grant.right = Right::kExclusive;
   grant.payload = forward.discard ? Payload::kZero : Payload::kPage;
   grant.acks = forward.acks;
+  grant.version = next_version(forward.version);
   at.steps.push(Step::Kind::kSend, grant);
   return Verdict::kAccepted;
 }
 
 Verdict hold_invalidate(const Context& at, const Message& invalidate) noexcept {
-  if (!may_be_asked(at, invalidate)) return Verdict::kIllegal;
+  if (const Verdict verdict = judge(at, invalidate); verdict != Verdict::kAccepted) return verdict;
   // The exclusive right has contents that exist nowhere else: it is forwarded, never invalidated.
   if (right_of(at.page, at.view) == Right::kExclusive) return Verdict::kIllegal;
   give_up(at, invalidate);

@@ -14,7 +14,7 @@ Right right_of(const PageState& page, const View& view) noexcept {
   return Right::kInvalid;
 }
 
-Verdict on_message(PageState& page, const View& view, WaitPool& pool, const Message& message,
+Verdict on_message(PageState& page, const View& view, const Message& message,
                    Steps& steps) noexcept {
   if (message.to != view.self || message.from >= kMaxHosts || message.requester >= kMaxHosts) {
     return Verdict::kIllegal;
@@ -22,8 +22,7 @@ Verdict on_message(PageState& page, const View& view, WaitPool& pool, const Mess
   const Context at{page, view, steps};
   switch (message.kind) {
     case Kind::kReadRequest:
-    case Kind::kWriteRequest: return manage_request(at, pool, message);
-    case Kind::kDone: return manage_done(at, pool, message);
+    case Kind::kWriteRequest: return manage_request(at, message);
     case Kind::kReadForward: return hold_read_forward(at, message);
     case Kind::kWriteForward: return hold_write_forward(at, message);
     case Kind::kInvalidate: return hold_invalidate(at, message);

@@ -15,9 +15,6 @@
 
 namespace xenspan::dsm::ivy {
 
-class WaitPool;  // ivy/wait_pool.h: nodes for requests that wait at a busy manager; fixed size,
-                 // lock-free, no allocation
-
 // At most 20 bytes, so that an engine's entry with lock and counters stays within 24 bytes a page.
 struct PageState;  // ivy/page_state.h
 
@@ -75,6 +72,9 @@ enum class FaultStart : std::uint8_t {
 
 enum class Verdict : std::uint8_t {
   kAccepted,
+  kEarly,      // it is about a right that this host is still waiting for, or overtook a read
+               // forward: nothing changed, no step; to be given to the machine again after the next
+               // message for this page that was accepted
   kDuplicate,  // seen before or for a request that is over: ignored, no step
   kIllegal,    // no correct peer sends this in this state: nothing changed, no step
 };
@@ -86,7 +86,7 @@ FaultStart on_fault(PageState& page, const View& view, Gfn gfn, Right wanted, bo
                     Lane lane, std::uint32_t txn, Steps& steps) noexcept;
 
 // A message for view.self. For kGrant with payload the frame already holds the contents.
-Verdict on_message(PageState& page, const View& view, WaitPool& pool, const Message& message,
+Verdict on_message(PageState& page, const View& view, const Message& message,
                    Steps& steps) noexcept;
 
 // Whether on_message would accept this kGrant's contents: the transport asks before it lets bytes

@@ -3,8 +3,9 @@
 //
 // Ivy with a fixed distributed manager (Li & Hudak, TOCS 7(4) 1989, section 3.1), with three
 // changes: data goes from owner straight to requester, invalidations go out in parallel and are
-// acknowledged to the requester, and the manager serves a gfn's requests one at a time, from
-// request to kDone.
+// acknowledged to the requester, and the manager puts a gfn's requests in order without waiting for
+// any of them: what it sends names the version it is about, and a host that has not got so far
+// keeps it until it has.
 #pragma once
 
 #include "dsm-rdma/types.h"
@@ -20,7 +21,6 @@ enum class Kind : std::uint8_t {
   kInvalidate = 5,  // manager -> holder of a read copy: give it up, acknowledge to `requester`
   kGrant = 6,  // owner (or manager, for an upgrade) -> requester; `payload` says what comes with it
   kInvalidateAck = 7,  // holder -> requester
-  kDone = 8,  // requester -> manager: the right is in the hardware mapping; serve the next request
 };
 
 // What accompanies a kGrant.
@@ -41,8 +41,11 @@ struct Message {
   HostId from = 0;
   HostId to = 0;
   HostId requester = 0;
-  std::uint8_t acks = 0;     // kWriteForward, kGrant: acknowledgements the requester has to collect
-  Lane lane = kServiceLane;  // the requester's lane for kGrant and kInvalidateAck
+  std::uint8_t acks = 0;   // kWriteForward, kGrant: acknowledgements the requester has to collect
+  std::uint8_t reads = 0;  // to an owner: read forwards sent to it before, in this version
+  std::uint16_t version = 0;  // forwards, kInvalidate: of the right that is asked for; kGrant: of
+                              // the right granted
+  Lane lane = kServiceLane;   // the requester's lane for kGrant and kInvalidateAck
   std::uint32_t txn =
       0;  // requester's number of this request, echoed in everything that follows from it
   Gfn gfn = 0;

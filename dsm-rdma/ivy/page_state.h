@@ -19,29 +19,34 @@ enum class Access : std::uint8_t { kInitial = 0, kShared = 1, kExclusive = 2, kI
 // The local request that is under way.
 enum class Pending : std::uint8_t { kNothing = 0, kRead = 1, kWrite = 2, kDiscard = 3 };
 
+// The version of a page counts its write transactions, modulo 4096: it names the one that made a
+// host the owner, and every copy made since. Messages of more than 64 + 1 versions are never under
+// way at once (each waits for the one before), so that twelve bits tell them apart.
+inline constexpr unsigned kVersionBits = 12;
+constexpr std::uint16_t next_version(unsigned version) {
+  return static_cast<std::uint16_t>((version + 1) & ((1u << kVersionBits) - 1));
+}
+
 struct PageState {
-  // One mask, two uses that never meet.
-  // At the manager: the copyset, every host with a right, the owner included (valid once
-  // directory_set). At a host with a write request: the hosts whose acknowledgement has come. A
-  // manager that serves its own write request has sent the invalidations by then and does not need
-  // the copyset any more: kDone replaces it.
+  // Manager: the copyset, every host with a right or with one under way, the owner included (valid
+  // once directory_set).
   std::uint32_t hosts_low, hosts_high;
 
   // Requester.
-  std::uint32_t txn;                // number of the pending request
-  std::uint32_t queue_tail : 22;    // manager: last waiting request (WaitPool), 0 when none waits
-  std::uint32_t acks_expected : 6;  // from the grant
-  std::uint32_t pending : 2;        // Pending
-  std::uint32_t access : 2;         // Access
+  std::uint32_t txn;  // number of the pending request
 
-  // Manager.
-  std::uint32_t busy_txn : 16;       // low bits of the txn that is being served
-  std::uint32_t owner : 6;           // valid once directory_set
-  std::uint32_t busy_requester : 6;  // whose request is being served
-  std::uint32_t granted : 1;     // requester: the grant has come, acknowledgements may be missing
-  std::uint32_t busy : 1;        // a request is being served: from request to kDone
-  std::uint32_t busy_write : 1;  // it is a write request
-  std::uint32_t directory_set : 1;  // 0: owner and only holder is the home
+  std::uint32_t version : kVersionBits;       // manager: of the owner's right
+  std::uint32_t held_version : kVersionBits;  // holder: of this host's right
+  std::uint32_t owner : 6;                    // manager: valid once directory_set
+  std::uint32_t directory_set : 1;            // manager; 0: owner and only holder is the home
+  std::uint32_t granted : 1;  // requester: the grant has come, acknowledgements may be missing
+
+  std::uint32_t reads_sent : 6;     // manager: read forwards to the owner since `version` began
+  std::uint32_t reads_served : 6;   // holder: read forwards answered since `held_version` began
+  std::uint32_t acks_expected : 6;  // requester: from the grant
+  std::uint32_t acks_received : 6;  // requester
+  std::uint32_t pending : 2;        // requester: Pending
+  std::uint32_t access : 2;         // holder: Access
 
   HostMask hosts() const { return HostMask{hosts_high} << 32 | hosts_low; }
   void set_hosts(HostMask mask) {

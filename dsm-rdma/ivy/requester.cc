@@ -1,28 +1,17 @@
-// The host that wants a right: asks the manager, collects the grant and the acknowledgements, maps,
-// reports done.
-#include <bit>
-
+// The host that wants a right: asks the manager, collects the grant and the acknowledgements, maps.
 #include "dsm-rdma/ivy/roles.h"
 
 namespace xenspan::dsm::ivy {
 namespace {
 
-bool is_manager(const View& view) { return view.self == view.manager; }
-
 Step::Kind grant_step(Right right) {
   return right == Right::kExclusive ? Step::Kind::kGrantExclusive : Step::Kind::kGrantShared;
-}
-
-unsigned acks_received(const PageState& page) {
-  if (pending_of(page) == Pending::kRead) return 0;  // the mask is not ours: it may be the copyset
-  return static_cast<unsigned>(std::popcount(page.hosts()));
 }
 
 // Whether an answer with this txn belongs to the request under way here.
 Verdict answers_pending(const PageState& page, const View& view, const Message& answer) {
   if (answer.requester != view.self) return Verdict::kIllegal;
   if (pending_of(page) == Pending::kNothing || answer.txn != page.txn) return Verdict::kDuplicate;
-  if (is_manager(view) && !serves_own_request(page, view)) return Verdict::kIllegal;
   return Verdict::kAccepted;
 }
 
@@ -31,7 +20,9 @@ Verdict answers_pending(const PageState& page, const View& view, const Message& 
 bool contents_fit(const PageState& page, const View& view, const Message& grant) {
   const Right held = right_of(page, view);
   switch (grant.payload) {
-    case Payload::kNone: return held == Right::kShared && grant.from == view.manager;
+    case Payload::kNone:
+      return held == Right::kShared && grant.from == view.manager &&
+             grant.version == next_version(page.held_version);
     case Payload::kPage:
       return held == Right::kInvalid && grant.from != view.self &&
              pending_of(page) != Pending::kDiscard;
@@ -49,38 +40,35 @@ Verdict judge_grant(const PageState& page, const View& view, const Message& gran
   if (grant.discard != (pending_of(page) == Pending::kDiscard)) return Verdict::kIllegal;
   if (!contents_fit(page, view, grant)) return Verdict::kIllegal;
   if (read && (grant.acks != 0 || grant.payload == Payload::kNone)) return Verdict::kIllegal;
-  if (grant.acks >= kMaxHosts || grant.acks < acks_received(page)) return Verdict::kIllegal;
+  if (grant.acks >= kMaxHosts || grant.acks < page.acks_received) return Verdict::kIllegal;
   return Verdict::kAccepted;
 }
 
-// Maps, reports, wakes: once the grant and every acknowledgement are here. The mask is left to the
-// manager role when this host is the manager: its own kDone sets it.
+// Maps and wakes: once the grant and every acknowledgement are here.
 void finish_when_complete(const Context& at, Gfn gfn) {
   PageState& page = at.page;
-  if (!page.granted || acks_received(page) != page.acks_expected) return;
+  if (!page.granted || page.acks_received != page.acks_expected) return;
   const bool read = pending_of(page) == Pending::kRead;
+  const bool upgrade = right_of(page, at.view) == Right::kShared;
   Message about{.from = at.view.self, .to = at.view.self, .requester = at.view.self};
   about.txn = page.txn;
   about.gfn = gfn;
 
   // An upgrade with discard: this host's own copy is the last one left.
-  if (pending_of(page) == Pending::kDiscard && right_of(page, at.view) == Right::kShared) {
+  if (pending_of(page) == Pending::kDiscard && upgrade) {
     at.steps.push(Step::Kind::kDropFrame, about);
   }
   about.right = read ? Right::kShared : Right::kExclusive;
   set_access(page, read ? Access::kShared : Access::kExclusive);
+  // Until now an upgrader's copy was of the version before, and could be asked for as such.
+  if (upgrade) page.held_version = next_version(page.held_version);
+  page.reads_served = 0;
   page.pending = static_cast<std::uint32_t>(Pending::kNothing);
   page.txn = 0;
   page.granted = 0;
   page.acks_expected = 0;
-  if (!is_manager(at.view)) page.set_hosts(0);
+  page.acks_received = 0;
   at.steps.push(grant_step(about.right), about);
-
-  Message done = about;
-  done.kind = Kind::kDone;
-  done.to = at.view.manager;
-  done.right = Right::kInvalid;
-  at.steps.push(Step::Kind::kSend, done);
   at.steps.push(Step::Kind::kComplete, about);
 }
 
@@ -115,7 +103,7 @@ FaultStart on_fault(PageState& page, const View& view, Gfn gfn, Right wanted, bo
   page.txn = txn;
   page.granted = 0;
   page.acks_expected = 0;
-  if (!is_manager(view)) page.set_hosts(0);
+  page.acks_received = 0;
   request.kind = read ? Kind::kReadRequest : Kind::kWriteRequest;
   request.discard = discard;
   steps.push(Step::Kind::kSend, request);
@@ -132,6 +120,7 @@ Verdict request_grant(const Context& at, const Message& grant) noexcept {
   if (verdict != Verdict::kAccepted) return verdict;
   at.page.granted = 1;
   at.page.acks_expected = grant.acks;
+  if (grant.payload != Payload::kNone) at.page.held_version = grant.version;
   finish_when_complete(at, grant.gfn);
   return verdict;
 }
@@ -142,8 +131,9 @@ Verdict request_ack(const Context& at, const Message& ack) noexcept {
   if (pending != Verdict::kAccepted) return pending;
   // A holder never acknowledges to itself, and a read invalidates nobody.
   if (ack.from == at.view.self || pending_of(page) == Pending::kRead) return Verdict::kIllegal;
-  if (page.hosts() & mask_of(ack.from)) return Verdict::kDuplicate;
-  page.set_hosts(page.hosts() | mask_of(ack.from));
+  const unsigned expected = page.granted ? page.acks_expected : kMaxHosts - 1;
+  if (page.acks_received >= expected) return Verdict::kIllegal;
+  page.acks_received = page.acks_received + 1u;
   finish_when_complete(at, ack.gfn);
   return Verdict::kAccepted;
 }

@@ -8,7 +8,6 @@
 
 #include "dsm-rdma/ivy/machine.h"
 #include "dsm-rdma/ivy/page_state.h"
-#include "dsm-rdma/ivy/wait_pool.h"
 
 namespace xenspan::dsm::ivy {
 
@@ -19,11 +18,7 @@ struct Context {
 };
 
 // manager.cc
-Verdict manage_request(const Context& at, WaitPool& pool, const Message& request) noexcept;
-Verdict manage_done(const Context& at, WaitPool& pool, const Message& done) noexcept;
-// Whether this host, the page's manager, is serving its own request (then it may expect answers to
-// it).
-bool serves_own_request(const PageState& page, const View& view) noexcept;
+Verdict manage_request(const Context& at, const Message& request) noexcept;
 
 // holder.cc
 Verdict hold_read_forward(const Context& at, const Message& forward) noexcept;

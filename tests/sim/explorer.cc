@@ -100,6 +100,8 @@ class Explorer {
     if (system_.violation() == nullptr && events_.empty()) {
       if (system_.finished()) {
         ++found_.ends;
+      } else if (system_.crashed()) {
+        ++found_.stopped;
       } else {
         report(index, nullptr, "deadlock: a vCPU waits for ever");
       }
@@ -116,7 +118,7 @@ class Explorer {
   }
 
   void check_quiet_pages() {
-    for (unsigned page = 0; page < shape_.pages; ++page) {
+    for (unsigned page = 0; page < shape_.pages && !system_.crashed(); ++page) {
       if (system_.page_is_quiet(page)) system_.check_directory(page);
     }
   }

@@ -15,11 +15,12 @@
 namespace xenspan::dsm::sim {
 
 struct Exploration {
-  std::uint64_t states = 0, transitions = 0,
-                ends = 0;  // ends: states with every op done and nothing in flight
-  bool complete = true;    // false: stopped at the limit
-  std::string violation;   // empty: none
-  std::string trace;       // how to get there, one event a line
+  std::uint64_t states = 0, transitions = 0;
+  std::uint64_t ends = 0;     // states with every op done and nothing in flight
+  std::uint64_t stopped = 0;  // states where a living host waits for a dead one for ever
+  bool complete = true;       // false: stopped at the limit
+  std::string violation;      // empty: none
+  std::string trace;          // how to get there, one event a line
 };
 
 Exploration explore(const Shape& shape, std::uint64_t limit);

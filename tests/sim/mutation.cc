@@ -52,6 +52,16 @@ bool forget_acks(std::vector<Step>& steps) {
   return changed;
 }
 
+bool forget_reads(std::vector<Step>& steps) {
+  bool changed = false;
+  for (Step& step : steps) {
+    if (step.message.reads == 0) continue;
+    step.message.reads = 0;
+    changed = true;
+  }
+  return changed;
+}
+
 bool alter(Mutation mutation, const ivy::Message* cause, std::vector<Step>& steps) {
   switch (mutation) {
     case Mutation::kDropInvalidation: return drop_invalidation(steps);
@@ -60,6 +70,7 @@ bool alter(Mutation mutation, const ivy::Message* cause, std::vector<Step>& step
     case Mutation::kPageBeforeWithdraw:
       return is(cause, Kind::kWriteForward) && move_to_end(steps, Step::Kind::kWithdraw);
     case Mutation::kGrantBeforeAcks: return forget_acks(steps);
+    case Mutation::kReadsNotCounted: return forget_reads(steps);
     case Mutation::kOwnerStaysWritable: return remove_first(steps, Step::Kind::kProtect);
     case Mutation::kOwnerStaysMapped:
       return is(cause, Kind::kWriteForward) && remove_first(steps, Step::Kind::kWithdraw);
@@ -80,11 +91,12 @@ const char* name_of(Mutation mutation) {
     case Mutation::kAckBeforeWithdraw: return "ack-before-withdraw";
     case Mutation::kPageBeforeWithdraw: return "page-before-withdraw";
     case Mutation::kGrantBeforeAcks: return "grant-before-acks";
-    case Mutation::kNoWaitForDone: return "no-wait-for-done";
+    case Mutation::kVersionStandsStill: return "version-stands-still";
+    case Mutation::kReadsNotCounted: return "reads-not-counted";
     case Mutation::kOwnerStaysWritable: return "owner-stays-writable";
     case Mutation::kOwnerStaysMapped: return "owner-stays-mapped";
     case Mutation::kDiscardKeepsContents: return "discard-keeps-contents";
-    case Mutation::kLostDone: return "lost-done";
+    case Mutation::kLostGrant: return "lost-grant";
     case Mutation::kLostAck: return "lost-ack";
   }
   return "?";
@@ -99,17 +111,25 @@ bool alter_steps(Mutation mutation, const ivy::Message* cause, ivy::Steps& steps
 }
 
 bool alter_page(Mutation mutation, const ivy::Message* cause, ivy::PageState& page) {
-  // Only a page that is idle again: otherwise the next request has been served from the full
-  // copyset already.
-  if (mutation != Mutation::kReaderForgotten || !is(cause, Kind::kDone) || page.busy) return false;
-  const HostMask reader = mask_of(cause->requester);
-  if (page.owner == cause->requester || !(page.hosts() & reader)) return false;
-  page.set_hosts(page.hosts() & ~reader);
-  return true;
+  switch (mutation) {
+    case Mutation::kReaderForgotten:
+      if (!is(cause, Kind::kReadRequest)) return false;
+      page.set_hosts(page.hosts() & ~mask_of(cause->requester));
+      return true;
+    case Mutation::kVersionStandsStill:
+      if (!is(cause, Kind::kWriteRequest) || page.version == 0) return false;
+      page.version = page.version - 1u;
+      return true;
+    case Mutation::kReadsNotCounted:
+      if (!is(cause, Kind::kReadForward)) return false;
+      page.reads_served = 0;
+      return true;
+    default: return false;
+  }
 }
 
 bool loses(Mutation mutation, const ivy::Message& message) {
-  return (mutation == Mutation::kLostDone && message.kind == Kind::kDone) ||
+  return (mutation == Mutation::kLostGrant && message.kind == Kind::kGrant) ||
          (mutation == Mutation::kLostAck && message.kind == Kind::kInvalidateAck);
 }
 

@@ -17,18 +17,19 @@ enum class Mutation {
   kAckBeforeWithdraw,   // a holder acknowledges while its guest can still read
   kPageBeforeWithdraw,  // an owner sends the page while its guest can still write
   kGrantBeforeAcks,     // the requester maps without waiting for the acknowledgements
-  kNoWaitForDone,       // the manager serves the next request at once
+  kVersionStandsStill,  // the manager gives a write the version of the one before
+  kReadsNotCounted,     // nobody counts reads: a write forward may overtake a read forward
   kOwnerStaysWritable,  // a read grant leaves the owner's mapping writable
   kOwnerStaysMapped,    // a write grant leaves the old owner's mapping as it was
   kDiscardKeepsContents,  // an upgrade with discard keeps the old contents
-  kLostDone,              // a kDone is lost
+  kLostGrant,             // a grant is lost
   kLostAck,               // an acknowledgement is lost
 };
 inline constexpr Mutation kMutations[] = {
-    Mutation::kDropInvalidation,   Mutation::kReaderForgotten,  Mutation::kAckBeforeWithdraw,
-    Mutation::kPageBeforeWithdraw, Mutation::kGrantBeforeAcks,  Mutation::kNoWaitForDone,
-    Mutation::kOwnerStaysWritable, Mutation::kOwnerStaysMapped, Mutation::kDiscardKeepsContents,
-    Mutation::kLostDone,           Mutation::kLostAck,
+    Mutation::kDropInvalidation,     Mutation::kReaderForgotten,    Mutation::kAckBeforeWithdraw,
+    Mutation::kPageBeforeWithdraw,   Mutation::kGrantBeforeAcks,    Mutation::kVersionStandsStill,
+    Mutation::kReadsNotCounted,      Mutation::kOwnerStaysWritable, Mutation::kOwnerStaysMapped,
+    Mutation::kDiscardKeepsContents, Mutation::kLostGrant,          Mutation::kLostAck,
 };
 
 const char* name_of(Mutation mutation);

@@ -11,19 +11,14 @@ using ivy::Payload;
 using ivy::Step;
 using ivy::Verdict;
 
-System::System() : pool_(kMaxSimHosts * kMaxSimPages * 4) {}
-
 void System::reset(const Shape& shape) {
-  ivy::Waiter unused;  // a run that failed may leave waiting requests behind
-  for (auto& row : places_) {
-    for (Place& place : row) {
-      while (place.state.queue_tail != 0) {
-        place.state.queue_tail = pool_.pop(place.state.queue_tail, unused);
-      }
-      place = Place{};
-    }
-  }
+  for (auto& row : places_) std::fill(std::begin(row), std::end(row), Place{});
+  const bool same_hosts = !orders_.empty() && shape.hosts == shape_.hosts &&
+                          shape.pages == shape_.pages && shape.home == shape_.home &&
+                          shape.managers == shape_.managers;
   shape_ = shape;
+  dead_ = kNobody;
+  if (!same_hosts) find_alike_hosts();
   for (unsigned host = 0; host < shape.hosts; ++host) {
     for (unsigned page = 0; page < shape.pages; ++page) work_[host][page].size = 0;
     for (unsigned page = 0; page < shape.pages; ++page) work_[host][page].at = 0;
@@ -70,7 +65,14 @@ void System::list_events(std::vector<Event>& events) const {
   }
   for (std::size_t i = 0; i < in_flight_.size(); ++i) {
     const Message& message = in_flight_[i].message;
-    if (!locked(message.to, message.gfn)) add(Event::Kind::kDeliver, i);
+    if (message.from == dead_) add(Event::Kind::kLose, i);
+    if (locked(message.to, message.gfn) || early(message)) continue;
+    add(Event::Kind::kDeliver, i);
+    if (shape_.repeats && can_run({Event::Kind::kRepeat, static_cast<std::uint8_t>(i)}))
+      add(Event::Kind::kRepeat, i);
+  }
+  for (unsigned host = 0; host < shape_.hosts && shape_.crash && !crashed(); ++host) {
+    add(Event::Kind::kCrash, host);
   }
   for (unsigned host = 0; host < shape_.hosts && shape_.fine; ++host) {
     for (unsigned page = 0; page < shape_.pages; ++page) {
@@ -79,15 +81,24 @@ void System::list_events(std::vector<Event>& events) const {
   }
 }
 
+// Whether the host it is for would keep this message for later.
+bool System::early(const Message& message) const {
+  if (message.kind != Kind::kReadForward && message.kind != Kind::kWriteForward &&
+      message.kind != Kind::kInvalidate) {
+    return false;
+  }
+  const auto page = static_cast<unsigned>(message.gfn);
+  ivy::PageState state = places_[message.to][page].state;
+  ivy::Steps unused;
+  return on_message(state, view(message.to, page), message, unused) == Verdict::kEarly;
+}
+
 bool System::can_run(const Event& event) const {
   if (event.kind == Event::Kind::kUnmap) return !locked(event.a, event.b);
   if (event.kind != Event::Kind::kRepeat) return false;
-  // Requests and what a manager sends are delivered once by every transport; for answers the
-  // machine sees to it itself.
+  // Every transport delivers once; for grants, which bring contents, the machine sees to it itself.
   const InFlight& flight = in_flight_[event.a];
-  const Kind kind = flight.message.kind;
-  return !flight.repeated &&
-         (kind == Kind::kGrant || kind == Kind::kInvalidateAck || kind == Kind::kDone);
+  return !flight.repeated && flight.message.kind == Kind::kGrant;
 }
 
 int System::goes_to(const Event& event) const {
@@ -144,8 +155,26 @@ void System::run(const Event& event) {
       page = event.b;
       places_[event.a][event.b].mapped = Right::kInvalid;
       break;
+    case Event::Kind::kCrash: crash(event.a); break;
+    case Event::Kind::kLose:
+      in_flight_[event.a] = in_flight_.back();
+      in_flight_.pop_back();
+      break;
   }
   if (!shape_.blind) check_page(page);
+}
+
+// The others go on until they hear of it: nothing they do until then may be wrong.
+void System::crash(HostId host) {
+  dead_ = host;
+  for (unsigned page = 0; page < shape_.pages; ++page) {
+    places_[host][page] = Place{};
+    work_[host][page].size = work_[host][page].at = 0;
+  }
+  for (unsigned i = 0; i < shape_.vcpus_per_host; ++i) {
+    vcpus_[host * shape_.vcpus_per_host + i] = Vcpu{};
+  }
+  std::erase_if(in_flight_, [&](const InFlight& flight) { return flight.message.to == host; });
 }
 
 void System::start(unsigned v, Op op, std::uint8_t page) {
@@ -218,7 +247,7 @@ void System::deliver(unsigned index, bool repeat) {
   Place& place = places_[message.to][page];
   place_contents(arrived, place);
   steps_.clear();
-  const Verdict verdict = on_message(place.state, view(message.to, page), pool_, message, steps_);
+  const Verdict verdict = on_message(place.state, view(message.to, page), message, steps_);
   if (strict()) {
     if (verdict == Verdict::kIllegal) fail("a correct message was called illegal");
     if (arrived.repeated != (verdict == Verdict::kDuplicate)) {
@@ -232,23 +261,11 @@ void System::deliver(unsigned index, bool repeat) {
 
 // ---- deliberate errors
 
-void System::serve_without_done(unsigned page, const Message& cause) {
-  ivy::PageState& state = places_[cause.to][page].state;
-  const bool request = cause.kind == Kind::kReadRequest || cause.kind == Kind::kWriteRequest;
-  if (!request || !state.busy || state.busy_txn != cause.txn) return;
-  Message done = cause;
-  done.kind = Kind::kDone;
-  mutated_ = on_message(state, view(cause.to, page), pool_, done, steps_) == Verdict::kAccepted;
-}
-
 void System::mutate(HostId host, unsigned page, const Message* cause) {
   if (!may_mutate()) return;
   bool changed = alter_steps(shape_.mutation, cause, steps_);
   changed = alter_page(shape_.mutation, cause, places_[host][page].state) || changed;
   mutated_ = mutated_ || changed;
-  if (shape_.mutation == Mutation::kNoWaitForDone && cause != nullptr) {
-    serve_without_done(page, *cause);
-  }
 }
 
 // ---- steps
@@ -287,6 +304,7 @@ void System::send(HostId host, Message message) {
     mutated_ = true;
     return;
   }
+  if (message.to == dead_) return;
   const Value contents = places_[host][message.gfn].frame;
   // As the engine does: a page of zeros does not travel.
   if (message.payload == Payload::kPage && contents == 0) message.payload = Payload::kZero;

@@ -3,7 +3,8 @@
 // (explorer, random) drive it event by event.
 //
 // Nothing here is decided by chance or by a clock: the harness lists the events that can happen and
-// picks one. Any message in flight may be the next to arrive. With Shape::fine each step of an
+// picks one. Any message in flight may be the next to arrive; one that its host would keep because
+// it is early stays in flight until it is not. With Shape::fine each step of an
 // event is an event of its own, as it is in the engine, where other hosts run on while a host
 // carries out its steps under the page's lock. Not thread-safe; one thread owns a System.
 #pragma once
@@ -15,7 +16,6 @@
 
 #include "dsm-rdma/ivy/machine.h"
 #include "dsm-rdma/ivy/page_state.h"
-#include "dsm-rdma/ivy/wait_pool.h"
 #include "tests/sim/history.h"
 #include "tests/sim/mutation.h"
 
@@ -33,6 +33,8 @@ struct Shape {
   unsigned kinds = 3;     // 2: reads and writes; 3: discards too
   unsigned refaults = 1;  // how often an op may lose its right again before it is used (I3)
   bool fine = false;
+  bool repeats = false;  // grants may arrive twice
+  bool crash = false;    // one host may stop dead at any moment
   HostId home = 0;
   std::array<HostId, kMaxSimPages> managers{};
   Mutation mutation = Mutation::kNone;
@@ -49,7 +51,10 @@ struct Event {
     kDeliver,  // message a arrives
     kStep,     // host a carries out its next step for page b (fine)
     kUnmap,    // host a takes page b out of its guest's mapping, keeping the right (Engine::unmap)
-    kRepeat,   // message a, an answer, arrives twice: this is the first time
+    kRepeat,   // message a, a grant, arrives twice: this is the first time
+    kCrash,    // host a stops dead: its mappings, its steps not done yet and what is sent to it are
+               // gone
+    kLose,     // message a of a dead host will not arrive
   };
   Kind kind{};
   std::uint8_t a = 0, b = 0, c = 0;
@@ -57,10 +62,10 @@ struct Event {
 
 class System {
  public:
-  System();
   void reset(const Shape& shape);
 
-  // Everything that can happen now, except kUnmap and kRepeat, which a harness adds as it likes.
+  // Everything that can happen now, except kUnmap, and kRepeat unless the shape asks for it, which
+  // a harness adds as it likes.
   void list_events(std::vector<Event>& events) const;
   void run(const Event& event);
   // Whether a kUnmap or kRepeat that the harness thought of can happen now.
@@ -68,7 +73,8 @@ class System {
   // The host where a kDeliver or kStep takes place, else -1.
   int goes_to(const Event& event) const;
 
-  bool finished() const;           // every vCPU has done its ops
+  bool finished() const;  // every vCPU of a living host has done its ops
+  bool crashed() const { return dead_ != kNobody; }
   bool nothing_in_flight() const;  // no message, no step left
   // What has gone wrong, or nullptr. Set by run() and check_*().
   const char* violation() const { return violation_; }
@@ -84,9 +90,9 @@ class System {
   std::string describe(const Event& event) const;
   std::string describe_state() const;
 
-  // The state as bytes, equal for states that behave alike (values and numbers that no longer
-  // matter are normalised); takes waiting requests out of the pool, so unpack() or reset() has to
-  // follow.
+  // The state as bytes, equal for states that behave alike: values and numbers that no longer
+  // matter are normalised, and hosts that differ by their number alone (not the home, manager of
+  // nothing) are put in the order that gives the smallest bytes. unpack() gives such a state.
   void pack(std::vector<std::uint8_t>& bytes);
   void unpack(const Shape& shape, const std::vector<std::uint8_t>& bytes);
 
@@ -120,6 +126,10 @@ class System {
   ivy::View view(unsigned host, unsigned page) const {
     return {static_cast<HostId>(host), shape_.home, shape_.managers[page]};
   }
+  bool early(const ivy::Message& message) const;
+  void crash(HostId host);
+  void find_alike_hosts();
+  void pack_as(const std::array<HostId, kMaxSimHosts>& order, std::vector<std::uint8_t>& bytes);
   bool locked(unsigned host, unsigned page) const { return !work_[host][page].empty(); }
   unsigned index_of(const Vcpu& vcpu) const { return static_cast<unsigned>(&vcpu - vcpus_.data()); }
   // Whether the vCPU's instruction can run, or fault, now.
@@ -134,7 +144,6 @@ class System {
   void access(unsigned vcpu);
   void deliver(unsigned index, bool repeat);
   void place_contents(const InFlight& arrived, Place& place);
-  void serve_without_done(unsigned page, const ivy::Message& cause);
   void mutate(HostId host, unsigned page, const ivy::Message* cause);
   void take_over_steps(HostId host, unsigned page);
   void run_step(HostId host, unsigned page);
@@ -152,7 +161,13 @@ class System {
     if (violation_ == nullptr) violation_ = what;
   }
 
+  static constexpr HostId kNobody = 255;
+
   Shape shape_;
+  HostId dead_ = kNobody;
+  // The ways to number the hosts anew: at each old number the new one.
+  std::vector<std::array<HostId, kMaxSimHosts>> orders_;
+  std::vector<std::uint8_t> other_bytes_;
   Place places_[kMaxSimHosts][kMaxSimPages] = {};
   Work work_[kMaxSimHosts][kMaxSimPages] = {};
   Value current_[kMaxSimPages] = {};
@@ -162,7 +177,6 @@ class System {
   bool mutated_ = false;
   const char* violation_ = nullptr;
   History history_;
-  ivy::WaitPool pool_;
   ivy::Steps steps_;
 };
 

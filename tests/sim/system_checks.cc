@@ -17,7 +17,6 @@ const char* word(ivy::Kind kind) {
     case ivy::Kind::kInvalidate: return "invalidate";
     case ivy::Kind::kGrant: return "grant";
     case ivy::Kind::kInvalidateAck: return "invalidate-ack";
-    case ivy::Kind::kDone: return "done";
   }
   return "?";
 }
@@ -55,6 +54,8 @@ std::string text(const ivy::Message& m) {
                                                : " zero";
   }
   if (m.acks != 0) line += text(" acks %d", m.acks);
+  line += text(" version %d", m.version);
+  if (m.reads != 0) line += text(" reads %d", m.reads);
   return line;
 }
 
@@ -64,7 +65,7 @@ void System::check_page(unsigned page) {
   unsigned writers = 0, readers = 0;
   for (unsigned host = 0; host < shape_.hosts; ++host) {
     const Place& place = places_[host][page];
-    if (place.mapped == Right::kInvalid) continue;
+    if (place.mapped == Right::kInvalid || host == dead_) continue;
     (place.mapped == Right::kExclusive ? writers : readers) += 1;
     if (place.frame != current_[page])
       fail("I2: a guest can read a value that is not the last written");
@@ -75,8 +76,6 @@ void System::check_page(unsigned page) {
 
 void System::check_directory(unsigned page) {
   const ivy::PageState& manager = places_[shape_.managers[page]][page].state;
-  if (manager.busy) return fail("the manager is busy, but nothing is under way");
-  if (manager.queue_tail != 0) return fail("a request waits, but nothing is under way");
   const HostMask copyset = manager.directory_set ? manager.hosts() : mask_of(shape_.home);
   const unsigned owner = manager.directory_set ? manager.owner : shape_.home;
   if (!(copyset & mask_of(static_cast<HostId>(owner)))) fail("the owner is not in the copyset");
@@ -88,6 +87,10 @@ void System::check_directory(unsigned page) {
     if (place.state.pending != 0) fail("a request is pending, but nothing is under way");
     if (entered != (right != Right::kInvalid)) fail("the copyset is not who holds the page");
     if (entered && single != (right == Right::kExclusive)) fail("a right does not fit the copyset");
+    if (entered && place.state.held_version != manager.version)
+      fail("a copy is not of the directory's version");
+    if (host == owner && place.state.reads_served != manager.reads_sent)
+      fail("manager and owner have not counted the same reads");
     if (place.mapped != right && place.mapped != Right::kInvalid) {
       fail("a guest's mapping is not its host's right");
     }
@@ -111,6 +114,8 @@ std::string System::describe(const Event& event) const {
       return text("host %d, page %d: %s", event.a, event.b, word(step.kind)) +
              (step.kind == ivy::Step::Kind::kSend ? " " + text(step.message) : std::string());
     }
+    case Event::Kind::kCrash: return text("host %d stops dead", event.a);
+    case Event::Kind::kLose: return "never arrives: " + text(in_flight_[event.a].message);
     case Event::Kind::kUnmap: return text("host %d unmaps page %d", event.a, event.b);
   }
   return "?";

@@ -41,9 +41,9 @@ class Reader {
   const std::uint8_t* at_;
 };
 
-// Fields with the bits a small system needs (8 hosts, 4 pages, txn below 2^16), and the contents'
-// class.
-std::uint64_t pack_message(const ivy::Message& m, Value contents) {
+// Fields with the bits a small system needs (8 hosts, 4 pages, txn below 2^16, fewer than 256
+// writes of a page), and the contents' class.
+std::uint64_t pack_message(const ivy::Message& m, Value contents, bool repeated) {
   std::uint64_t bits = 0;
   const auto add = [&](std::uint64_t value, unsigned width) { bits = bits << width | value; };
   add(static_cast<unsigned>(m.kind), 4);
@@ -56,11 +56,14 @@ std::uint64_t pack_message(const ivy::Message& m, Value contents) {
   add(m.acks, 4);
   add(m.gfn, 2);
   add(m.txn, 16);
+  add(m.version, 8);
+  add(m.reads, 3);
+  add(repeated, 1);
   add(contents, 2);
   return bits;
 }
 
-ivy::Message unpack_message(std::uint64_t bits, Value* contents) {
+ivy::Message unpack_message(std::uint64_t bits, Value* contents, bool* repeated) {
   const auto take = [&](unsigned width) {
     const std::uint64_t value = bits & ((1u << width) - 1);
     bits >>= width;
@@ -68,6 +71,9 @@ ivy::Message unpack_message(std::uint64_t bits, Value* contents) {
   };
   *contents = static_cast<Value>(take(2));
   ivy::Message m;
+  *repeated = take(1) != 0;
+  m.reads = static_cast<std::uint8_t>(take(3));
+  m.version = static_cast<std::uint16_t>(take(8));
   m.txn = static_cast<std::uint32_t>(take(16));
   m.gfn = take(2);
   m.acks = static_cast<std::uint8_t>(take(4));
@@ -81,16 +87,83 @@ ivy::Message unpack_message(std::uint64_t bits, Value* contents) {
   return m;
 }
 
+// The same numbers for other hosts: what a state, a message and a request's number (txn_of) say of
+// a host is rewritten.
+class Renumber {
+ public:
+  Renumber(const std::array<HostId, kMaxSimHosts>& order, unsigned vcpus_per_host)
+      : order_(order), vcpus_per_host_(vcpus_per_host) {}
+  HostId host(HostId old) const { return order_[old]; }
+  std::uint32_t txn(std::uint32_t old) const {
+    if (old < 64) return old;
+    const unsigned vcpu = old / 64 - 1, of_host = vcpu % vcpus_per_host_;
+    const unsigned now = order_[vcpu / vcpus_per_host_] * vcpus_per_host_ + of_host;
+    return (now + 1) * 64 + old % 64;
+  }
+  ivy::Message message(ivy::Message m) const {
+    m.from = host(m.from);
+    m.to = host(m.to);
+    m.requester = host(m.requester);
+    m.txn = txn(m.txn);
+    return m;
+  }
+  ivy::PageState state(ivy::PageState page) const {
+    page.txn = txn(page.txn);
+    page.owner = host(static_cast<HostId>(page.owner));
+    HostMask mask = 0;
+    for (unsigned old = 0; old < kMaxSimHosts; ++old) {
+      if (page.hosts() & mask_of(static_cast<HostId>(old))) mask |= mask_of(order_[old]);
+    }
+    page.set_hosts(mask);
+    return page;
+  }
+
+ private:
+  const std::array<HostId, kMaxSimHosts>& order_;
+  unsigned vcpus_per_host_;
+};
+
 }  // namespace
 
+void System::find_alike_hosts() {
+  std::vector<HostId> alike;
+  std::array<HostId, kMaxSimHosts> same{};
+  for (unsigned host = 0; host < kMaxSimHosts; ++host) {
+    same[host] = static_cast<HostId>(host);
+    const auto managers = shape_.managers.begin();
+    const bool manages =
+        std::find(managers, managers + shape_.pages, host) != managers + shape_.pages;
+    if (host < shape_.hosts && host != shape_.home && !manages) alike.push_back(same[host]);
+  }
+  orders_.assign(1, same);
+  std::vector<HostId> shuffled = alike;
+  while (std::next_permutation(shuffled.begin(), shuffled.end())) {
+    orders_.push_back(same);
+    for (std::size_t i = 0; i < alike.size(); ++i) orders_.back()[alike[i]] = shuffled[i];
+  }
+}
+
 void System::pack(std::vector<std::uint8_t>& bytes) {
+  pack_as(orders_.front(), bytes);
+  for (std::size_t i = 1; i < orders_.size(); ++i) {
+    pack_as(orders_[i], other_bytes_);
+    if (other_bytes_ < bytes) bytes.swap(other_bytes_);
+  }
+}
+
+void System::pack_as(const std::array<HostId, kMaxSimHosts>& order,
+                     std::vector<std::uint8_t>& bytes) {
   bytes.clear();
   Writer out(bytes);
+  const Renumber renumber(order, shape_.vcpus_per_host);
+  std::array<HostId, kMaxSimHosts> old{};  // at each new number the old one
+  for (unsigned host = 0; host < kMaxSimHosts; ++host) old[order[host]] = static_cast<HostId>(host);
   const auto class_of = [&](unsigned page, Value value) {
     return value == 0 ? 0 : value == current_[page] ? kCurrent : kStale;
   };
+  out.put_byte(crashed() ? order[dead_] : kNobody);
   for (unsigned v = 0; v < shape_.vcpus(); ++v) {
-    const Vcpu& vcpu = vcpus_[v];
+    const Vcpu& vcpu = vcpus_[old[host_of(v)] * shape_.vcpus_per_host + v % shape_.vcpus_per_host];
     out.put_byte(static_cast<unsigned>(vcpu.mode) | static_cast<unsigned>(vcpu.op) << 2 |
                  static_cast<unsigned>(vcpu.page) << 4 | vcpu.dropped << 6);
     out.put_byte(vcpu.ops_left | vcpu.faults << 4);
@@ -98,27 +171,15 @@ void System::pack(std::vector<std::uint8_t>& bytes) {
   for (unsigned page = 0; page < shape_.pages; ++page) {
     out.put_byte(current_[page] != 0);
     for (unsigned host = 0; host < shape_.hosts; ++host) {
-      Place& place = places_[host][page];
-      std::vector<ivy::Waiter> waiting;
-      while (place.state.queue_tail != 0) {
-        ivy::Waiter waiter;
-        place.state.queue_tail = pool_.pop(place.state.queue_tail, waiter);
-        waiting.push_back(waiter);
-      }
-      out.put(place.state);
-      out.put_byte(static_cast<unsigned>(place.mapped) | class_of(page, place.frame) << 2 |
-                   waiting.size() << 4);
-      for (const ivy::Waiter& waiter : waiting) {
-        out.put_byte(waiter.requester | static_cast<unsigned>(waiter.kind) << 3 |
-                     waiter.discard << 6);
-        out.put(static_cast<std::uint16_t>(waiter.txn));
-      }
-      const Work& work = work_[host][page];
+      const Place& place = places_[old[host]][page];
+      out.put(renumber.state(place.state));
+      out.put_byte(static_cast<unsigned>(place.mapped) | class_of(page, place.frame) << 2);
+      const Work& work = work_[old[host]][page];
       if (!shape_.fine) continue;
       out.put_byte(static_cast<unsigned>(work.size - work.at));
       for (unsigned i = work.at; i < work.size; ++i) {
         out.put_byte(static_cast<unsigned>(work.steps[i].kind));
-        out.put(pack_message(work.steps[i].message, 0));
+        out.put(pack_message(renumber.message(work.steps[i].message), 0, false));
       }
     }
   }
@@ -127,8 +188,9 @@ void System::pack(std::vector<std::uint8_t>& bytes) {
   if (count < in_flight_.size()) fail("more messages in flight than the explorer has room for");
   for (std::size_t i = 0; i < count; ++i) {
     const InFlight& flight = in_flight_[i];
-    messages[i] = pack_message(
-        flight.message, class_of(static_cast<unsigned>(flight.message.gfn), flight.contents));
+    messages[i] = pack_message(renumber.message(flight.message),
+                               class_of(static_cast<unsigned>(flight.message.gfn), flight.contents),
+                               flight.repeated);
   }
   std::sort(messages.begin(), messages.begin() + count);
   out.put_byte(count);
@@ -138,6 +200,7 @@ void System::pack(std::vector<std::uint8_t>& bytes) {
 void System::unpack(const Shape& shape, const std::vector<std::uint8_t>& bytes) {
   reset(shape);
   Reader in(bytes);
+  dead_ = in.get_byte();
   for (unsigned v = 0; v < shape_.vcpus(); ++v) {
     Vcpu& vcpu = vcpus_[v];
     const unsigned first = in.get_byte(), second = in.get_byte();
@@ -156,27 +219,21 @@ void System::unpack(const Shape& shape, const std::vector<std::uint8_t>& bytes) 
       const unsigned packed = in.get_byte();
       place.mapped = static_cast<Right>(packed & 3);
       place.frame = packed >> 2 & 3;
-      for (unsigned waiting = packed >> 4; waiting > 0; --waiting) {
-        const unsigned what = in.get_byte();
-        const ivy::Waiter waiter{in.get<std::uint16_t>(), kServiceLane,
-                                 static_cast<HostId>(what & 7),
-                                 static_cast<ivy::Kind>(what >> 3 & 7), (what >> 6 & 1) != 0};
-        place.state.queue_tail = pool_.push(place.state.queue_tail, waiter);
-      }
       if (!shape_.fine) continue;
       Work& work = work_[host][page];
       work.size = in.get_byte();
       for (unsigned i = 0; i < work.size; ++i) {
         Value unused;
+        bool unused_too;
         work.steps[i].kind = static_cast<ivy::Step::Kind>(in.get_byte());
-        work.steps[i].message = unpack_message(in.get<std::uint64_t>(), &unused);
+        work.steps[i].message = unpack_message(in.get<std::uint64_t>(), &unused, &unused_too);
       }
     }
   }
   const unsigned count = in.get_byte();
   for (unsigned i = 0; i < count; ++i) {
     InFlight flight;
-    flight.message = unpack_message(in.get<std::uint64_t>(), &flight.contents);
+    flight.message = unpack_message(in.get<std::uint64_t>(), &flight.contents, &flight.repeated);
     in_flight_.push_back(flight);
   }
   last_value_ = kStale;

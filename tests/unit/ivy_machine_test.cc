@@ -6,7 +6,6 @@
 
 #include "dsm-rdma/ivy/machine.h"
 #include "dsm-rdma/ivy/page_state.h"
-#include "dsm-rdma/ivy/wait_pool.h"
 
 namespace xenspan::dsm::ivy {
 namespace {
@@ -20,7 +19,7 @@ class Machine : public testing::Test {
   Verdict deliver(HostId self, const Message& message) {
     steps_.clear();
     const PageState before = page(self);
-    const Verdict verdict = on_message(page(self), view(self), pool_, message, steps_);
+    const Verdict verdict = on_message(page(self), view(self), message, steps_);
     if (verdict != Verdict::kAccepted) {
       EXPECT_EQ(steps_.size(), 0u);
       EXPECT_EQ(std::memcmp(&before, &page(self), sizeof before), 0)
@@ -77,7 +76,6 @@ class Machine : public testing::Test {
 
   static constexpr Lane kLane = 3;
   PageState pages_[4] = {};
-  WaitPool pool_{16};
   Steps steps_;
   std::uint32_t next_txn_ = 100;
 };
@@ -103,12 +101,8 @@ TEST_F(Machine, ReadGoesFromManagerToOwnerToRequester) {
   EXPECT_EQ(grant, page_grant(kHome, kReader, Right::kShared, 7));
   EXPECT_TRUE(expects_contents(page(kReader), view(kReader), grant));
   ASSERT_EQ(deliver(kReader, grant), Verdict::kAccepted);
-  EXPECT_EQ(kinds(), (Kinds{StepKind::kGrantShared, StepKind::kSend, StepKind::kComplete}));
-  Message done = make(Kind::kDone, kReader, kManager, kReader, 7);
-  done.lane = kServiceLane;  // nobody answers it
-  EXPECT_EQ(message(1), done);
-  EXPECT_EQ(message(2).txn, 7u);
-  ASSERT_EQ(deliver(kManager, Message(message(1))), Verdict::kAccepted);
+  EXPECT_EQ(kinds(), (Kinds{StepKind::kGrantShared, StepKind::kComplete}));
+  EXPECT_EQ(message(1).txn, 7u);
   EXPECT_EQ(page(kManager).hosts(), mask_of(kHome) | mask_of(kReader));
   EXPECT_EQ(page(kManager).owner, kHome);
 }
@@ -133,8 +127,7 @@ TEST_F(Machine, WriteInvalidatesReadersAndTakesThePageFromTheOwner) {
   ASSERT_EQ(deliver(kWriter, ack), Verdict::kAccepted);
   EXPECT_EQ(steps_.size(), 0u) << "mapped before the page was there";
   ASSERT_EQ(deliver(kWriter, grant), Verdict::kAccepted);
-  EXPECT_EQ(kinds(), (Kinds{StepKind::kGrantExclusive, StepKind::kSend, StepKind::kComplete}));
-  ASSERT_EQ(deliver(kManager, Message(message(1))), Verdict::kAccepted);
+  EXPECT_EQ(kinds(), (Kinds{StepKind::kGrantExclusive, StepKind::kComplete}));
   EXPECT_EQ(page(kManager).hosts(), mask_of(kWriter));
   EXPECT_EQ(page(kManager).owner, kWriter);
 }
@@ -170,28 +163,83 @@ TEST_F(Machine, ManagerThatUpgradesItsOwnCopyCountsItsOwnAcknowledgements) {
   EXPECT_EQ(right(kHome), Right::kInvalid);
 }
 
-TEST_F(Machine, RequestsWaitInOrderUntilDone) {
+// The manager passes a request on while the one before it is under way; the host that will have the
+// page keeps it until then.
+TEST_F(Machine, AForwardThatIsAheadOfItsGrantIsEarly) {
+  ASSERT_EQ(fault(kWriter, Right::kExclusive, 1), FaultStart::kStarted);
+  ASSERT_EQ(deliver(kManager, Message(message(0))), Verdict::kAccepted);
+  const Message first = message(0);
+  ASSERT_EQ(fault(kReader, Right::kExclusive, 2), FaultStart::kStarted);
+  ASSERT_EQ(deliver(kManager, Message(message(0))), Verdict::kAccepted);
+  ASSERT_EQ(steps_.size(), 1u);
+  const Message second = message(0);
+  EXPECT_EQ(second.kind, Kind::kWriteForward);
+  EXPECT_EQ(second.to, kWriter);
+  EXPECT_EQ(second.version, first.version + 1);
+
+  EXPECT_EQ(deliver(kWriter, second), Verdict::kEarly);
+  ASSERT_EQ(deliver(kHome, first), Verdict::kAccepted);
+  ASSERT_EQ(deliver(kWriter, Message(message(1))), Verdict::kAccepted);
+  EXPECT_EQ(right(kWriter), Right::kExclusive);
+  ASSERT_EQ(deliver(kWriter, second), Verdict::kAccepted);
+  settle();
+  EXPECT_EQ(right(kWriter), Right::kInvalid);
+  EXPECT_EQ(right(kReader), Right::kExclusive);
+}
+
+TEST_F(Machine, AnInvalidationThatIsAheadOfTheReadersPageIsEarly) {
   ASSERT_EQ(fault(kReader, Right::kShared, 1), FaultStart::kStarted);
   ASSERT_EQ(deliver(kManager, Message(message(0))), Verdict::kAccepted);
-  const Message forward = message(0);
+  const Message read = message(0);
   ASSERT_EQ(fault(kWriter, Right::kExclusive, 2), FaultStart::kStarted);
-  const Message write = message(0);
-  ASSERT_EQ(deliver(kManager, write), Verdict::kAccepted);
-  EXPECT_EQ(steps_.size(), 0u);
-  EXPECT_EQ(deliver(kManager, write), Verdict::kDuplicate);
-  ASSERT_EQ(fault(kManager, Right::kShared, 3), FaultStart::kStarted);
   ASSERT_EQ(deliver(kManager, Message(message(0))), Verdict::kAccepted);
-  EXPECT_EQ(steps_.size(), 0u);
+  const Message write = message(0), invalidate = message(1);
 
-  ASSERT_EQ(deliver(kHome, forward), Verdict::kAccepted);
+  EXPECT_EQ(deliver(kReader, invalidate), Verdict::kEarly);
+  EXPECT_EQ(deliver(kHome, write), Verdict::kEarly) << "the read forward was sent before";
+  ASSERT_EQ(deliver(kHome, read), Verdict::kAccepted);
   ASSERT_EQ(deliver(kReader, Message(message(1))), Verdict::kAccepted);
-  ASSERT_EQ(deliver(kManager, Message(message(1))), Verdict::kAccepted);
-  ASSERT_GE(steps_.size(), 1u);
-  EXPECT_EQ(message(0).kind, Kind::kWriteForward);
-  EXPECT_EQ(message(0).requester, kWriter);
+  EXPECT_EQ(right(kReader), Right::kShared);
+  ASSERT_EQ(deliver(kReader, invalidate), Verdict::kAccepted);
+  const Message ack = message(1);
+  ASSERT_EQ(deliver(kHome, write), Verdict::kAccepted);
+  ASSERT_EQ(deliver(kWriter, Message(message(1))), Verdict::kAccepted);
+  EXPECT_EQ(right(kWriter), Right::kInvalid) << "the reader's acknowledgement is missing";
+  ASSERT_EQ(deliver(kWriter, ack), Verdict::kAccepted);
+  EXPECT_EQ(right(kWriter), Right::kExclusive);
+}
+
+// What belongs to the time before an upgrade has to be served although the upgrade is under way.
+TEST_F(Machine, AnUpgraderServesWhatCameBefore) {
+  give(kReader, Right::kShared);
+  ASSERT_EQ(fault(kReader, Right::kExclusive, 1), FaultStart::kStarted);
+  const Message upgrade = message(0);
+  ASSERT_EQ(fault(kWriter, Right::kExclusive, 2), FaultStart::kStarted);
+  ASSERT_EQ(deliver(kManager, Message(message(0))), Verdict::kAccepted);
+  const Message write = message(0), invalidate = message(1);
+  ASSERT_EQ(deliver(kManager, upgrade), Verdict::kAccepted);
+  const Message back = message(0);
+  EXPECT_EQ(back.kind, Kind::kWriteForward) << "its copy is gone: no upgrade any more";
+
+  ASSERT_EQ(deliver(kReader, invalidate), Verdict::kAccepted);
+  EXPECT_EQ(right(kReader), Right::kInvalid);
+  const Message ack = message(1);
+  EXPECT_EQ(deliver(kWriter, back), Verdict::kEarly);
+  ASSERT_EQ(deliver(kHome, write), Verdict::kAccepted);
+  ASSERT_EQ(deliver(kWriter, Message(message(1))), Verdict::kAccepted);
+  ASSERT_EQ(deliver(kWriter, ack), Verdict::kAccepted);
+  ASSERT_EQ(deliver(kWriter, back), Verdict::kAccepted);
   settle();
-  EXPECT_EQ(right(kManager), Right::kShared);
-  EXPECT_EQ(right(kWriter), Right::kShared) << "its page was read after its write";
+  EXPECT_EQ(right(kReader), Right::kExclusive);
+}
+
+TEST_F(Machine, VersionsWrapAround) {
+  page(kHome).held_version = page(kManager).version = 4095;
+  give(kWriter, Right::kExclusive);
+  EXPECT_EQ(page(kManager).version, 0u);
+  EXPECT_EQ(page(kWriter).held_version, 0u);
+  give(kReader, Right::kExclusive);
+  EXPECT_EQ(right(kWriter), Right::kInvalid);
 }
 
 TEST_F(Machine, DiscardTravelsWithoutContentsAndDropsEveryFrame) {
@@ -214,8 +262,7 @@ TEST_F(Machine, DiscardOfASharedCopyDropsItBeforeItIsMapped) {
   ASSERT_EQ(deliver(kReader, grant), Verdict::kAccepted);
   ASSERT_EQ(deliver(kHome, invalidate), Verdict::kAccepted);
   ASSERT_EQ(deliver(kReader, Message(message(2))), Verdict::kAccepted);
-  EXPECT_EQ(kinds(), (Kinds{StepKind::kDropFrame, StepKind::kGrantExclusive, StepKind::kSend,
-                            StepKind::kComplete}));
+  EXPECT_EQ(kinds(), (Kinds{StepKind::kDropFrame, StepKind::kGrantExclusive, StepKind::kComplete}));
 }
 
 TEST_F(Machine, DiscardOfAnExclusivePageNeedsNoMessage) {
@@ -237,21 +284,22 @@ TEST_F(Machine, AnswersToOldRequestsAreRepeats) {
   EXPECT_EQ(deliver(kReader, page_grant(kHome, kReader, Right::kShared, 100)), Verdict::kDuplicate);
   EXPECT_EQ(deliver(kReader, make(Kind::kInvalidateAck, kHome, kReader, kReader, 100)),
             Verdict::kDuplicate);
-  EXPECT_EQ(deliver(kManager, make(Kind::kDone, kReader, kManager, kReader, 100)),
-            Verdict::kDuplicate);
   ASSERT_EQ(fault(kReader, Right::kExclusive, 8), FaultStart::kStarted);
   EXPECT_EQ(deliver(kReader, page_grant(kHome, kReader, Right::kExclusive, 7)),
             Verdict::kDuplicate);
 }
 
-TEST_F(Machine, AnAcknowledgementCountsOnceAHost) {
+TEST_F(Machine, AcknowledgementsMayComeBeforeTheGrantThatSaysHowMany) {
   ASSERT_EQ(fault(kWriter, Right::kExclusive, 8), FaultStart::kStarted);
   const Message ack = make(Kind::kInvalidateAck, kReader, kWriter, kWriter, 8);
   EXPECT_EQ(deliver(kWriter, ack), Verdict::kAccepted);
-  EXPECT_EQ(deliver(kWriter, ack), Verdict::kDuplicate);
   Message grant = page_grant(kHome, kWriter, Right::kExclusive, 8);
   grant.acks = 0;
   EXPECT_EQ(deliver(kWriter, grant), Verdict::kIllegal) << "fewer acknowledgements than have come";
+  grant.acks = 1;
+  EXPECT_EQ(deliver(kWriter, grant), Verdict::kAccepted);
+  EXPECT_EQ(right(kWriter), Right::kExclusive);
+  EXPECT_EQ(deliver(kWriter, ack), Verdict::kDuplicate);
 }
 
 TEST_F(Machine, ContentsAreLetInOnlyWhereTheyAreWanted) {
@@ -303,27 +351,33 @@ TEST_F(Machine, RefusesWhatNoCorrectPeerSends) {
             Verdict::kIllegal);
 }
 
-TEST_F(Machine, AHostHasOneRequestAPageAtTheManager) {
+TEST_F(Machine, AManagerRefusesWhatAHostHasNoReasonToAskFor) {
   ASSERT_EQ(deliver(kManager, make(Kind::kReadRequest, kReader, kManager, kReader, 1)),
             Verdict::kAccepted);
-  // The next request may overtake the kDone of the one before.
-  EXPECT_EQ(deliver(kManager, make(Kind::kWriteRequest, kReader, kManager, kReader, 2)),
+  EXPECT_EQ(deliver(kManager, make(Kind::kReadRequest, kReader, kManager, kReader, 2)),
+            Verdict::kIllegal)
+      << "its copy is under way";
+  ASSERT_EQ(deliver(kManager, make(Kind::kWriteRequest, kReader, kManager, kReader, 3)),
             Verdict::kAccepted);
-  EXPECT_EQ(deliver(kManager, make(Kind::kWriteRequest, kReader, kManager, kReader, 3)),
-            Verdict::kIllegal);
+  EXPECT_EQ(deliver(kManager, make(Kind::kWriteRequest, kReader, kManager, kReader, 4)),
+            Verdict::kIllegal)
+      << "it has the page alone";
 }
 
-TEST_F(Machine, AFullPoolRefuses) {
-  WaitPool tiny(1);
-  ASSERT_EQ(deliver(kManager, make(Kind::kReadRequest, kReader, kManager, kReader, 1)),
-            Verdict::kAccepted);
-  steps_.clear();
-  EXPECT_EQ(on_message(page(kManager), view(kManager), tiny,
-                       make(Kind::kReadRequest, kWriter, kManager, kWriter, 1), steps_),
-            Verdict::kAccepted);
-  EXPECT_EQ(on_message(page(kManager), view(kManager), tiny,
-                       make(Kind::kReadRequest, kManager, kManager, kManager, 1), steps_),
-            Verdict::kIllegal);
+TEST_F(Machine, AHolderRefusesMessagesAboutRightsItNeitherHasNorWaitsFor) {
+  give(kReader, Right::kShared);
+  Message invalidate = make(Kind::kInvalidate, kManager, kReader, kWriter, 1);
+  invalidate.version = 5;
+  EXPECT_EQ(deliver(kReader, invalidate), Verdict::kIllegal) << "another version";
+  invalidate.version = 0;
+  invalidate.reads = 1;
+  EXPECT_EQ(deliver(kReader, invalidate), Verdict::kEarly) << "after a read forward";
+  Message forward = make(Kind::kWriteForward, kManager, kHome, kWriter, 1);
+  EXPECT_EQ(deliver(kHome, forward), Verdict::kIllegal) << "forgets the read that was served";
+  ASSERT_EQ(fault(kManager, Right::kShared, 9), FaultStart::kStarted);
+  EXPECT_EQ(deliver(kManager, make(Kind::kWriteForward, kManager, kManager, kWriter, 1)),
+            Verdict::kIllegal)
+      << "who asks to read will not be the owner";
 }
 
 TEST(Steps, HoldOneEventOfTheLargestDomain) {
@@ -332,10 +386,9 @@ TEST(Steps, HoldOneEventOfTheLargestDomain) {
   PageState page{};
   page.directory_set = 1;
   page.set_hosts(~HostMask{0});
-  WaitPool pool(1);
   Steps steps;
   Message request{.kind = Kind::kWriteRequest, .from = 63, .to = 0, .requester = 63};
-  ASSERT_EQ(on_message(page, manager, pool, request, steps), Verdict::kAccepted);
+  ASSERT_EQ(on_message(page, manager, request, steps), Verdict::kAccepted);
   ASSERT_EQ(steps.size(), 64u);
   EXPECT_EQ((steps.end() - 1)->message.acks, 63);
 }

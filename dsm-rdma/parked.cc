@@ -1,0 +1,54 @@
+#include "dsm-rdma/parked.h"
+
+#include <mutex>
+
+namespace xenspan::dsm {
+
+ParkedMessages::ParkedMessages(std::uint32_t room)
+    : nodes_(std::make_unique<Node[]>(std::size_t{room} + 1)) {
+  for (std::uint32_t index = room; index > 0; --index) give_back(index);
+}
+
+std::uint32_t ParkedMessages::take_free() noexcept {
+  const std::lock_guard guard(free_lock_);
+  const std::uint32_t index = free_;
+  if (index != 0) free_ = nodes_[index].next;
+  return index;
+}
+
+void ParkedMessages::give_back(std::uint32_t index) noexcept {
+  const std::lock_guard guard(free_lock_);
+  nodes_[index].next = free_;
+  free_ = index;
+}
+
+bool ParkedMessages::push(const ivy::Message& message) noexcept {
+  const std::uint32_t index = take_free();
+  if (index == 0) return false;
+  nodes_[index] = {message, 0};
+  Queue& queue = queue_of(message.gfn);
+  const std::lock_guard guard(queue.lock);
+  (queue.first == 0 ? queue.first : nodes_[queue.last].next) = index;
+  queue.last = index;
+  return true;
+}
+
+bool ParkedMessages::pop(Gfn gfn, ivy::Message& message) noexcept {
+  std::uint32_t index, before = 0;
+  {
+    Queue& queue = queue_of(gfn);
+    const std::lock_guard guard(queue.lock);
+    for (index = queue.first; index != 0; before = index, index = nodes_[index].next) {
+      if (nodes_[index].message.gfn == gfn) break;
+    }
+    if (index == 0) return false;
+    message = nodes_[index].message;
+    const std::uint32_t after = nodes_[index].next;
+    (before == 0 ? queue.first : nodes_[before].next) = after;
+    if (after == 0) queue.last = before;
+  }
+  give_back(index);
+  return true;
+}
+
+}  // namespace xenspan::dsm
