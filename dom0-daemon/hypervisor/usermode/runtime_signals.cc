@@ -124,13 +124,9 @@ Status install_signal_handlers() {
   action.handler = reinterpret_cast<void (*)()>(&xs_signal_entry);
   action.flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | kRestorer;
   action.restorer = &xs_restorer;
-  for (const int signo : {SIGSYS, SIGBUS, SIGSEGV, SIGILL, SIGFPE, SIGTRAP, kKickSignal}) {
-    // A kick during a page fault waits for its end, and then finds the guest. (During a system call
-    // it is noted, and looked at on the way back.)
-    action.mask = signo == SIGBUS ? 1ul << (kKickSignal - 1) : 0;
+  for (const int signo : {SIGSYS, SIGBUS, SIGSEGV, SIGILL, SIGFPE, SIGTRAP, kKickSignal})
     if (::syscall(SYS_rt_sigaction, signo, &action, nullptr, sizeof action.mask) != 0)
       return system_error(errno, "cannot install the handler of signal " + std::to_string(signo));
-  }
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   ::sigaction(SIGPIPE, &ignore, nullptr);
