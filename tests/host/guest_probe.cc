@@ -4,15 +4,16 @@
 //   identity FILE   prints user, group, folder and umask; makes FILE
 //   exit N          ends with status N
 //   crash           writes to address 0x10 in a second thread
-//   sleep SECONDS   prints "ready" when all its threads run, then waits
+//   sleep SECONDS [THREADS]
+//                   prints "ready" when all its threads run, then waits
 //   work SECONDS    the same, but its threads keep writing one shared page and pages of their own
-//   share           prints "ready" when all its threads run; then all of them, the first one too,
-//   write the same
-//                   pages for ever, and the first prints a line now and then
+//   share           prints "ready" when all its threads run; then all of them, the first too, write
+//                   the same pages for ever, and the first prints a line now and then
 //   handle SECONDS  the same as sleep, with a handler of SIGUSR1: prints "signal 10", ends with
-//   status 10
+//                   status 10
 //
-// There are as many threads as processors, so that a domain that spans hosts has a thread on each.
+// There are as many threads as processors if not told otherwise, so that a domain that spans hosts
+// has a thread on each.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -64,8 +65,7 @@ void wait_in_thread(bool busy) {
   }
 }
 
-int wait(int seconds, bool busy) {
-  const unsigned count = std::thread::hardware_concurrency();
+int wait(int seconds, bool busy, unsigned count) {
   std::vector<std::thread> threads;
   for (unsigned i = 0; i < count; i++) threads.emplace_back(wait_in_thread, busy);
   while (started < count) ::usleep(1000);
@@ -120,7 +120,9 @@ int main(int argc, char** argv) {
   if (what == "share") return share();
   if (what == "handle") ::signal(SIGUSR1, on_signal);
   if (what == "sleep" || what == "handle" || what == "work")
-    return wait(std::atoi(argument), what == "work");
+    return wait(
+        std::atoi(argument), what == "work",
+        argc > 3 ? static_cast<unsigned>(std::atoi(argv[3])) : std::thread::hardware_concurrency());
   std::fprintf(stderr, "guest_probe: unknown word '%s'\n", what.c_str());
   return 2;
 }
