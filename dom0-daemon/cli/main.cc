@@ -152,6 +152,7 @@ void add_testbed(CLI::App& app, Arguments& arguments) {
   up->add_option("--delay", arguments.testbed.delay, "one-way delay, as 50us")->type_name("TIME");
   up->add_option("--rate", arguments.testbed.rate, "bandwidth of each host, as 10gbit")
       ->type_name("RATE");
+  up->add_flag("--encrypt", arguments.testbed.encrypt, "encrypt guest memory between the hosts");
   prefix(up);
   up->callback([&] { arguments.status = testbed_up(arguments.testbed); });
   CLI::App* down = testbed->add_subcommand("down", "remove it");
