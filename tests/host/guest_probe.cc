@@ -9,6 +9,7 @@
 //   work SECONDS    the same, but its threads keep writing one shared page and pages of their own
 //   share           prints "ready" when all its threads run; then all of them, the first too, write
 //                   the same pages for ever, and the first prints a line now and then
+//   free            its threads write the same pages for a while, then the pages are unmapped
 //   handle SECONDS  the same as sleep, with a handler of SIGUSR1: prints "signal 10", ends with
 //                   status 10
 //
@@ -16,6 +17,7 @@
 // has a thread on each.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -101,6 +103,24 @@ int share() {
   }
 }
 
+int free_pages() {
+  constexpr std::size_t kBytes = 32 * 4096;
+  void* const memory =
+      ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return 1;
+  auto* const bytes = static_cast<std::atomic<unsigned char>*>(memory);
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < std::thread::hardware_concurrency(); i++)
+    threads.emplace_back([bytes] {
+      started++;
+      while (started < std::thread::hardware_concurrency()) {
+      }
+      for (std::size_t round = 0; round < 2000 * 32; round++) bytes[round * 4096 % kBytes]++;
+    });
+  for (std::thread& thread : threads) thread.join();
+  return ::munmap(memory, kBytes) == 0 ? 0 : 1;
+}
+
 int crash() {
   std::thread([] {
     auto* volatile nowhere = reinterpret_cast<volatile int*>(0x10);
@@ -118,6 +138,7 @@ int main(int argc, char** argv) {
   if (what == "exit") return std::atoi(argument);
   if (what == "crash") return crash();
   if (what == "share") return share();
+  if (what == "free") return free_pages();
   if (what == "handle") ::signal(SIGUSR1, on_signal);
   if (what == "sleep" || what == "handle" || what == "work")
     return wait(

@@ -161,9 +161,16 @@ void Home::serve(HomeThread& thread, Op op, const Packet& request, Packet& answe
 std::vector<std::string> Home::names(const std::vector<dsm::Gfn>& gfns) {
   std::lock_guard guard(layout_lock_);
   std::vector<std::string> all;
-  for (const dsm::Gfn gfn : gfns)
-    all.push_back(gfn < kWindowPages ? symbols_.describe(space_, address_of(gfn))
-                                     : "outside the window");
+  for (const dsm::Gfn gfn : gfns) {
+    if (gfn >= kWindowPages) {
+      all.push_back("outside the window");
+      continue;
+    }
+    const std::uint64_t address = address_of(gfn);
+    // A page that was faulted on was mapped once, however long ago.
+    const bool forgotten = space_.find(address) == nullptr && space_.find_freed(address) == nullptr;
+    all.push_back(forgotten ? "freed" : symbols_.describe(space_, address));
+  }
   return all;
 }
 

@@ -111,6 +111,15 @@ stats_at_the_end() {
   jq -e . stats.json >/dev/null || { echo "no JSON"; head -c 300 stats.json; return 1; }
 }
 
+# Memory that is gone when the statistics are made still has its name.
+stats_name_freed_memory() {
+  spanning_command 2 --stats=stats.json "$guest_probe" free || { echo "exit status $?"; return 1; }
+  jq -r '.hottest[].name' stats.json >names
+  cat names
+  grep -Eq '^\[anon 0x[0-9a-f]+\](\+0x[0-9a-f]+)? \(freed\)$' names || { echo "the freed pages are not named"; return 1; }
+  ! grep -q unmapped names
+}
+
 hosts_are_listed() {
   cli hosts >hosts || return 1
   local host
@@ -122,4 +131,5 @@ hosts_are_listed() {
 cases+=("command.user user_is_kept" "command.environment environment_is_kept" "command.status exit_status_is_kept"
   "command.crash crash_is_reported" "command.sigint signal_ends_it INT 2" "command.sigterm signal_ends_it TERM 15"
   "command.sigusr1.handled signal_is_handled" "command.seen seen_from_outside" "command.stats stats_at_the_end"
+  "command.stats.freed stats_name_freed_memory"
   "command.hosts hosts_are_listed" "command.threads threads_are_counted")
