@@ -16,8 +16,6 @@ using daemon::number_or;
 using daemon::size_text;
 using daemon::text_or;
 
-constexpr std::chrono::seconds kAnswerLimit{10};
-
 int fail(const Error& error) {
   log::error("{}", error.message);
   return 1;
@@ -26,7 +24,7 @@ int fail(const Error& error) {
 Result<Json> ask(const DaemonChoice& choice, const Json& request) {
   auto client = Client::connect(choice);
   if (!client) return client.error();
-  return client->ask(request, kAnswerLimit);
+  return client->ask(request);
 }
 
 void print_json(const Json& value) {

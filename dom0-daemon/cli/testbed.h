@@ -15,8 +15,8 @@ namespace xenspan::cli {
 
 struct TestbedOptions {
   int hosts = 2;
-  std::string delay;  // as tc-netem(8) takes it, "50us"; one way, on each host's interface
-  std::string rate;   // "10gbit"
+  std::string delay;     // as tc-netem(8) takes it, "50us"; one way, on each host's interface
+  std::string rate;      // "10gbit"
   bool encrypt = false;  // guest memory on the wire, too
   std::string prefix = "xs";
 };
