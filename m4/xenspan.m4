@@ -32,3 +32,10 @@ AC_DEFUN([XENSPAN_STATIC_LINK], [
     LDFLAGS=$xenspan_saved_ldflags
     AC_LANG_POP([C++])])
 ])
+
+# XENSPAN_NEED(VARIABLE, MODULES, DEBIAN PACKAGE, [WHY]): PKG_CHECK_MODULES for what cannot be done without.
+AC_DEFUN([XENSPAN_NEED], [
+  PKG_CHECK_MODULES([$1], [$2], [],
+    [AC_MSG_ERROR([pkg-config does not find $2: install $3 (Debian's name).m4_ifval([$4], [ $4])
+$$1_PKG_ERRORS])])
+])

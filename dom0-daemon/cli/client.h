@@ -17,6 +17,9 @@ namespace xenspan::cli {
 
 using daemon::Json;
 
+// How long a daemon may take for an answer before it counts as hung.
+inline constexpr std::chrono::seconds kAnswerLimit{10};
+
 // Which daemon is meant: an option, else XENSPAN_SOCKET, else the system's, else the test bed's
 // host a.
 struct DaemonChoice {
@@ -37,7 +40,7 @@ class Client {
   // True when receive() would not wait.
   bool has_line() const { return input_.find('\n') != std::string::npos; }
   // Sends a request and takes its one answer; an answer that is a refusal becomes an error.
-  Result<Json> ask(const Json& request, std::chrono::milliseconds limit);
+  Result<Json> ask(const Json& request, std::chrono::milliseconds limit = kAnswerLimit);
 
  private:
   Client(UniqueFd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}

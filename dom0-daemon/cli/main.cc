@@ -33,6 +33,7 @@ struct Arguments {
   std::string key_file = XENSPAN_SYSCONFDIR "/cluster.key";
   bool json = false;
   bool all = false;
+  bool vcpus = false;
   bool once = false;
   bool console = false;
   TopOptions top;
@@ -102,8 +103,11 @@ void add_domain_commands(CLI::App& app, Arguments& arguments) {
   CLI::App* list = app.add_subcommand("list", "show domains");
   list->add_flag("--json", arguments.json, "as JSON");
   list->add_flag("-a,--all", arguments.all, "also those that ended lately");
-  list->callback(
-      [&] { arguments.status = list_domains(arguments.daemon, arguments.all, arguments.json); });
+  list->add_flag("-v,--vcpus", arguments.vcpus, "their vCPUs: host, core, threads");
+  list->callback([&] {
+    arguments.status =
+        list_domains(arguments.daemon, {arguments.all, arguments.vcpus, arguments.json});
+  });
 
   CLI::App* hosts = app.add_subcommand("hosts", "show the hosts of the cluster");
   hosts->add_flag("--json", arguments.json, "as JSON");
@@ -148,6 +152,7 @@ void add_testbed(CLI::App& app, Arguments& arguments) {
   up->add_option("--delay", arguments.testbed.delay, "one-way delay, as 50us")->type_name("TIME");
   up->add_option("--rate", arguments.testbed.rate, "bandwidth of each host, as 10gbit")
       ->type_name("RATE");
+  up->add_flag("--encrypt", arguments.testbed.encrypt, "encrypt guest memory between the hosts");
   prefix(up);
   up->callback([&] { arguments.status = testbed_up(arguments.testbed); });
   // What `up` starts for a delay where the kernel has no netem; shown by no help.

@@ -16,8 +16,6 @@ using daemon::number_or;
 using daemon::size_text;
 using daemon::text_or;
 
-constexpr std::chrono::seconds kAnswerLimit{10};
-
 int fail(const Error& error) {
   log::error("{}", error.message);
   return 1;
@@ -26,7 +24,7 @@ int fail(const Error& error) {
 Result<Json> ask(const DaemonChoice& choice, const Json& request) {
   auto client = Client::connect(choice);
   if (!client) return client.error();
-  return client->ask(request, kAnswerLimit);
+  return client->ask(request);
 }
 
 void print_json(const Json& value) {
@@ -46,6 +44,20 @@ std::string members_text(const Json& domain) {
       text += fmt::format("{}{}:{}", text.empty() ? "" : " ", text_or(member, "host", "?"),
                           number_or(member, "vcpus", 0));
   return text;
+}
+
+std::vector<std::vector<std::string>> vcpu_rows(const Json& domains) {
+  std::vector<std::vector<std::string>> rows = {{"NAME", ">VCPU", "HOST", ">CORE", ">THREADS"}};
+  for (const Json& domain : domains) {
+    const Json* vcpus = array_field(domain, "vcpus");
+    for (std::size_t i = 0; vcpus != nullptr && i < vcpus->size(); ++i) {
+      const Json& vcpu = (*vcpus)[i];
+      rows.push_back({text_or(domain, "name", "?"), fmt::format("{}", i),
+                      text_or(vcpu, "host", "?"), fmt::format("{}", number_or(vcpu, "core", 0)),
+                      fmt::format("{}", number_or(vcpu, "threads", 0))});
+    }
+  }
+  return rows;
 }
 
 std::string age_text(std::uint64_t created) {
@@ -97,20 +109,20 @@ std::string table(const std::vector<std::vector<std::string>>& rows) {
   return text;
 }
 
-int list_domains(const DaemonChoice& choice, bool all, bool json) {
+int list_domains(const DaemonChoice& choice, const ListOptions& options) {
   const auto answer = ask(choice, {{"op", "list"}});
   if (!answer) return fail(answer.error());
   Json shown = Json::array();
   if (const Json* domains = array_field(*answer, "domains"))
     for (const Json& domain : *domains)
-      if (all || !is_over(domain)) shown.push_back(domain);
-  if (json) {
+      if (options.all || !is_over(domain)) shown.push_back(domain);
+  if (options.json) {
     print_json(shown);
     return 0;
   }
   std::vector<std::vector<std::string>> rows = {
       {"NAME", "UUID", "STATE", "HOME", ">VCPUS", ">MEMORY", "HOSTS", "USER", ">AGE", "COMMAND"}};
-  if (all) rows.front().push_back("RESULT");
+  if (options.all) rows.front().push_back("RESULT");
   for (const Json& domain : shown) {
     const Json* vcpus = array_field(domain, "vcpus");
     rows.push_back({text_or(domain, "name", "?"), text_or(domain, "uuid", "?").substr(0, 8),
@@ -119,7 +131,7 @@ int list_domains(const DaemonChoice& choice, bool all, bool json) {
                     size_text(number_or(domain, "memory", 0)), members_text(domain),
                     text_or(domain, "user", "?"), age_text(number_or(domain, "created", 0)),
                     text_or(domain, "command", "").substr(0, 40)});
-    if (!all) continue;
+    if (!options.all) continue;
     const std::string error = text_or(domain, "error", "");
     const auto status = daemon::number_field(domain, "exit_status");
     rows.back().push_back(!status         ? ""
@@ -127,6 +139,7 @@ int list_domains(const DaemonChoice& choice, bool all, bool json) {
                                           : fmt::format("status {}: {}", *status, error));
   }
   fmt::print("{}", table(rows));
+  if (options.vcpus) fmt::print("\n{}", table(vcpu_rows(shown)));
   return 0;
 }
 

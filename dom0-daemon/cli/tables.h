@@ -13,8 +13,14 @@ namespace xenspan::cli {
 // whose heading begins with '>' are aligned to the right.
 std::string table(const std::vector<std::vector<std::string>>& rows);
 
+struct ListOptions {
+  bool all = false;    // also domains that have ended
+  bool vcpus = false;  // a second table, of their vCPUs
+  bool json = false;
+};
+
 // Each returns the exit status.
-int list_domains(const DaemonChoice& daemon, bool all, bool json);
+int list_domains(const DaemonChoice& daemon, const ListOptions& options);
 int list_hosts(const DaemonChoice& daemon, bool json);
 int destroy_domain(const DaemonChoice& daemon, const std::string& domain);
 int show_stats(const DaemonChoice& daemon, const std::string& domain);

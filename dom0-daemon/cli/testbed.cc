@@ -84,7 +84,7 @@ class Testbed {
   Status make_host(int index, const TestbedOptions& options);
   Status link_host(int index);
   Status start_wire(const TestbedOptions& options);
-  Status write_config(int index, int hosts);
+  Status write_config(int index, const TestbedOptions& options);
   Status start_daemon(int index, const std::string& program);
   Status wait_until_joined(int hosts);
   Status daemons_alive(int hosts) const;
@@ -210,13 +210,14 @@ Status Testbed::start_wire(const TestbedOptions& options) {
   return {};
 }
 
-Status Testbed::write_config(int index, int hosts) {
+Status Testbed::write_config(int index, const TestbedOptions& options) {
   const long cores = std::max(1L, sysconf(_SC_NPROCESSORS_ONLN));
   std::string text = "# Host of a test bed: xenspan testbed up\n";
   text += fmt::format("name = {}\naddress = {}\nport = {}\ncpus = {}\n", host(index),
                       address(index), daemon::kDefaultPort, index % cores);
   text += fmt::format("rundir = {}\nkey = {}/cluster.key\n", dir(), dir());
-  for (int other = 0; other < hosts; ++other)
+  if (options.encrypt) text += "encrypt = true\n";
+  for (int other = 0; other < options.hosts; ++other)
     if (other != index)
       text += fmt::format("peer = {}={}:{}\n", host(other), address(other), daemon::kDefaultPort);
   const std::string path = file(host(index), "conf");
@@ -296,7 +297,7 @@ Status Testbed::make(const TestbedOptions& options) {
   for (int i = 0; i < options.hosts; ++i)
     if (Status linked = link_host(i); !linked) return linked;
   for (int i = 0; i < options.hosts; ++i) {
-    if (Status written = write_config(i, options.hosts); !written) return written;
+    if (Status written = write_config(i, options); !written) return written;
     if (Status started = start_daemon(i, *program); !started) return started;
   }
   if (Status joined = wait_until_joined(options.hosts); !joined) return joined;

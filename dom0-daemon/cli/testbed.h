@@ -16,8 +16,9 @@ namespace xenspan::cli {
 
 struct TestbedOptions {
   int hosts = 2;
-  std::string delay;  // "50us"; one way, on each host's interface
-  std::string rate;   // "10gbit"
+  std::string delay;     // "50us"; one way, on each host's interface
+  std::string rate;      // "10gbit"
+  bool encrypt = false;  // guest memory on the wire, too
   std::string prefix = "xs";
 };
 

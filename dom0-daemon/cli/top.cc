@@ -22,7 +22,6 @@ using daemon::number_or;
 using daemon::size_text;
 using daemon::text_or;
 
-constexpr std::chrono::seconds kAnswerLimit{10};
 constexpr std::uint64_t kPageBytes = 4096;
 
 // What is added up over hosts: rates per second, and things there are now.
@@ -187,7 +186,7 @@ int show_top(const DaemonChoice& choice, const TopOptions& options) {
   // The first look has no rates yet: a batch prints from the second on.
   const int first = options.batch ? 1 : 0;
   for (int look = 0; options.iterations == 0 || look < options.iterations + first; ++look) {
-    const auto answer = client->ask({{"op", "list"}}, kAnswerLimit);
+    const auto answer = client->ask({{"op", "list"}});
     const Json* domains = answer ? array_field(*answer, "domains") : nullptr;
     if (domains == nullptr) {
       screen.reset();

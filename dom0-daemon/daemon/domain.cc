@@ -133,6 +133,8 @@ void Domain::slice_event(const std::string& host, const Json& event) {
   const std::string kind = text_or(event, "event", "");
   if (kind == "counters") {
     record_.members[static_cast<std::size_t>(index)].counters = counters_from(event);
+    if (const auto threads = numbers_field(event, "vcpu_threads"); index == 0 && threads)
+      record_.set_threads(*threads);
   } else if (kind == "listening") {
     on_listening(index, event);
   } else if (kind == "ready") {
@@ -300,6 +302,8 @@ void Domain::member_gone(int index) {
   record_.exit_status = static_cast<std::uint32_t>(outcome_.status);
   record_.error = outcome_.message;
   record_.ended = now();
+  record_.set_threads(std::vector<std::uint64_t>(record_.vcpus.size()));
+  for (DomainMember& member : record_.members) member.counters.threads = 0;
   for (auto& [id, request] : std::exchange(stats_, {}))
     request.done(Error{ESRCH, fmt::format("domain {} has ended", record_.name)});
   handler_.domain_over(*this);

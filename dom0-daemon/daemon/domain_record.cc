@@ -1,5 +1,6 @@
 #include "dom0-daemon/daemon/domain_record.h"
 
+#include <algorithm>
 #include <cerrno>
 
 #include "dom0-daemon/daemon/names.h"
@@ -64,6 +65,8 @@ Status read_vcpus(const Json& object, DomainRecord& record) {
     const std::uint64_t core = number_or(each, "core", 65536);
     if (!is_host_name(vcpu.host) || core > 65535) return bad("vCPU");
     vcpu.core = static_cast<int>(core);
+    vcpu.threads = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(number_or(each, "threads", 0), UINT32_MAX));
     record.vcpus.push_back(std::move(vcpu));
   }
   return {};
@@ -83,6 +86,18 @@ Counters counters_from(const Json& object) {
   return counters;
 }
 
+void DomainRecord::set_threads(const std::vector<std::uint64_t>& on_vcpus) {
+  if (on_vcpus.size() != vcpus.size()) return;
+  for (std::size_t i = 0; i < vcpus.size(); ++i)
+    vcpus[i].threads = static_cast<std::uint32_t>(std::min<std::uint64_t>(on_vcpus[i], UINT32_MAX));
+}
+
+std::vector<std::uint32_t> DomainRecord::threads() const {
+  std::vector<std::uint32_t> all;
+  for (const DomainVcpu& vcpu : vcpus) all.push_back(vcpu.threads);
+  return all;
+}
+
 Json to_json(const DomainRecord& record) {
   Json members = Json::array();
   for (const DomainMember& member : record.members)
@@ -93,7 +108,7 @@ Json to_json(const DomainRecord& record) {
                        {"counters", to_json(member.counters)}});
   Json vcpus = Json::array();
   for (const DomainVcpu& vcpu : record.vcpus)
-    vcpus.push_back({{"host", vcpu.host}, {"core", vcpu.core}});
+    vcpus.push_back({{"host", vcpu.host}, {"core", vcpu.core}, {"threads", vcpu.threads}});
   Json object{{"uuid", record.uuid},
               {"name", record.name},
               {"state", xenstore::to_word(record.state)},

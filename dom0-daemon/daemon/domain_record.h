@@ -28,6 +28,7 @@ struct DomainMember {
 struct DomainVcpu {
   std::string host;
   int core = 0;
+  std::uint32_t threads = 0;  // guest threads there now
 };
 
 struct DomainRecord {
@@ -46,6 +47,9 @@ struct DomainRecord {
   std::vector<DomainMember> members;
   std::vector<DomainVcpu> vcpus;
 
+  // One number per vCPU; what does not fit is ignored.
+  void set_threads(const std::vector<std::uint64_t>& on_vcpus);
+  std::vector<std::uint32_t> threads() const;
   bool over() const {
     return state == xenstore::DomainState::kEnded || state == xenstore::DomainState::kFailed;
   }

@@ -136,6 +136,8 @@ bool DomainTable::handle(const std::string& host, const std::string& op, const J
     for (DomainMember& member : found->second.members)
       if (const Json* counters = object_field(*members, member.host.c_str()))
         member.counters = counters_from(*counters);
+    if (const auto threads = numbers_field(message, "vcpu_threads"))
+      found->second.set_threads(*threads);
     if (story_ != nullptr) story_->put_counters(found->second);
   } else if (op == "domain-removed") {
     const auto found = others_.find(text_or(message, "uuid", ""));
@@ -206,7 +208,10 @@ void DomainTable::tick() {
     Json members = Json::object();
     for (const DomainMember& member : record.members)
       members[member.host] = to_json(member.counters);
-    cluster_.send_to_all({{"op", "domain-counters"}, {"uuid", uuid}, {"members", members}});
+    cluster_.send_to_all({{"op", "domain-counters"},
+                          {"uuid", uuid},
+                          {"members", members},
+                          {"vcpu_threads", record.threads()}});
   }
 }
 

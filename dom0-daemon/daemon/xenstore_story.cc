@@ -106,6 +106,7 @@ Status XenstoreStory::remove_leftovers() {
 }
 
 void XenstoreStory::restart() {
+  threads_told_.clear();
   log::error("xenstored ended unexpectedly and is started anew");
   exit_.reset();
   watches_.reset();
@@ -177,30 +178,42 @@ void XenstoreStory::put_domain(const DomainRecord& domain) {
       member.error = each.error;
       if (Status done = xenstore::write_member(nodes, domain.uuid, member); !done) return done;
     }
-    for (std::size_t i = 0; i < domain.vcpus.size(); ++i) {
-      xenstore::VcpuRecord vcpu;
-      vcpu.index = static_cast<std::uint32_t>(i);
-      vcpu.host = domain.vcpus[i].host;
-      vcpu.core = static_cast<std::uint32_t>(domain.vcpus[i].core);
-      if (Status done = xenstore::write_vcpu(nodes, domain.uuid, vcpu); !done) return done;
-    }
     return {};
   }));
+  threads_told_.erase(domain.uuid);
   put_counters(domain);
 }
 
 void XenstoreStory::put_counters(const DomainRecord& domain) {
   if (!store_) return;
-  check(store_->atomically([&](Nodes& nodes) -> Status {
+  const Status written = store_->atomically([&](Nodes& nodes) -> Status {
     for (const DomainMember& member : domain.members)
       if (Status done = xenstore::write_counters(nodes, domain.uuid, member.host, member.counters);
           !done)
         return done;
-    return {};
-  }));
+    return put_vcpus(nodes, domain);
+  });
+  check(written);
+  if (written) threads_told_[domain.uuid] = domain.threads();
+}
+
+// Those whose number of threads has changed: there may be a thousand of them, and this is done once
+// a second.
+Status XenstoreStory::put_vcpus(Nodes& nodes, const DomainRecord& domain) {
+  const auto told = threads_told_.find(domain.uuid);
+  for (std::size_t i = 0; i < domain.vcpus.size(); ++i) {
+    const DomainVcpu& each = domain.vcpus[i];
+    const bool known = told != threads_told_.end() && i < told->second.size();
+    if (known && told->second[i] == each.threads) continue;
+    const xenstore::VcpuRecord vcpu{static_cast<std::uint32_t>(i), each.host,
+                                    static_cast<std::uint32_t>(each.core), each.threads};
+    if (Status done = xenstore::write_vcpu(nodes, domain.uuid, vcpu); !done) return done;
+  }
+  return {};
 }
 
 void XenstoreStory::remove_domain(const std::string& uuid) {
+  threads_told_.erase(uuid);
   if (store_) check(xenstore::remove_domain(*store_, uuid));
 }
 

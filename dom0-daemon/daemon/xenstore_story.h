@@ -7,8 +7,10 @@
 // Threading: the loop's thread; a write waits for xenstored's answer.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "dom0-daemon/daemon/daemon_config.h"
@@ -59,11 +61,13 @@ class XenstoreStory {
   void domain_request(const std::string& uuid);
   void not_supported(const std::string& path, const std::string& request);
   void check(const Status& status);
+  Status put_vcpus(xenstore::Nodes& nodes, const DomainRecord& domain);
 
   EventLoop& loop_;
   const Config& config_;
   Handler& handler_;
   bool broken_ = false;
+  std::map<std::string, std::vector<std::uint32_t>> threads_told_;  // uuid -> of each vCPU
   std::unique_ptr<xenstore::XenstoredProcess> process_;
   std::unique_ptr<xenstore::XenstoreStore> store_;
   std::unique_ptr<xenstore::WatchLoop> watches_;

@@ -47,16 +47,23 @@ json counters_event(hypervisor::usermode::Slice& slice) {
   const auto microseconds = [](const timeval& time) {
     return std::uint64_t(time.tv_sec) * 1'000'000 + std::uint64_t(time.tv_usec);
   };
-  return {{"event", "counters"},
-          {"threads", slice.threads_here()},
-          {"faults_read", count_of(stats, FaultKind::kRead)},
-          {"faults_write", count_of(stats, FaultKind::kWrite)},
-          {"faults_upgrade", count_of(stats, FaultKind::kUpgrade)},
-          {"first_touches", count_of(stats, FaultKind::kFirstTouch)},
-          {"bytes_sent", stats.traffic.bytes_sent},
-          {"bytes_received", stats.traffic.bytes_received},
-          {"pages", slice.frames_bytes() / dsm::kPageSize},
-          {"cpu_us", microseconds(usage.ru_utime) + microseconds(usage.ru_stime)}};
+  json event{{"event", "counters"},
+             {"threads", slice.threads_here()},
+             {"faults_read", count_of(stats, FaultKind::kRead)},
+             {"faults_write", count_of(stats, FaultKind::kWrite)},
+             {"faults_upgrade", count_of(stats, FaultKind::kUpgrade)},
+             {"first_touches", count_of(stats, FaultKind::kFirstTouch)},
+             {"bytes_sent", stats.traffic.bytes_sent},
+             {"bytes_received", stats.traffic.bytes_received},
+             {"pages", slice.frames_bytes() / dsm::kPageSize},
+             {"cpu_us", microseconds(usage.ru_utime) + microseconds(usage.ru_stime)}};
+  // Only the home knows the threads of all vCPUs.
+  if (slice.home() != nullptr) {
+    std::vector<std::uint32_t> on(slice.config().vcpus.size());
+    for (const auto& thread : slice.home()->threads()) ++on[thread.vcpu];
+    event["vcpu_threads"] = on;
+  }
+  return event;
 }
 
 json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest, const json& id) {

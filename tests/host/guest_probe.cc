@@ -4,14 +4,20 @@
 //   identity FILE   prints user, group, folder and umask; makes FILE
 //   exit N          ends with status N
 //   crash           writes to address 0x10 in a second thread
-//   sleep SECONDS   prints "ready" when all its threads run, then waits
+//   sleep SECONDS [THREADS]
+//                   prints "ready" when all its threads run, then waits
 //   work SECONDS    the same, but its threads keep writing one shared page and pages of their own
+//   share           prints "ready" when all its threads run; then all of them, the first too, write
+//                   the same pages for ever, and the first prints a line now and then
+//   free            its threads write the same pages for a while, then the pages are unmapped
 //   handle SECONDS  the same as sleep, with a handler of SIGUSR1: prints "signal 10", ends with
-//   status 10
+//                   status 10
 //
-// There are as many threads as processors, so that a domain that spans hosts has a thread on each.
+// There are as many threads as processors if not told otherwise, so that a domain that spans hosts
+// has a thread on each.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -61,8 +67,7 @@ void wait_in_thread(bool busy) {
   }
 }
 
-int wait(int seconds, bool busy) {
-  const unsigned count = std::thread::hardware_concurrency();
+int wait(int seconds, bool busy, unsigned count) {
   std::vector<std::thread> threads;
   for (unsigned i = 0; i < count; i++) threads.emplace_back(wait_in_thread, busy);
   while (started < count) ::usleep(1000);
@@ -74,6 +79,46 @@ int wait(int seconds, bool busy) {
   for (std::thread& thread : threads) thread.join();
   if (got_signal != 0) std::printf("signal %d\n", static_cast<int>(got_signal));
   return got_signal;
+}
+
+int share() {
+  constexpr std::size_t kPages = 1024;
+  static std::atomic<unsigned char> bytes[kPages * 4096];
+  // Each goes through the pages in an order of its own, so that at any time every thread has some.
+  const auto touch = [](std::size_t round, std::size_t step) {
+    bytes[round * step % kPages * 4096]++;
+  };
+  for (unsigned i = 1; i < std::thread::hardware_concurrency(); i++)
+    std::thread([i, touch] {
+      started++;
+      for (std::size_t round = 0;; round++) touch(round, 2 * i + 1);
+    }).detach();
+  while (started + 1 < std::thread::hardware_concurrency()) ::usleep(1000);
+  std::puts("ready");
+  for (std::size_t round = 0;; round++) {
+    touch(round, 1);
+    if (round % kPages != 0) continue;
+    std::puts("going on");
+    std::fflush(stdout);
+  }
+}
+
+int free_pages() {
+  constexpr std::size_t kBytes = 32 * 4096;
+  void* const memory =
+      ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return 1;
+  auto* const bytes = static_cast<std::atomic<unsigned char>*>(memory);
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < std::thread::hardware_concurrency(); i++)
+    threads.emplace_back([bytes] {
+      started++;
+      while (started < std::thread::hardware_concurrency()) {
+      }
+      for (std::size_t round = 0; round < 2000 * 32; round++) bytes[round * 4096 % kBytes]++;
+    });
+  for (std::thread& thread : threads) thread.join();
+  return ::munmap(memory, kBytes) == 0 ? 0 : 1;
 }
 
 int crash() {
@@ -92,9 +137,13 @@ int main(int argc, char** argv) {
   if (what == "identity") return identity(argument);
   if (what == "exit") return std::atoi(argument);
   if (what == "crash") return crash();
+  if (what == "share") return share();
+  if (what == "free") return free_pages();
   if (what == "handle") ::signal(SIGUSR1, on_signal);
   if (what == "sleep" || what == "handle" || what == "work")
-    return wait(std::atoi(argument), what == "work");
+    return wait(
+        std::atoi(argument), what == "work",
+        argc > 3 ? static_cast<unsigned>(std::atoi(argv[3])) : std::thread::hardware_concurrency());
   std::fprintf(stderr, "guest_probe: unknown word '%s'\n", what.c_str());
   return 2;
 }

@@ -197,11 +197,16 @@ TEST(DomainRecords, RoundTripAndRefusal) {
   member.vcpus = 2;
   member.counters.faults_read = 17;
   record.members = {member};
-  record.vcpus = {{"a", 0}, {"a", 1}};
+  record.vcpus = {{"a", 0, 3}, {"a", 1}};
   const auto back = domain_record_from(to_json(record));
   ASSERT_TRUE(back.ok()) << back.error().message;
   EXPECT_EQ(to_json(*back), to_json(record));
   EXPECT_EQ(back->members[0].counters.faults_read, 17u);
+  EXPECT_EQ(back->threads(), (std::vector<std::uint32_t>{3, 0}));
+  record.set_threads({4, 5});
+  EXPECT_EQ(record.threads(), (std::vector<std::uint32_t>{4, 5}));
+  record.set_threads({1, 2, 3});
+  EXPECT_EQ(record.threads(), (std::vector<std::uint32_t>{4, 5})) << "numbers of other vCPUs";
   const std::pair<const char*, Json> changes[] = {
       {"uuid", "x"},
       {"name", "a/b"},

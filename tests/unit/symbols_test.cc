@@ -98,6 +98,39 @@ TEST(Symbols, MappingsWithoutSymbols) {
   EXPECT_EQ(symbols.describe(space, ~std::uint64_t{0}), "unmapped");
 }
 
+TEST(Symbols, FreedMemoryKeepsTheNameOfItsLastMapping) {
+  AddressSpace space(std::uint64_t{1} << 32);
+  space.set_brk_start(0x1000000);
+  space.brk(0x1010000);
+  space.brk(0x1001000);
+  space.mmap(kMmapBase, 1 << 20, kRw, kFixed, -1, 0, "");
+  space.munmap(kMmapBase, 1 << 20);
+  space.mmap(kMmapBase, 1 << 16, PROT_READ, MAP_PRIVATE | MAP_FIXED, 3, 0x5000, "/no/such/data");
+  space.munmap(kMmapBase, 1 << 16);
+  Symbols symbols;
+  EXPECT_EQ(symbols.describe(space, 0x1000040), "[heap]+0x40");
+  EXPECT_EQ(symbols.describe(space, 0x1002340), "[heap]+0x2340 (freed)");
+  EXPECT_EQ(symbols.describe(space, kMmapBase + 0x10), "data+0x5010 (freed)") << "the latest";
+  EXPECT_EQ(symbols.describe(space, kMmapBase + (1 << 16)), "[anon 0x8000000000]+0x10000 (freed)");
+  EXPECT_EQ(symbols.describe(space, kMmapBase + (1 << 20)), "unmapped") << "never was";
+  space.mmap(kMmapBase, 1 << 16, kRw, kFixed, -1, 0, "");
+  EXPECT_EQ(symbols.describe(space, kMmapBase + 0x10), "[anon 0x8000000000]+0x10");
+}
+
+// However much a program maps and frees, what is kept of it is bounded.
+TEST(Symbols, OldFreedMemoryIsForgotten) {
+  AddressSpace space(std::uint64_t{1} << 32);
+  space.mmap(kMmapBase, 4096, kRw, kFixed, -1, 0, "");
+  space.munmap(kMmapBase, 4096);
+  const std::uint64_t other = kMmapBase + (1 << 20);
+  for (int i = 0; i < 100000 && space.find_freed(kMmapBase) != nullptr; ++i) {
+    space.mmap(other, 4096, kRw, kFixed, -1, 0, "");
+    space.munmap(other, 4096);
+  }
+  EXPECT_EQ(space.find_freed(kMmapBase), nullptr);
+  EXPECT_NE(space.find_freed(other), nullptr);
+}
+
 // Tables that lie must not make it read outside the file.
 TEST(Symbols, SurvivesBrokenFiles) {
   std::ifstream stream("/bin/true", std::ios::binary);

@@ -21,6 +21,7 @@ namespace {
 constexpr std::uint64_t kPageMask = dsm::kPageSize - 1;
 constexpr std::uint64_t kUserEnd = std::uint64_t{1} << 47;  // end of user addresses on x86-64
 constexpr std::uint64_t kStackGap = 1 << 20;                // Linux's stack_guard_gap: 256 pages
+constexpr std::size_t kFreedKept = 4096;
 constexpr Range kWindow{kWindowStart, kWindowEnd};
 constexpr Range kMmapArea{kMmapBase, kStackTop - kStackBytes - kStackGap};
 // Where mappings go when the mmap area is full: above the heap of a PIE program, below the
@@ -240,6 +241,7 @@ void AddressSpace::merge(Range range) {
 void AddressSpace::remove(Range range, Change& change, bool write_back) {
   range = common(range, kWindow);
   if (range.empty()) return;
+  remember_freed(range);
   cut(range.start);
   cut(range.end);
   for (auto it = mappings_.lower_bound(range.start); it != mappings_.end() && it->first < range.end;
@@ -256,6 +258,20 @@ void AddressSpace::remove(Range range, Change& change, bool write_back) {
     free_.add(common(mapping.range, kMmapArea));
   }
   for (const Range& part : contents_.remove(range)) append(change.discarded, part);
+}
+
+void AddressSpace::remember_freed(Range range) {
+  for (const Mapping& mapping : overlapping(range)) {
+    if (effective(mapping.prot) == 0) continue;  // nothing of it was ever touched
+    if (freed_.size() == kFreedKept) freed_.pop_front();
+    freed_.push_back({common(mapping.range, range), mapping});
+  }
+}
+
+const Mapping* AddressSpace::find_freed(std::uint64_t address) const {
+  for (auto it = freed_.rbegin(); it != freed_.rend(); ++it)
+    if (address - it->part.start < it->part.bytes()) return &it->mapping;
+  return nullptr;
 }
 
 Change AddressSpace::mmap(std::uint64_t address, std::uint64_t bytes, int prot, int flags,

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
 #include <string>
@@ -78,6 +79,8 @@ class AddressSpace {
 
   // The mapping that holds `address`, or nullptr.
   const Mapping* find(std::uint64_t address) const;
+  // The latest mapping that held `address` and is gone, among the last few thousand; or nullptr.
+  const Mapping* find_freed(std::uint64_t address) const;
   // Every mapping that overlaps the range, in order of address; not cut to it.
   std::vector<Mapping> overlapping(Range range) const;
   // The parts of the range that are shared file mappings and have been writable: what msync and
@@ -91,6 +94,10 @@ class AddressSpace {
 
  private:
   using Iterator = std::map<std::uint64_t, Mapping>::iterator;
+  struct Freed {
+    Range part;       // that went away
+    Mapping mapping;  // as it was
+  };
 
   bool is_free(Range range) const;
   bool fits_limit(std::uint64_t more, std::uint64_t less) const;
@@ -102,15 +109,17 @@ class AddressSpace {
   void cut(std::uint64_t address);
   void merge(Range range);
   void remember_contents(const Mapping& mapping);
+  void remember_freed(Range range);
   void protect(Iterator it, int prot, Change& change);
   std::int64_t move(const Mapping& source, std::uint64_t to, std::uint64_t new_bytes,
                     bool keep_source, Change& change);
 
   // By start; never overlapping; neighbours that agree are merged.
   std::map<std::uint64_t, Mapping> mappings_;
-  RangeSet free_;         // of the mmap area
-  RangeSet contents_;     // what may hold other than zeroes
-  RangeSet file_writes_;  // parts of shared file mappings that have been writable
+  RangeSet free_;            // of the mmap area
+  RangeSet contents_;        // what may hold other than zeroes
+  std::deque<Freed> freed_;  // the last of them, newest last
+  RangeSet file_writes_;     // parts of shared file mappings that have been writable
   std::uint64_t limit_;
   std::uint64_t accessible_ = 0;
   std::uint64_t mapped_ = 0;

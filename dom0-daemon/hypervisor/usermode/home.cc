@@ -9,15 +9,6 @@
 #include "dom0-daemon/hypervisor/usermode/clock.h"
 
 namespace xenspan::hypervisor::usermode {
-namespace {
-
-// After the end of the domain nothing more is done for any thread: its process is about to be
-// stopped.
-[[noreturn]] void park_for_ever() {
-  for (;;) ::pause();
-}
-
-}  // namespace
 
 BootId boot_id() {
   BootId id{};
@@ -167,23 +158,19 @@ void Home::serve(HomeThread& thread, Op op, const Packet& request, Packet& answe
   if (ending_.load(std::memory_order_acquire)) park_for_ever();
 }
 
-void Home::finish(const Services::End& end) {
-  if (ending_.exchange(true)) park_for_ever();
-  {
-    std::lock_guard guard(layout_lock_);
-    for (const Mapping& part : space_.writable_shared({kWindowStart, kWindowEnd}))
-      write_back(part, part.range);
-  }
-  services_.end(end);
-  park_for_ever();
-}
-
 std::vector<std::string> Home::names(const std::vector<dsm::Gfn>& gfns) {
   std::lock_guard guard(layout_lock_);
   std::vector<std::string> all;
-  for (const dsm::Gfn gfn : gfns)
-    all.push_back(gfn < kWindowPages ? symbols_.describe(space_, address_of(gfn))
-                                     : "outside the window");
+  for (const dsm::Gfn gfn : gfns) {
+    if (gfn >= kWindowPages) {
+      all.push_back("outside the window");
+      continue;
+    }
+    const std::uint64_t address = address_of(gfn);
+    // A page that was faulted on was mapped once, however long ago.
+    const bool forgotten = space_.find(address) == nullptr && space_.find_freed(address) == nullptr;
+    all.push_back(forgotten ? "freed" : symbols_.describe(space_, address));
+  }
   return all;
 }
 

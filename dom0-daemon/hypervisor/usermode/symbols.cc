@@ -41,6 +41,14 @@ std::string with_offset(const std::string& name, std::uint64_t offset) {
 
 bool is_path(const std::string& name) { return !name.empty() && name[0] == '/'; }
 
+// Without symbols.
+std::string name_in(const Mapping& mapping, std::uint64_t address) {
+  const std::uint64_t offset = address - mapping.range.start;
+  if (is_path(mapping.name)) return with_offset(base_name(mapping.name), mapping.offset + offset);
+  if (!mapping.name.empty()) return with_offset(mapping.name, offset);
+  return with_offset(fmt::format("[anon {:#x}]", mapping.range.start), offset);
+}
+
 }  // namespace
 
 // What is known of one file. Not an ELF file, or one without symbols: `loads` or `symbols` are
@@ -162,15 +170,15 @@ std::string Symbols::describe_in_file(const AddressSpace& space, const std::stri
 
 std::string Symbols::describe(const AddressSpace& space, std::uint64_t address) {
   const Mapping* mapping = space.find(address);
-  if (mapping == nullptr) return "unmapped";
+  if (mapping == nullptr) {
+    const Mapping* freed = space.find_freed(address);
+    return freed == nullptr ? "unmapped" : name_in(*freed, address) + " (freed)";
+  }
   if (is_path(mapping->name)) {
     std::string text = describe_in_file(space, mapping->name, address);
     if (!text.empty()) return text;
-    return with_offset(base_name(mapping->name),
-                       mapping->offset + (address - mapping->range.start));
   }
-  const std::uint64_t offset = address - mapping->range.start;
-  if (!mapping->name.empty()) return with_offset(mapping->name, offset);
+  if (!mapping->name.empty()) return name_in(*mapping, address);
   // Zero-initialised variables of a file lie in anonymous memory right after its last segment.
   if (const Mapping* before = space.find(mapping->range.start - 1)) {
     if (is_path(before->name)) {
@@ -178,7 +186,7 @@ std::string Symbols::describe(const AddressSpace& space, std::uint64_t address) 
       if (!text.empty()) return text;
     }
   }
-  return with_offset(fmt::format("[anon {:#x}]", mapping->range.start), offset);
+  return name_in(*mapping, address);
 }
 
 }  // namespace xenspan::hypervisor::usermode

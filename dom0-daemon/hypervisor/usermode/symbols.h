@@ -16,7 +16,7 @@ class Symbols {
   Symbols();
   ~Symbols();
   // "main+0x1c (prog)", "pool (prog)", "libc.so.6+0x9a3b0", "[heap]+0x2340", "[anon
-  // 0x8000000000]+0x40", "unmapped".
+  // 0x8000000000]+0x40", "unmapped". Where nothing is mapped any more, what was, with " (freed)".
   std::string describe(const AddressSpace& space, std::uint64_t address);
 
  private:

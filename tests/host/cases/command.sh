@@ -80,9 +80,44 @@ seen_from_outside() {
   return $bad
 }
 
+# The number of threads on each vCPU, in `xenspan list -v` and in the xenstore of every host.
+threads_are_counted() {
+  # Five threads and the first one on two vCPUs: each goes to the emptier one.
+  spanning_command 2 --name counted "$guest_probe" sleep 60 5 >out 2>err &
+  local pid=$! bad=0 host uuid
+  wait_until 20 grep -q ready out || { echo "the guest does not start"; cat err; return 1; }
+  uuid=$(cli list --json | jq -r '.[] | select(.name == "counted") | .uuid')
+  listed() { cli list -v | awk '$1 == "counted" && NF == 5 { print $2, $3, $5 }'; }
+  in_store() { # HOST
+    local n
+    for n in 0 1; do XENSTORED_PATH=$bed_dir/$1/xenstored/socket xenstore-read "/tool/xenspan/domain/$uuid/vcpu/$n/threads"; done
+  }
+  all_counted() { [ "$(listed)" = "$(printf '0 a 3\n1 b 3')" ]; }
+  stored() { [ "$(in_store "$1")" = "$(printf '%s\n%s' "$2" "$2")" ]; }
+  wait_until 10 all_counted || { echo "xenspan list -v:"; cli list -v; bad=1; }
+  for host in a b; do
+    wait_until 10 stored $host 3 || { echo "xenstore of $host has:"; in_store $host; bad=1; }
+  done
+  cli destroy counted
+  wait "$pid"
+  for host in a b; do
+    wait_until 10 stored $host 0 || { echo "at the end the xenstore of $host has:"; in_store $host; bad=1; }
+  done
+  return $bad
+}
+
 stats_at_the_end() {
   spanning_command 2 --stats=stats.json "$guest_probe" exit 0 || { echo "exit status $?"; return 1; }
   jq -e . stats.json >/dev/null || { echo "no JSON"; head -c 300 stats.json; return 1; }
+}
+
+# Memory that is gone when the statistics are made still has its name.
+stats_name_freed_memory() {
+  spanning_command 2 --stats=stats.json "$guest_probe" free || { echo "exit status $?"; return 1; }
+  jq -r '.hottest[].name' stats.json >names
+  cat names
+  grep -Eq '^\[anon 0x[0-9a-f]+\](\+0x[0-9a-f]+)? \(freed\)$' names || { echo "the freed pages are not named"; return 1; }
+  ! grep -q unmapped names
 }
 
 hosts_are_listed() {
@@ -96,4 +131,5 @@ hosts_are_listed() {
 cases+=("command.user user_is_kept" "command.environment environment_is_kept" "command.status exit_status_is_kept"
   "command.crash crash_is_reported" "command.sigint signal_ends_it INT 2" "command.sigterm signal_ends_it TERM 15"
   "command.sigusr1.handled signal_is_handled" "command.seen seen_from_outside" "command.stats stats_at_the_end"
-  "command.hosts hosts_are_listed")
+  "command.stats.freed stats_name_freed_memory"
+  "command.hosts hosts_are_listed" "command.threads threads_are_counted")

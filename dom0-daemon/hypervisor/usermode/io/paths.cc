@@ -187,6 +187,18 @@ std::int64_t open_contents(const HomeIo& home, std::uint64_t flags, const std::s
               flags & (O_CLOEXEC | O_NONBLOCK | O_PATH));
 }
 
+// The call as it is; or what `replaced` makes of it when ProcFiles has an answer for its path.
+template <typename Replaced>
+std::int64_t run_with_answer(const HomeIo& home, Invocation& invocation, const Replaced& replaced) {
+  const PathArgs args(invocation);
+  if (invocation.args[args.path] == 0) return run_plain(home, invocation);
+  const Replacement replacement =
+      consult(home, args.directory, invocation.pointer<char>(args.path));
+  if (replacement.error != 0) return replacement.error;
+  if (!replacement.answer) return run_plain(home, invocation);
+  return replaced(args, *replacement.answer);
+}
+
 }  // namespace
 
 std::string normalised(const std::string& path) {
@@ -210,62 +222,52 @@ std::string normalised(const std::string& path) {
 }
 
 std::int64_t run_path(const HomeIo& home, Invocation& invocation) {
-  const PathArgs args(invocation);
-  if (invocation.args[args.path] == 0) return run_plain(home, invocation);
-  const Replacement replacement =
-      consult(home, args.directory, invocation.pointer<char>(args.path));
-  if (replacement.error != 0) return replacement.error;
-  if (!replacement.answer) return run_plain(home, invocation);
-  const ProcFiles::Answer& answer = *replacement.answer;
-  if (answer.kind == ProcFiles::Answer::kLink && !follows_links(invocation))
-    return run_plain(home, invocation);
-  if (answer.kind != ProcFiles::Answer::kContents) {
-    args.replace(invocation, answer.text.c_str());
-    return run_plain(home, invocation);
-  }
-  const UniqueFd file = sealed_file(home, answer.text);
-  if (!file) return -EMFILE;
-  const std::string name = name_of(file);
-  args.replace(invocation, name.c_str());
-  follow_links(invocation);
-  return run_plain(home, invocation);
+  return run_with_answer(
+      home, invocation, [&](const PathArgs& args, const ProcFiles::Answer& answer) -> std::int64_t {
+        if (answer.kind == ProcFiles::Answer::kLink && !follows_links(invocation))
+          return run_plain(home, invocation);
+        if (answer.kind != ProcFiles::Answer::kContents) {
+          args.replace(invocation, answer.text.c_str());
+          return run_plain(home, invocation);
+        }
+        const UniqueFd file = sealed_file(home, answer.text);
+        if (!file) return -EMFILE;
+        const std::string name = name_of(file);
+        args.replace(invocation, name.c_str());
+        follow_links(invocation);
+        return run_plain(home, invocation);
+      });
 }
 
 std::int64_t run_open(const HomeIo& home, Invocation& invocation) {
-  const PathArgs args(invocation);
-  if (invocation.args[args.path] == 0) return run_plain(home, invocation);
-  const Replacement replacement =
-      consult(home, args.directory, invocation.pointer<char>(args.path));
-  if (replacement.error != 0) return replacement.error;
-  if (!replacement.answer) return run_plain(home, invocation);
-  const ProcFiles::Answer& answer = *replacement.answer;
-  const std::uint64_t flags = open_flags(invocation);
-  if (answer.kind == ProcFiles::Answer::kContents) return open_contents(home, flags, answer.text);
-  if (answer.kind == ProcFiles::Answer::kLink && (flags & O_NOFOLLOW) != 0)
-    return run_plain(home, invocation);
-  args.replace(invocation, answer.text.c_str());
-  return run_plain(home, invocation);
+  return run_with_answer(
+      home, invocation, [&](const PathArgs& args, const ProcFiles::Answer& answer) -> std::int64_t {
+        const std::uint64_t flags = open_flags(invocation);
+        if (answer.kind == ProcFiles::Answer::kContents)
+          return open_contents(home, flags, answer.text);
+        if (answer.kind == ProcFiles::Answer::kLink && (flags & O_NOFOLLOW) != 0)
+          return run_plain(home, invocation);
+        args.replace(invocation, answer.text.c_str());
+        return run_plain(home, invocation);
+      });
 }
 
 std::int64_t run_readlink(const HomeIo& home, Invocation& invocation) {
-  const PathArgs args(invocation);
-  if (invocation.args[args.path] == 0) return run_plain(home, invocation);
-  const Replacement replacement =
-      consult(home, args.directory, invocation.pointer<char>(args.path));
-  if (replacement.error != 0) return replacement.error;
-  if (!replacement.answer) return run_plain(home, invocation);
-  const ProcFiles::Answer& answer = *replacement.answer;
-  if (answer.kind == ProcFiles::Answer::kContents) return -EINVAL;  // not a link
-  if (answer.kind == ProcFiles::Answer::kRedirect) {
-    args.replace(invocation, answer.text.c_str());
-    return run_plain(home, invocation);
-  }
-  const unsigned buffer = args.path + 1;
-  const std::size_t room = std::min<std::size_t>(invocation.items[buffer].room, answer.text.size());
-  if (invocation.args[buffer] == 0) return -EFAULT;
-  if (invocation.items[buffer].room == 0) return -EINVAL;
-  std::memcpy(invocation.pointer<void>(buffer), answer.text.data(), room);
-  return static_cast<std::int64_t>(room);
+  return run_with_answer(
+      home, invocation, [&](const PathArgs& args, const ProcFiles::Answer& answer) -> std::int64_t {
+        if (answer.kind == ProcFiles::Answer::kContents) return -EINVAL;  // not a link
+        if (answer.kind == ProcFiles::Answer::kRedirect) {
+          args.replace(invocation, answer.text.c_str());
+          return run_plain(home, invocation);
+        }
+        const unsigned buffer = args.path + 1;
+        const std::size_t room =
+            std::min<std::size_t>(invocation.items[buffer].room, answer.text.size());
+        if (invocation.args[buffer] == 0) return -EFAULT;
+        if (invocation.items[buffer].room == 0) return -EINVAL;
+        std::memcpy(invocation.pointer<void>(buffer), answer.text.data(), room);
+        return static_cast<std::int64_t>(room);
+      });
 }
 
 }  // namespace xenspan::hypervisor::usermode::io
