@@ -174,10 +174,19 @@ bool Worker::obey(const ControlChannel::Packet& packet) {
   } else if (op == "stats") {
     control_.send(stats_event(*slice_, order_.hottest, body.value("id", json())));
   } else if (op == "resolve" && slice_->home() != nullptr) {
-    const auto names = slice_->home()->names(body.value("gfns", std::vector<dsm::Gfn>{}));
-    control_.send({{"event", "resolved"}, {"id", body.value("id", json())}, {"names", names}});
+    resolve(body.value("gfns", std::vector<dsm::Gfn>{}), body.value("id", json()));
   }
   return true;
+}
+
+// In a thread of its own: the layout may be held by a call that waits for another host, and this
+// thread has to obey.
+void Worker::resolve(std::vector<dsm::Gfn> gfns, json id) {
+  using hypervisor::usermode::Priority;
+  hypervisor::usermode::start_service_thread(
+      "xs-names", Priority::kHouse, [this, gfns = std::move(gfns), id = std::move(id)] {
+        control_.send({{"event", "resolved"}, {"id", id}, {"names", slice_->home()->names(gfns)}});
+      });
 }
 
 void Worker::fail(int status, const std::string& cause) {

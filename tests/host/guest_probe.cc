@@ -6,6 +6,9 @@
 //   crash           writes to address 0x10 in a second thread
 //   sleep SECONDS   prints "ready" when all its threads run, then waits
 //   work SECONDS    the same, but its threads keep writing one shared page and pages of their own
+//   share           prints "ready" when all its threads run; then all of them, the first one too,
+//   write the same
+//                   pages for ever, and the first prints a line now and then
 //   handle SECONDS  the same as sleep, with a handler of SIGUSR1: prints "signal 10", ends with
 //   status 10
 //
@@ -76,6 +79,28 @@ int wait(int seconds, bool busy) {
   return got_signal;
 }
 
+int share() {
+  constexpr std::size_t kPages = 1024;
+  static std::atomic<unsigned char> bytes[kPages * 4096];
+  // Each goes through the pages in an order of its own, so that at any time every thread has some.
+  const auto touch = [](std::size_t round, std::size_t step) {
+    bytes[round * step % kPages * 4096]++;
+  };
+  for (unsigned i = 1; i < std::thread::hardware_concurrency(); i++)
+    std::thread([i, touch] {
+      started++;
+      for (std::size_t round = 0;; round++) touch(round, 2 * i + 1);
+    }).detach();
+  while (started + 1 < std::thread::hardware_concurrency()) ::usleep(1000);
+  std::puts("ready");
+  for (std::size_t round = 0;; round++) {
+    touch(round, 1);
+    if (round % kPages != 0) continue;
+    std::puts("going on");
+    std::fflush(stdout);
+  }
+}
+
 int crash() {
   std::thread([] {
     auto* volatile nowhere = reinterpret_cast<volatile int*>(0x10);
@@ -92,6 +117,7 @@ int main(int argc, char** argv) {
   if (what == "identity") return identity(argument);
   if (what == "exit") return std::atoi(argument);
   if (what == "crash") return crash();
+  if (what == "share") return share();
   if (what == "handle") ::signal(SIGUSR1, on_signal);
   if (what == "sleep" || what == "handle" || what == "work")
     return wait(std::atoi(argument), what == "work");

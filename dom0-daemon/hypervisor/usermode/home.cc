@@ -9,15 +9,6 @@
 #include "dom0-daemon/hypervisor/usermode/clock.h"
 
 namespace xenspan::hypervisor::usermode {
-namespace {
-
-// After the end of the domain nothing more is done for any thread: its process is about to be
-// stopped.
-[[noreturn]] void park_for_ever() {
-  for (;;) ::pause();
-}
-
-}  // namespace
 
 BootId boot_id() {
   BootId id{};
@@ -165,17 +156,6 @@ void Home::serve(HomeThread& thread, Op op, const Packet& request, Packet& answe
   }
   thread.in_call.store(0, std::memory_order_release);
   if (ending_.load(std::memory_order_acquire)) park_for_ever();
-}
-
-void Home::finish(const Services::End& end) {
-  if (ending_.exchange(true)) park_for_ever();
-  {
-    std::lock_guard guard(layout_lock_);
-    for (const Mapping& part : space_.writable_shared({kWindowStart, kWindowEnd}))
-      write_back(part, part.range);
-  }
-  services_.end(end);
-  park_for_ever();
 }
 
 std::vector<std::string> Home::names(const std::vector<dsm::Gfn>& gfns) {

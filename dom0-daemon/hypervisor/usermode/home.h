@@ -80,8 +80,8 @@ class Home {
     // Starts a thread on a host (the home included): 0 or -errno.
     std::function<int(dsm::HostId, const StartThread&)> start_thread;
     std::function<void(dsm::HostId, std::uint64_t version, const Range&)>
-        forbid;  // remote hosts only
-    std::function<void(dsm::HostId, int tid)> kick;
+        forbid;                                      // remote hosts only
+    std::function<void(dsm::HostId, int tid)> kick;  // does not wait for the host
     // The domain is over. Called once.
     struct End {
       int status = 0;  // 0-255
@@ -140,7 +140,14 @@ class Home {
   unsigned choose_vcpu();
   void thread_exit(HomeThread& thread);
   void affinity(HomeThread& caller, Reader& in, Writer& out);
+  // home_end.cc
+  [[noreturn]] static void park_for_ever();
+  // By the program itself.
   [[noreturn]] void finish(const Services::End& end);
+  // Returns; whatever holds the program up, the end is reported about a second later at the latest.
+  void end_by_signal(const Services::End& end);
+  void save_shared();
+  void report(const Services::End& end);
   // home_signals.cc
   void sigaction(Reader& in, Writer& out);
   void send_signal(HomeThread& sender, Reader& in, Writer& out);
@@ -152,6 +159,7 @@ class Home {
   void fault(HomeThread& thread, Reader& in, Writer& out);
   void kick_pending();
   void kick_thread(HomeThread& thread);
+  int fatal_pending();
   std::map<int, siginfo_t>::iterator deliverable(std::map<int, siginfo_t>& set, std::uint64_t mask);
   std::string crash_text(const HomeThread& thread, const FaultReport& report);
 
@@ -159,7 +167,8 @@ class Home {
   Program program_;
   std::unique_ptr<ProcFiles> files_;
   std::atomic<std::uint64_t> calls_{0};
-  std::atomic<bool> ending_{false};
+  std::atomic<bool> ending_{false};  // nothing is done for any thread any more
+  std::atomic<bool> forced_{false}, saving_{false}, reported_{false};
   std::atomic<std::int32_t> next_tid_{0};
 
   std::mutex layout_lock_;

@@ -3,7 +3,9 @@
 //
 // A thread learns of a signal by a kick (a real signal to its kernel thread) and takes it with
 // kTakeSignal when it is at a point where a handler can run. A kick can come too early (before a
-// blocking call) or too late; the pump repeats it until the signal has been taken.
+// blocking call) or too late; the pump repeats it until the signal has been taken. A thread that
+// waits for a page cannot take any: what ends the program by default then ends it without being
+// taken.
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,6 +21,9 @@ namespace xenspan::hypervisor::usermode {
 namespace {
 
 constexpr std::int64_t kPumpPeriod = 10'000'000;  // ns between repeated kicks
+// ns that threads have for taking a signal which ends the program. A thread that computes takes it
+// within a kick, and what it told of its mask is then up to date.
+constexpr std::int64_t kTakeLimit = 500'000'000;
 
 enum class Default { kEnd, kIgnore, kStop };
 
@@ -87,7 +92,10 @@ void Home::send_signal(HomeThread& sender, Reader& in, Writer& out) {
 
 // target nullptr: the process.
 std::int64_t Home::post(HomeThread* target, int signo, const siginfo_t& info) {
-  if (signo == SIGKILL) finish({128 + SIGKILL, SIGKILL, ""});
+  if (signo == SIGKILL) {
+    end_by_signal({128 + SIGKILL, SIGKILL, ""});
+    return 0;
+  }
   {
     std::lock_guard guard(lock_);
     const GuestAction& action = actions_[static_cast<std::size_t>(signo)];
@@ -148,7 +156,7 @@ void Home::take_signal(HomeThread& thread, Reader& in, Writer& out) {
       return;
     }
   }
-  finish(end);
+  end_by_signal(end);
 }
 
 void Home::signal_wait(HomeThread& thread, Reader& in, Writer& out) {
@@ -231,7 +239,10 @@ void Home::kick_pending() {
       const std::uint64_t takes = (wanted & ~thread->mask.load()) | (wanted & thread->waiting_for);
       const std::uint64_t takes_process =
           (process & ~thread->mask.load()) | (process & thread->waiting_for);
-      if (takes != 0 || takes_process != 0) tids.push_back(tid);
+      // A thread elsewhere tells its mask with its next call only: what it blocked may be open now.
+      const bool unsure = thread->host != 0 && thread->in_call.load() == 0;
+      if (takes != 0 || takes_process != 0 || (unsure && (wanted | process) != 0))
+        tids.push_back(tid);
       process &= ~takes_process;
     }
   }
@@ -239,19 +250,43 @@ void Home::kick_pending() {
     if (const auto found = thread(tid)) kick_thread(*found);
 }
 
+// A pending signal whose action is the end and which some thread leaves open, as far as it has
+// told. 0: none. lock_ is held.
+int Home::fatal_pending() {
+  for (const auto& [tid, thread] : threads_) {
+    const std::uint64_t held = thread->mask.load() | thread->waiting_for;
+    for (const auto* pending : {&thread->pending, &process_pending_})
+      for (const auto& [signo, info] : *pending)
+        if ((held & signal_bit(signo)) == 0 && default_action(signo) == Default::kEnd &&
+            actions_[static_cast<std::size_t>(signo)].handler == 0)
+          return signo;
+  }
+  return 0;
+}
+
 void Home::run_pump() {
+  std::int64_t fatal_since = 0;  // monotonic ns, 0: no such signal waits
   for (;;) {
     bool idle = false;
     std::int64_t timer_left = -1;
+    int fatal = 0;
+    pump_.prepare();
     {
       std::lock_guard guard(lock_);
       idle = process_pending_.empty();
       for (const auto& [tid, thread] : threads_) idle = idle && thread->pending.empty();
       if (timer_due_ != 0) timer_left = std::max<std::int64_t>(0, timer_due_ - monotonic_ns());
+      fatal = fatal_pending();
+    }
+    if (fatal == 0) {
+      fatal_since = 0;
+    } else if (fatal_since == 0) {
+      fatal_since = monotonic_ns();
+    } else if (monotonic_ns() - fatal_since > kTakeLimit) {
+      end_by_signal({128 + fatal, fatal, ""});
     }
     std::int64_t wait = idle ? -1 : kPumpPeriod;
     if (timer_left >= 0 && (wait < 0 || timer_left < wait)) wait = timer_left;
-    pump_.prepare();
     pump_.sleep(wait < 0 ? 1'000'000'000 : wait);
     bool due = false;
     {
@@ -307,7 +342,7 @@ void Home::fault(HomeThread& thread, Reader& in, Writer& out) {
       return;
     }
   }
-  finish({128 + report.signo, report.signo, crash_text(thread, report)});
+  end_by_signal({128 + report.signo, report.signo, crash_text(thread, report)});
 }
 
 }  // namespace xenspan::hypervisor::usermode

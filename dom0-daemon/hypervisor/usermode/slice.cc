@@ -126,6 +126,7 @@ Status Slice::start_home() {
     if (!stream) return stream.error();
     controls_[host] = std::make_unique<Control>();
     controls_[host]->stream = std::move(*stream);
+    start_service_thread("xs-kick", Priority::kCalls, [this, host] { send_kicks(host); });
   }
   return {};
 }
@@ -324,9 +325,30 @@ void Slice::forbid_on(dsm::HostId host, std::uint64_t version, const Range& rang
 }
 
 void Slice::kick_on(dsm::HostId host, int tid) {
+  Control& control = *controls_[host];
+  {
+    std::lock_guard guard(control.kick_lock);
+    control.kicks.insert(tid);
+  }
+  control.kicker.wake();
+}
+
+void Slice::send_kicks(dsm::HostId host) {
+  Control& control = *controls_[host];
   Packet request, answer;
-  Writer(request).put(std::int32_t{tid});
-  control_call(host, Op::kKick, request, answer);
+  for (;;) {
+    control.kicker.prepare();
+    std::set<int> kicks;
+    {
+      std::lock_guard guard(control.kick_lock);
+      kicks.swap(control.kicks);
+    }
+    if (kicks.empty()) control.kicker.sleep(-1);
+    for (const int tid : kicks) {
+      Writer(request).put(std::int32_t{tid});
+      if (!control_call(host, Op::kKick, request, answer)) return;  // the engine reports the loss
+    }
+  }
 }
 
 // ---- remote side of the control line ----

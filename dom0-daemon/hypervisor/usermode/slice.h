@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -90,6 +91,7 @@ class Slice {
   int start_thread_on(dsm::HostId host, const StartThread& start);
   void forbid_on(dsm::HostId host, std::uint64_t version, const Range& range);
   void kick_on(dsm::HostId host, int tid);
+  void send_kicks(dsm::HostId host);
   bool control_call(dsm::HostId host, Op op, const Packet& request, Packet& answer);
   void serve_line(std::unique_ptr<dsm::tcp::SecureStream> stream);
   void serve_control(dsm::tcp::SecureStream& stream);
@@ -111,6 +113,10 @@ class Slice {
   struct Control {
     std::mutex lock;  // one request at a time
     std::unique_ptr<dsm::tcp::SecureStream> stream;
+    // Kicks are sent by a thread of their own: whoever signals must not wait for a host.
+    std::mutex kick_lock;
+    std::set<int> kicks;  // threads to kick. GUARDED_BY(kick_lock)
+    Parker kicker;
   };
   std::vector<std::unique_ptr<Control>> controls_;  // home only; by host
 

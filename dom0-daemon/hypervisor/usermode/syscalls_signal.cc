@@ -68,9 +68,10 @@ std::int64_t GuestThread::signal_call(const Call& call, ucontext_t& context, boo
         default: return -EINVAL;
       }
       mask_ &= ~kUnblockable;
-      // Something unblocked may be pending. Asking is a round trip on a remote host, so thread
-      // start-up and the like, which only restore a mask, wait for the pump's kick instead.
-      if ((before & ~mask_) != 0 && slice_.is_home()) kicked_ = true;
+      // Something unblocked may be pending, and the home should know what is blocked. Telling is a
+      // round trip on a remote host, so thread start-up and the like, which only restore a mask,
+      // wait for the pump's kick instead.
+      if (before != mask_ && slice_.is_home()) kicked_ = true;
       return 0;
     }
     case SYS_rt_sigpending: {

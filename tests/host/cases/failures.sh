@@ -75,6 +75,44 @@ network_cut() {
   [ $status -eq 0 ] && next_run_works
 }
 
+# A host that does not answer: its slice is stopped, so every other thread waits for a page for ever. Whoever ends the
+# domain then must not wait as well.
+no_progress() { # FILE: nothing was added to it for a second
+  local bytes
+  bytes=$(stat -c %s "$1")
+  sleep 1
+  [ "$(stat -c %s "$1")" = "$bytes" ]
+}
+ended_while_waiting() { # STATUS COMMAND...: what ends the domain
+  local expected=$1 slice status
+  shift
+  spanning_command 2 --name waiting "$guest_probe" share >out 2>err &
+  work_pid=$!
+  wait_until 30 grep -q going out || { echo "the guest does not start"; cat err; return 1; }
+  slice=$(slice_pid b)
+  kill -STOP "$slice"
+  wait_until 20 no_progress out || { echo "the guest goes on without its host"; kill -CONT "$slice"; kill -KILL "$work_pid"; return 1; }
+  "$@"
+  if ! wait_until 8 gone "$work_pid"; then
+    echo "the command still runs 8 s later"
+    kill -CONT "$slice"
+    kill -KILL "$work_pid"
+    return 1
+  fi
+  wait "$work_pid"
+  status=$?
+  cat err
+  [ $status -eq "$expected" ] || { echo "status $status, not $expected"; return 1; }
+  wait_until 10 no_slices || { echo "slices are left:"; pgrep -af xenspan-slice; return 1; }
+}
+signal_waiting() { kill -"$1" "$work_pid"; }
+destroy_waiting() { cli destroy waiting; }
+# A look at its pages must not keep the domain from ending either.
+look_and_signal_waiting() {
+  timeout 20 "$xenspan" "${bed_options[@]}" stats waiting >stats.json
+  kill -TERM "$work_pid"
+}
+
 # The terminal goes away: the domain must not stay.
 command_killed() {
   start_work lost || return 1
@@ -134,5 +172,9 @@ wrong_key() {
 }
 
 cases+=("failure.daemon daemon_killed 2" "failure.home home_daemon_killed" "failure.worker worker_killed 3"
-  "failure.worker.home worker_killed 1" "failure.network network_cut" "failure.command command_killed"
+  "failure.worker.home worker_killed 1"
+  "failure.waiting.sigterm ended_while_waiting 143 signal_waiting TERM"
+  "failure.waiting.sigint ended_while_waiting 130 signal_waiting INT"
+  "failure.waiting.destroy ended_while_waiting 137 destroy_waiting"
+  "failure.waiting.stats ended_while_waiting 143 look_and_signal_waiting" "failure.network network_cut" "failure.command command_killed"
   "failure.peer.daemon bad_peer_at_daemon" "failure.peer.slice bad_peer_at_slice" "failure.key wrong_key")

@@ -122,6 +122,34 @@ void to_threads() {
   REQUIRE(received == before + 1);
 }
 
+// A thread that starts with a signal blocked lets it in later, and makes no other call from then
+// on.
+void let_in_by_a_spinning_thread() {
+  handle(SIGUSR1, on_user, SA_RESTART);
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGUSR1);
+  REQUIRE(pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0);
+  std::atomic<bool> stop{false};
+  std::atomic<int> open{0};
+  const auto spin = [&] {
+    REQUIRE(pthread_sigmask(SIG_UNBLOCK, &set, nullptr) == 0);
+    ++open;
+    while (!stop) {
+    }
+  };
+  std::thread first(spin), second(spin);
+  while (open < 2) std::this_thread::yield();
+  const int before = received;
+  REQUIRE(pthread_kill(first.native_handle(), SIGUSR1) == 0);
+  REQUIRE(pthread_kill(second.native_handle(), SIGUSR1) == 0);
+  while (received < before + 2) std::this_thread::yield();
+  stop = true;
+  first.join();
+  second.join();
+  REQUIRE(pthread_sigmask(SIG_UNBLOCK, &set, nullptr) == 0);
+}
+
 // --- timer ---
 std::atomic<int> alarms{0};
 void on_alarm(int, siginfo_t*, void*) { ++alarms; }
@@ -207,6 +235,7 @@ void to_process() {
 int main() {
   faults();
   to_threads();
+  let_in_by_a_spinning_thread();
   timer();
   interrupted(false);
   interrupted(true);
