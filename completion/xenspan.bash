@@ -45,7 +45,7 @@ _xenspan() {
   case $command in
     "") COMPREPLY=($(compgen -W "$commands --help --version" -- "$cur")) ;;
     run)
-      COMPREPLY=($(compgen -W "--vcpus --memory --hosts --name --stats --help --" -- "$cur"))
+      COMPREPLY=($(compgen -W "--vcpus --memory --hosts --name --prefetch --stats --help --" -- "$cur"))
       ;;
     create) [[ $cur == -* ]] && COMPREPLY=($(compgen -W "--help" -- "$cur")) || _filedir ;;
     destroy | stats) COMPREPLY=($(compgen -W "$(_xenspan_words list) --help" -- "$cur")) ;;
