@@ -31,7 +31,7 @@ struct EngineConfig {
   Epoch epoch = 1;
   unsigned hold_us =
       20;  // a granted page is kept at least this long before it is given up (I3), microseconds
-  unsigned prefetch = 15;  // pages asked for with a fault's own, at most (prefetch.h); 0: none
+  unsigned prefetch = kMostPrefetch;  // pages asked for with a fault's own, at most (prefetch.h); 0: none
   std::vector<std::string>
       names{};  // of the hosts, for error messages; their numbers are used when empty
 };

@@ -36,7 +36,7 @@ struct Ask {
 
 class Predictor {
  public:
-  static constexpr unsigned kMostRun = 15;  // with the fault itself a lane's sixteen requests
+  static constexpr unsigned kMostRun = kMostPrefetch;
 
   // What became of an early request.
   enum class Start : std::uint8_t {

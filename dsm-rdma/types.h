@@ -28,6 +28,10 @@ enum class Right : std::uint8_t { kInvalid = 0, kShared = 1, kExclusive = 2 };
 using Lane = std::uint16_t;
 inline constexpr Lane kServiceLane = 0;
 
+// Pages that are asked for beside one that is touched, at most: a thread has sixteen requests under
+// way (dsm-rdma/prefetch.h).
+inline constexpr unsigned kMostPrefetch = 15;
+
 // Counts the memberships of a domain; a message of another epoch is refused.
 using Epoch = std::uint32_t;
 

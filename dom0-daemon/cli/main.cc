@@ -85,6 +85,12 @@ void add_run(CLI::App& app, Arguments& arguments) {
       ->type_name("LIST");
   run_app->add_option("--name", arguments.run.name, "the domain's name (default: the program's)")
       ->type_name("NAME");
+  run_app
+      ->add_option("--prefetch", arguments.run.prefetch,
+                   "pages fetched beside a touched one, at most, or off")
+      ->transform(CLI::Transformer(std::map<std::string, unsigned>{{"off", 0}}))
+      ->check(CLI::Range(0u, xenspan::dsm::kMostPrefetch))
+      ->type_name("N|off");
   run_app->add_flag("--stats", arguments.stats,
                     "write statistics as JSON to standard error, or with --stats=FILE to a file");
   run_app->callback([&arguments] { arguments.status = run(arguments); });
@@ -180,8 +186,8 @@ struct RunWords {
 };
 
 RunWords find_run(int argc, char** argv) {
-  const std::vector<std::string> with_value = {"--host",   "--socket", "--vcpus",
-                                               "--memory", "--hosts",  "--name"};
+  const std::vector<std::string> with_value = {"--host",  "--socket", "--vcpus",   "--memory",
+                                               "--hosts", "--name",   "--prefetch"};
   RunWords words{false, "", argc, argc};
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];

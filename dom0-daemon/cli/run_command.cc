@@ -82,6 +82,7 @@ Result<Json> request_of(const RunOptions& options) {
               {"name", options.name},
               {"vcpus", options.vcpus},
               {"memory", options.memory},
+              {"prefetch", options.prefetch},
               {"hosts", options.hosts},
               {"stats", options.stats},
               {"program", options.command.front()},

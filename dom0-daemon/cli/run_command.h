@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "dom0-daemon/cli/client.h"
+#include "dsm-rdma/types.h"
 
 namespace xenspan::cli {
 
@@ -20,6 +21,7 @@ struct RunOptions {
   int vcpus = 0;             // 0: the daemon's default
   std::uint64_t memory = 0;  // 0: the daemon's default
   std::vector<std::string> hosts;
+  unsigned prefetch = dsm::kMostPrefetch;
   bool stats = false;
   std::string stats_file;  // "": standard error
   std::vector<std::string> command;

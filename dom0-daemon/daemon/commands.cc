@@ -9,6 +9,7 @@
 #include "config.h"
 #include "dom0-daemon/daemon/names.h"
 #include "dom0-daemon/daemon/stats_report.h"
+#include "dsm-rdma/types.h"
 
 namespace xenspan::daemon {
 namespace {
@@ -114,6 +115,7 @@ Result<DomainSpec> Commands::make_spec(const User& user, const Json& message,
   spec.cwd = text_or(message, "cwd", "/");
   spec.umask = static_cast<unsigned>(number_or(message, "umask", 022) & 0777);
   spec.stats = flag_field(message, "stats");
+  spec.prefetch = number_or(message, "prefetch", dsm::kMostPrefetch);
 
   const std::string name = text_or(message, "name", "");
   if (!name.empty() && !is_domain_name(name))

@@ -88,6 +88,7 @@ Json Domain::create_message(int index) const {
               {"memory", placement.memory},
               {"secret", secret_},
               {"encrypt", encrypt},
+              {"prefetch", spec_.prefetch},
               {"bind", placement.hosts[static_cast<std::size_t>(index)].address},
               {"user", to_json(spec_.user)},
               {"stats_hottest", kHottestPages}};

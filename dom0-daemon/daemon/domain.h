@@ -55,6 +55,7 @@ struct DomainSpec {
   std::vector<int> fd_numbers;
   std::vector<UniqueFd> fds;
   bool stats = false;  // collect statistics when the program has ended
+  std::uint64_t prefetch = 0;
 };
 
 class Domain {

@@ -44,6 +44,7 @@ Status read_slice(const json& body, Order& order) {
   if (!secret_of(body.at("secret").get<std::string>(), slice.secret))
     return Error{EPROTO, "`secret` is not 64 hexadecimal digits"};
   slice.encrypt = body.value("encrypt", false);
+  slice.prefetch = body.value("prefetch", dsm::kMostPrefetch);
   slice.directory = body.at("rundir").get<std::string>();
   slice.descriptor_limit = kGuestDescriptors;
   return {};

@@ -36,6 +36,7 @@ struct SliceConfig {
   std::uint64_t memory = 0;
   dsm::tcp::Secret secret{};
   bool encrypt = false;
+  unsigned prefetch = dsm::kMostPrefetch;
   std::string directory;
   int descriptor_limit = 1024;
   std::string cwd;  // at the home
