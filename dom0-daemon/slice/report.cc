@@ -12,7 +12,7 @@ std::uint64_t count_of(const dsm::EngineStats& stats, FaultKind kind) {
   return stats.faults[static_cast<std::size_t>(kind)];
 }
 
-// Upper edge of the bucket in which the given share of all latencies is reached, ns.
+// Lower edge of the bucket in which the given share of all latencies is reached, ns.
 std::uint64_t percentile(const dsm::LatencyHistogram& histogram, double share) {
   std::uint64_t total = 0;
   for (const auto count : histogram.buckets) total += count;
@@ -20,9 +20,16 @@ std::uint64_t percentile(const dsm::LatencyHistogram& histogram, double share) {
   for (std::size_t i = 0; i < histogram.buckets.size(); ++i) {
     seen += histogram.buckets[i];
     if (total > 0 && static_cast<double>(seen) >= share * static_cast<double>(total))
-      return std::uint64_t{2} << i;
+      return std::uint64_t{1} << i;
   }
   return 0;
+}
+
+// Upper edge of the highest bucket in use, ns.
+std::uint64_t highest(const dsm::LatencyHistogram& histogram) {
+  std::size_t used = histogram.buckets.size();
+  while (used > 0 && histogram.buckets[used - 1] == 0) --used;
+  return used > 0 ? std::uint64_t{1} << used : 0;
 }
 
 json fault_json(const dsm::EngineStats& stats, FaultKind kind) {
@@ -34,7 +41,7 @@ json fault_json(const dsm::EngineStats& stats, FaultKind kind) {
           {"latency_ns",
            {{"p50", percentile(histogram, 0.5)},
             {"p99", percentile(histogram, 0.99)},
-            {"max", percentile(histogram, 1.0)},
+            {"max", highest(histogram)},
             {"histogram", std::move(buckets)}}}};
 }
 

@@ -135,9 +135,8 @@ as_nobody() {
 }
 command_pid() { echo "$1"; }
 
-# Debian's /usr/bin/7zr is a shell script that becomes the program; exec is not for a user-mode domain.
-seven_zip=/usr/lib/p7zip/7zr
-[ -x "$seven_zip" ] || seven_zip=7zr
+# On Debian a shell script that becomes the program.
+seven_zip=7zr
 
 # --- time and processes ---
 

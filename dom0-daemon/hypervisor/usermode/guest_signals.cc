@@ -156,6 +156,26 @@ bool GuestThread::push_frame(ucontext_t& context, int signo, const siginfo_t& in
   return true;
 }
 
+void GuestThread::reset_registers(ucontext_t& context, const StartRegisters& start) {
+  constexpr greg_t kFlags = 0x202;  // interrupts on, and the bit that is always 1
+  auto& registers = context.uc_mcontext.gregs;
+  for (int index = REG_R8; index <= REG_RIP; ++index) registers[index] = 0;
+  registers[REG_RIP] = static_cast<greg_t>(start.rip);
+  registers[REG_RSP] = static_cast<greg_t>(start.rsp);
+  registers[REG_EFL] = kFlags;
+  auto* state = context.uc_mcontext.fpregs;
+  state->cwd = static_cast<std::uint16_t>(start.fcw);
+  state->swd = state->ftw = state->fop = 0;
+  state->rip = state->rdp = 0;
+  state->mxcsr = start.mxcsr;
+  std::memset(state->_st, 0, sizeof state->_st);
+  std::memset(state->_xmm, 0, sizeof state->_xmm);
+  // The XSAVE header's first word names what is not in its initial state (Intel SDM vol.
+  // 1, 13.4.2).
+  if (state_bytes(state) > kLegacyFpBytes)
+    std::memset(reinterpret_cast<char*>(state) + kLegacyFpBytes, 0, sizeof(std::uint64_t));
+}
+
 bool GuestThread::pop_frame(ucontext_t& context) {
   auto& registers = context.uc_mcontext.gregs;
   KernelContext saved{};

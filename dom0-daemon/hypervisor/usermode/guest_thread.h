@@ -67,8 +67,12 @@ class GuestThread final : public GuestMemory {
   std::int64_t dispatch(std::int64_t number, ucontext_t& context, bool& finished);
   std::int64_t home_io(const Call& call);
   std::int64_t clone_call(std::int64_t number, ucontext_t& context);
-  std::int64_t refuse_process(const char* what);
+  std::int64_t refuse_fork();
+  std::int64_t refuse_process(const std::string& what, const std::string& remedy);
   std::int64_t affinity_call(bool set, const Call& call);
+  // syscalls_exec.cc
+  std::int64_t exec_call(const Call& call, ucontext_t& context, bool& finished);
+  std::int64_t pack_strings(std::uint64_t address, Packet& packet);
   // syscalls_futex.cc
   std::int64_t futex(const Call& call);
   std::int64_t futex_wait(std::uint64_t address, std::uint32_t value, std::uint32_t bitset,
@@ -87,6 +91,8 @@ class GuestThread final : public GuestMemory {
   bool take_signal(ucontext_t& context, std::int64_t syscall_result, std::int64_t number);
   bool push_frame(ucontext_t& context, int signo, const siginfo_t& info, const GuestAction& action);
   bool pop_frame(ucontext_t& context);
+  // As a new program has them.
+  static void reset_registers(ucontext_t& context, const StartRegisters& start);
 
   Slice& slice_;
   StartThread start_;

@@ -1,6 +1,5 @@
 #include "dom0-daemon/hypervisor/usermode/home.h"
 
-#include <sys/auxv.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,64 +21,6 @@ Home::Home(Services services) : services_(std::move(services)), space_(services_
 }
 
 Home::~Home() = default;
-
-Result<StartThread> Home::load(const std::string& program, std::vector<std::string> arguments,
-                               std::vector<std::string> environment) {
-  program_.path = program;
-  program_.arguments = std::move(arguments);
-  program_.environment = std::move(environment);
-  program_.uid = ::getuid();
-  program_.gid = ::getgid();
-  program_.hwcap = ::getauxval(AT_HWCAP);
-  program_.hwcap2 = ::getauxval(AT_HWCAP2);
-  auto followed = follow_scripts(std::move(program_));
-  if (!followed) return followed.error();
-  program_ = std::move(*followed);
-  std::lock_guard guard(layout_lock_);
-  const auto write = [this](std::uint64_t address, const void* from, std::size_t bytes) {
-    // The engine has to know which frames were touched, so that a later munmap empties them.
-    const dsm::Gfn first = gfn_of(address);
-    services_.engine->acquire_range(first, gfn_of(address + bytes - 1) - first + 1,
-                                    dsm::Right::kExclusive);
-    std::memcpy(services_.view->frames() + (address - kWindowStart), from, bytes);
-  };
-  auto entry = usermode::load(program_, space_, write);
-  if (!entry) return entry.error();
-  space_.set_brk_start(entry->brk_start);
-
-  ProcFiles::Sources sources;
-  sources.vcpus = static_cast<unsigned>(services_.vcpus.size());
-  sources.memory = services_.memory;
-  sources.program = program_.path;
-  sources.arguments = program_.arguments;
-  sources.environment = program_.environment;
-  sources.auxv = entry->auxv;
-  sources.pid = ::getpid();
-  sources.directory = services_.directory;
-  sources.maps = [this] {
-    std::lock_guard layout(layout_lock_);
-    return space_.maps();
-  };
-  sources.threads = [this] {
-    std::vector<int> tids;
-    for (const auto& thread : threads()) tids.push_back(thread.tid);
-    return tids;
-  };
-  files_ = std::make_unique<ProcFiles>(std::move(sources));
-
-  auto main_thread = std::make_shared<HomeThread>();
-  main_thread->tid = main_tid_;
-  main_thread->host = services_.vcpus[0].host;
-  threads_.emplace(main_tid_, std::move(main_thread));
-
-  StartThread start{};
-  start.clone.tid = main_tid_;
-  start.clone.registers.rip = entry->pc;
-  start.clone.registers.rsp = entry->sp;
-  start.clone.registers.mxcsr = 0x1f80;  // what the kernel gives a new program
-  start.clone.registers.fcw = 0x37f;
-  return start;
-}
 
 std::shared_ptr<HomeThread> Home::thread(int tid) {
   std::lock_guard guard(lock_);
@@ -134,6 +75,7 @@ void Home::serve(HomeThread& thread, Op op, const Packet& request, Packet& answe
       break;
     }
     case Op::kThreadExit: thread_exit(thread); return;  // `thread` is gone
+    case Op::kExec: exec(thread, in, out); break;
     case Op::kExitGroup: {
       Services::End end;
       end.status = in.get<std::int32_t>() & 0xff;

@@ -140,6 +140,11 @@ class Home {
   unsigned choose_vcpu();
   void thread_exit(HomeThread& thread);
   void affinity(HomeThread& caller, Reader& in, Writer& out);
+  // home_exec.cc
+  Result<StartThread> load_image(Program wanted);
+  Result<Program> check_exec(Reader& in);
+  bool alone(const HomeThread& caller);
+  void exec(HomeThread& caller, Reader& in, Writer& out);
   // home_end.cc
   [[noreturn]] static void park_for_ever();
   // By the program itself.

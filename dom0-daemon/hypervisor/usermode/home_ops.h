@@ -38,8 +38,10 @@ enum class Op : std::uint16_t {
                   // CLONE_PARENT_SETTID says first
   kClone,         // CloneRequest -> i64 tid or -errno
   kThreadExit,    // nothing -> nothing
-  kExitGroup,     // i32 status -> (no answer: the domain ends)
-  kSigaction,     // i32 signo, u8 set, GuestAction -> i64 result, GuestAction old
+  kExec,  // path, argv, envp: strings as u32 bytes and the bytes, vectors as u32 count and strings
+          // -> i64 result, StartThread: where the new program starts
+  kExitGroup,   // i32 status -> (no answer: the domain ends)
+  kSigaction,   // i32 signo, u8 set, GuestAction -> i64 result, GuestAction old
   kSendSignal,  // i32 pid (0: by tid alone), i32 tid (0: process), i32 signo, siginfo -> i64 result
   kTakeSignal,  // u64 mask -> i32 signo (0: none), siginfo, GuestAction
   kSignalWait,  // u64 set, i64 ns -> i32 signo or -errno, siginfo

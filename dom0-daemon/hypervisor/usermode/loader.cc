@@ -223,7 +223,7 @@ Result<Entry> load(const Program& wanted, AddressSpace& space, const GuestWriter
   StackContents contents;
   contents.arguments = program.arguments;
   contents.environment = program.environment;
-  contents.executable = wanted.path;
+  contents.executable = wanted.given.empty() ? wanted.path : wanted.given;
   if (const Status checked = check_arguments(program, contents); !checked) return checked.error();
   Result<std::vector<std::uint8_t>> random = random_bytes();
   if (!random) return random.error();

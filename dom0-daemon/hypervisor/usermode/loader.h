@@ -1,8 +1,8 @@
 // Puts an unmodified ELF executable into guest memory: segments, interpreter, first stack. What
 // execve(2) does.
 //
-// Used once, by the home, before the first guest instruction. Errors name the program and the
-// remedy.
+// Used by the home, before the first guest instruction and for the guest's own execve. Errors name
+// the program and the remedy.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@ namespace xenspan::hypervisor::usermode {
 
 struct Program {
   std::string path;                    // absolute
+  std::string given;                   // as the caller of execve named it; empty: as `path`
   std::vector<std::string> arguments;  // argv, argv[0] included
   std::vector<std::string> environment;
   std::uint32_t uid = 0, gid = 0;

@@ -51,6 +51,14 @@ class Reader {
     left_ -= sizeof value;
     return value;
   }
+  std::string text(std::size_t bytes) {
+    if (left_ < bytes) ok_ = false;
+    if (!ok_) return {};
+    std::string all(reinterpret_cast<const char*>(next_), bytes);
+    next_ += bytes;
+    left_ -= bytes;
+    return all;
+  }
   std::string rest() { return std::string(reinterpret_cast<const char*>(next_), left_); }
   bool ok() const { return ok_; }
 

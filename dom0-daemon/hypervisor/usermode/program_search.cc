@@ -137,7 +137,7 @@ Result<Program> follow_scripts(Program program) {
     }
     std::vector<std::string> arguments{parsed->interpreter};
     if (!parsed->argument.empty()) arguments.push_back(parsed->argument);
-    arguments.push_back(program.path);
+    arguments.push_back(depth == 0 && !program.given.empty() ? program.given : program.path);
     if (!program.arguments.empty()) {
       arguments.insert(arguments.end(), program.arguments.begin() + 1, program.arguments.end());
     }

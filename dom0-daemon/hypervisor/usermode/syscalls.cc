@@ -134,7 +134,8 @@ std::int64_t GuestThread::dispatch(std::int64_t number, ucontext_t& context, boo
     case Group::kTime: return time_call(call);
     case Group::kSignal: return signal_call(call, context, finished);
     case Group::kProcess:
-      return refuse_process(number == SYS_fork || number == SYS_vfork ? "fork" : "exec");
+      if (number == SYS_execve || number == SYS_execveat) return exec_call(call, context, finished);
+      return refuse_fork();
     case Group::kIgnored: return 0;
     case Group::kOther: break;
   }
@@ -262,7 +263,7 @@ std::int64_t GuestThread::clone_call(std::int64_t number, ucontext_t& context) {
     wanted.child_tid = static_cast<std::uint64_t>(registers[REG_R10]);
     tls = static_cast<std::uint64_t>(registers[REG_R8]);
   }
-  if ((wanted.flags & kThreadFlags) != kThreadFlags) return refuse_process("fork");
+  if ((wanted.flags & kThreadFlags) != kThreadFlags) return refuse_fork();
   wanted.registers.rax = 0;
   if (stack != 0) wanted.registers.rsp = stack;
   wanted.registers.fs = (wanted.flags & CLONE_SETTLS) != 0 ? tls : guest_fs;
@@ -280,12 +281,15 @@ std::int64_t GuestThread::clone_call(std::int64_t number, ucontext_t& context) {
   return Reader(answer_).get<std::int64_t>();
 }
 
-std::int64_t GuestThread::refuse_process(const char* what) {
+std::int64_t GuestThread::refuse_fork() {
+  return refuse_process("fork", "process-level parallelism needs a Xen domain");
+}
+
+std::int64_t GuestThread::refuse_process(const std::string& what, const std::string& remedy) {
   static std::atomic<bool> told{false};
   if (!told.exchange(true)) {
-    const std::string text = std::string(what) +
-                             " is refused (ENOSYS): a user-mode domain is one process; "
-                             "process-level parallelism needs a Xen domain";
+    const std::string text =
+        what + " is refused (ENOSYS): a user-mode domain is one process; " + remedy;
     Writer(request_).bytes(text.data(), text.size());
     ask(Op::kRefuse, request_, answer_);
   }
