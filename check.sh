@@ -90,6 +90,17 @@ if [ "${tests_failed:-no}" = yes ] && [ "$failed" -eq 0 ]; then
   count "make check" 0 1
 fi
 
+say "fuzz targets"
+if grep -q '^HAVE_FUZZER_TRUE = *$' "$build/Makefile"; then
+  must fuzz-programs make -C "$build" -j"$(nproc)" fuzz-programs
+  make -C "$build" check-fuzz 2>&1 | tee "$build/check-fuzz.log" | grep -v '^make'
+  read -r ok bad < <(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$build/check-fuzz.log" | tail -n 1)
+  count "fuzz targets" "${ok:-0}" "${bad:-1}"
+else
+  echo "skip fuzz targets: configure found no clang with libFuzzer"
+  count "fuzz targets" 0 0 1
+fi
+
 say "host tests"
 if [ "$(id -u)" -ne 0 ]; then
   echo "skip host tests: they need root: use sudo ./check.sh"
