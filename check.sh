@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # check.sh [--quick | --release]: installs what is missing, builds in ./build with warnings as errors, and runs every test.
 # The last line is "N passed, N failed"; the exit status is 0 only when nothing failed. Needs root for the tests with
-# several hosts. --quick leaves out the benchmarks and takes the host tests over 2 hosts only; --release adds distcheck.
+# several hosts. --quick leaves out the benchmarks and takes the host tests over 2 hosts only; --release adds
+# distcheck and the litmus shapes' whole count over three hosts.
 set -u
 cd "$(dirname "$0")" || exit 2
 top=$PWD
@@ -11,7 +12,7 @@ case ${1:-} in
   "") ;;
   --quick) quick=yes ;;
   --release) release=yes ;;
-  *) sed -n '2,5s/^# //p' "$0"; [ "$1" = --help ] && exit 0; exit 2 ;;
+  *) sed -n '2,6s/^# //p' "$0"; [ "$1" = --help ] && exit 0; exit 2 ;;
 esac
 
 passed=0 failed=0 skipped=0
@@ -89,6 +90,17 @@ if [ "${tests_failed:-no}" = yes ] && [ "$failed" -eq 0 ]; then
   count "make check" 0 1
 fi
 
+say "fuzz targets"
+if grep -q '^HAVE_FUZZER_TRUE = *$' "$build/Makefile"; then
+  must fuzz-programs make -C "$build" -j"$(nproc)" fuzz-programs
+  make -C "$build" check-fuzz 2>&1 | tee "$build/check-fuzz.log" | grep -v '^make'
+  read -r ok bad < <(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$build/check-fuzz.log" | tail -n 1)
+  count "fuzz targets" "${ok:-0}" "${bad:-1}"
+else
+  echo "skip fuzz targets: configure found no clang with libFuzzer"
+  count "fuzz targets" 0 0 1
+fi
+
 say "host tests"
 if [ "$(id -u)" -ne 0 ]; then
   echo "skip host tests: they need root: use sudo ./check.sh"
@@ -96,6 +108,7 @@ if [ "$(id -u)" -ne 0 ]; then
 else
   options=()
   [ "$quick" = yes ] && options=(--only 'guest.*.2' --only 'tool.*.2' --only 'encryption.*' --only 'command.*' --only 'bad.*' --only 'failure.*')
+  [ "$release" = yes ] && options+=(--long)
   tests/host/run --build "$build" "${options[@]}" 2>&1 | tee "$build/check-host.log"
   last=$(tail -n 1 "$build/check-host.log")
   if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then

@@ -1,0 +1,49 @@
+// dsm-rdma/wire.h: 64 bytes from a peer. Whatever decode accepts is within the bounds and encodes
+// to the same 64 bytes.
+//
+// Input: hosts, lanes, pages (a byte each, plus one), then messages of 64 bytes.
+#include <cstring>
+
+#include "dsm-rdma/ivy/page_state.h"
+#include "dsm-rdma/wire.h"
+#include "tests/fuzz/bytes.h"
+#include "tests/fuzz/demand.h"
+
+namespace xenspan::dsm {
+namespace {
+
+void check(const std::byte* bytes, const wire::Bounds& bounds) {
+  ivy::Message message;
+  if (const char* wrong = wire::decode(bytes, bounds, message)) {
+    DEMAND(*wrong != '\0');
+    return;
+  }
+  DEMAND(message.from < bounds.hosts && message.to < bounds.hosts);
+  DEMAND(message.requester < bounds.hosts && message.acks < bounds.hosts);
+  DEMAND(message.reads < bounds.hosts && message.lane <= bounds.lanes);
+  DEMAND(message.gfn < bounds.pages && message.right <= Right::kExclusive);
+  DEMAND(message.version >> ivy::kVersionBits == 0);
+  DEMAND(message.payload == ivy::Payload::kNone || message.kind == ivy::Kind::kGrant);
+  DEMAND(wire::name_of(message.kind)[0] == 'k');
+  std::byte again[wire::kMessageBytes];
+  wire::encode(message, bounds.epoch, again);
+  DEMAND(std::memcmp(again, bytes, sizeof again) == 0);
+}
+
+}  // namespace
+}  // namespace xenspan::dsm
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using namespace xenspan;
+  fuzz::Bytes in(data, size);
+  dsm::wire::Bounds bounds;
+  bounds.hosts = in.take<std::uint8_t>() % dsm::kMaxHosts + 1;
+  bounds.lanes = in.take<std::uint8_t>();
+  bounds.pages = in.take<std::uint8_t>() + 1u;
+  bounds.epoch = 1;
+  while (in.left() >= dsm::wire::kMessageBytes) {
+    const auto bytes = in.take_bytes(dsm::wire::kMessageBytes);
+    dsm::check(reinterpret_cast<const std::byte*>(bytes.data()), bounds);
+  }
+  return 0;
+}

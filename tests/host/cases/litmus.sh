@@ -1,0 +1,66 @@
+# The x86 litmus shapes over several hosts (tests/litmus): what x86 forbids is never seen. The whole count with --long.
+
+litmus=$build/tests/litmus/litmus
+
+# litmus_spanning FILE HOSTS VCPUS ARGUMENTS...: status 0 when no forbidden outcome was seen. Lines that begin with
+# "report: " are shown with the case's result.
+litmus_spanning() {
+  local file=$1 hosts=$2 vcpus=$3
+  shift 3
+  "$xenspan" "${bed_options[@]}" run --vcpus "$vcpus" --hosts "$(bed_hosts "$hosts")" -- "$litmus" "$@" >"$file" 2>&1
+  local status=$?
+  cat "$file"
+  [ $status -eq 0 ] || { echo "the litmus program ended with status $status"; grep SEEN "$file"; return 1; }
+}
+litmus_report() { # TITLE FILE
+  sed -n "/^total\|^litmus:\|^store buffers\|^Between\|^with a TLB/s/^/report: $1: /p" "$2"
+}
+
+# litmus_hosts HOSTS ITERATIONS: every shape and variant, on one page and on two, one vCPU a host; natively for comparison.
+litmus_hosts() {
+  local hosts=$1 iterations=$2
+  [ "$long" = yes ] && iterations=100000
+  "$litmus" --iterations "$iterations" >native || { cat native; return 1; }
+  litmus_spanning spanning "$hosts" "$hosts" --iterations "$iterations" || return 1
+  # Every shape ran, and its threads were on different vCPUs, which are on different hosts.
+  [ "$(grep -c ' threads on vCPUs 0,1' spanning)" -eq "$(grep -c ' threads on vCPUs ' native)" ] ||
+    { echo "not every run was over several vCPUs"; return 1; }
+  litmus_report "natively" native | grep -v ': total '
+  litmus_report "$hosts hosts" spanning
+  # Each outcome's count, for whoever wants to compare.
+  cp native "$build/litmus-native.log" && cp spanning "$build/litmus-$hosts-hosts.log" || return 1
+  echo "report: each outcome's count: $build/litmus-$hosts-hosts.log, natively $build/litmus-native.log"
+}
+
+# The outcome of hardware store buffers, which no two hosts show, is there on one host with two cores: so the program
+# would see it.
+litmus_one_host() {
+  [ "$(nproc)" -ge 2 ] || { echo "this machine has one processor"; return 77; }
+  cp "$bed_dir/a.conf" a.conf
+  sed -i 's/^cpus = .*/cpus = 0-1/' "$bed_dir/a.conf"
+  litmus_restart && litmus_see_store_buffers
+  local status=$?
+  cp a.conf "$bed_dir/a.conf"
+  litmus_restart || return 1
+  return $status
+}
+litmus_restart() {
+  local pid
+  pid=$(bed_daemon_pid a)
+  kill "$pid"
+  wait_until 10 gone "$pid" || { echo "the daemon of host a does not end"; return 1; }
+  bed_restart_daemon a
+}
+litmus_see_store_buffers() {
+  local try
+  for try in 1 2 3 4 5; do
+    litmus_spanning one-host 1 2 --iterations 400000 --variant plain --shape SB --shape R || return 1
+    grep -q '(store buffer)' one-host && break
+  done
+  litmus_report "one host" one-host
+  grep -q '(store buffer)' one-host || { echo "the store buffers' outcome was not seen on one host"; return 1; }
+}
+
+cases+=("litmus.2 litmus_hosts 2 100000")
+cases+=("litmus.3 litmus_hosts 3 20000")
+cases+=("litmus.one_host litmus_one_host")
