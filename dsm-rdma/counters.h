@@ -26,7 +26,7 @@ struct Counters {
   static constexpr std::size_t kBuckets = std::tuple_size_v<decltype(LatencyHistogram::buckets)>;
   std::array<Counter, kKinds> faults;
   std::array<std::array<Counter, kBuckets>, kKinds> latency;
-  Counter served_reads, served_writes, invalidations, zero_grants, held_back, remaps;
+  Counter served_reads, served_writes, invalidations, zero_grants, held_back, remaps, batches;
 
   void fault(FaultKind kind, std::uint64_t ns) noexcept {
     const auto row = static_cast<std::size_t>(kind);

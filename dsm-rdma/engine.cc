@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "dsm-rdma/engine_core.h"
+#include "dsm-rdma/engine_window.h"
 
 namespace xenspan::dsm {
 
@@ -52,9 +52,10 @@ bool EngineCore::in_range(Gfn first, std::uint64_t count) noexcept {
 Outcome EngineCore::acquire(Gfn gfn, Right wanted) noexcept {
   if (!in_range(gfn, 1)) return Outcome::kStopped;
   const std::uint64_t start = now_ns();
-  Ticket ticket(*this);
+  Window window(*this);
   for (;;) {
-    const Beginning begun = begin(gfn, {wanted, false}, ticket.lane(), ticket.place());
+    const unsigned place = window.place();
+    const Beginning begun = begin(gfn, {wanted, false}, window, place);
     switch (begun.begun) {
       case Begun::kHeld:
         if (begun.remap) {
@@ -64,14 +65,19 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted) noexcept {
         }
         return Outcome::kGranted;
       case Begun::kStarted: {
+        window.started(place);
+        window.flush();
         if (begun.fresh) prepare_frame(gfn);
-        const Outcome outcome = wait_for(ticket.lane(), ticket.place());
+        const Outcome outcome = window.wait_all();
         if (outcome == Outcome::kGranted) counters_.fault(begun.kind, now_ns() - start);
         return outcome;
       }
-      case Begun::kPending: requests_.bell(gfn).wait_while(begun.seen, Requests::kSpinNs); break;
+      case Begun::kPending:
+        window.flush();
+        requests_.bell(gfn).wait_while(begun.seen, Requests::kSpinNs);
+        break;
       case Begun::kNeedPlace:
-        if (!ticket.take()) return Outcome::kStopped;
+        if (!window.make_room()) return Outcome::kStopped;
         break;
       case Begun::kFailed: return Outcome::kStopped;
     }
@@ -88,7 +94,8 @@ FaultKind kind_of(Right held, Right wanted) {
 
 }  // namespace
 
-EngineCore::Beginning EngineCore::begin(Gfn gfn, Wish wish, Lane lane, unsigned place) noexcept {
+EngineCore::Beginning EngineCore::begin(Gfn gfn, Wish wish, Window& window,
+                                        unsigned place) noexcept {
   if (ended()) return {Begun::kFailed, {}, 0, gfn, false, false};
   PageEntry& entry = table_[gfn];
   const std::lock_guard guard(entry);
@@ -113,42 +120,24 @@ EngineCore::Beginning EngineCore::begin(Gfn gfn, Wish wish, Lane lane, unsigned 
   table_.activate(gfn);
   result.seen = requests_.bell(gfn).value();
   result.fresh = !entry.touched() && !wish.discard;
-  result.begun = begin_request(entry, gfn, wish, lane, place);
+  result.begun = begin_request(entry, gfn, wish, window, place);
   result.remap = result.begun == Begun::kHeld;
   if (result.begun == Begun::kStarted) entry.count_fault();
   return result;
 }
 
-EngineCore::Begun EngineCore::begin_request(PageEntry& entry, Gfn gfn, Wish wish, Lane lane,
+EngineCore::Begun EngineCore::begin_request(PageEntry& entry, Gfn gfn, Wish wish, Window& window,
                                             unsigned place) noexcept {
   const std::uint32_t txn = place != kNoPlace ? requests_.arm(place, wish.discard) : 0;
   ivy::Steps steps;
-  Event event;
-  const ivy::FaultStart start =
-      ivy::on_fault(entry.state, view(gfn), gfn, wish.wanted, wish.discard, lane, txn, steps);
+  Event event(window.outbox());
+  const ivy::FaultStart start = ivy::on_fault(entry.state, view(gfn), gfn, wish.wanted,
+                                              wish.discard, window.lane(), txn, steps);
   if (start != ivy::FaultStart::kStarted && place != kNoPlace) requests_.disarm(place);
   if (start == ivy::FaultStart::kPending) return Begun::kPending;
   if (!carry_out(entry, steps, event) || !feed_all(entry, event, steps, true))
     return Begun::kFailed;
   return start == ivy::FaultStart::kHeld ? Begun::kHeld : Begun::kStarted;
-}
-
-Outcome EngineCore::wait_for(Lane lane, unsigned place) noexcept {
-  if (lane == kServiceLane) {
-    requests_.wait_service(place);
-  } else {
-    struct Context {
-      const Requests& requests;
-      unsigned place;
-    } context{requests_, place};
-    const auto done = [](void* opaque) {
-      const auto& about = *static_cast<const Context*>(opaque);
-      return !about.requests.pending(about.place);
-    };
-    if (transport_.wait(lane, *this, done, &context) != 0) return Outcome::kStopped;
-  }
-  // A place is emptied by stop() too.
-  return ended() ? Outcome::kStopped : Outcome::kGranted;
 }
 
 // Has the kernel allocate the frame's memory while the answer is on its way, instead of when it
@@ -195,7 +184,8 @@ Right EngineCore::right(Gfn gfn) const noexcept {
 
 void EngineCore::serve() {
   server_.store(::pthread_self());
-  transport_.serve(*this, [this] { return serve_held(); });
+  Inbox inbox(*this);
+  transport_.serve(inbox, [&] { return serve_held(inbox); });
 }
 
 std::string EngineCore::name_of(HostId host) const {
@@ -242,6 +232,7 @@ EngineStats EngineCore::stats(std::size_t hottest) const {
   out.zero_grants = counters_.zero_grants.get();
   out.held_back = counters_.held_back.get();
   out.remaps = counters_.remaps.get();
+  out.batches = counters_.batches.get();
   out.traffic = transport_.traffic();
   out.table_bytes = table_.active_bytes();
   // A heap of the hottest so far, the coolest on top.

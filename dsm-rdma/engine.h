@@ -52,6 +52,7 @@ struct EngineStats {
   std::array<LatencyHistogram, static_cast<std::size_t>(FaultKind::kCount)> latency{};
   std::uint64_t served_reads = 0, served_writes = 0, invalidations = 0, zero_grants = 0,
                 held_back = 0;
+  std::uint64_t batches = 0;  // times that messages were handed to the transport, one or several
   std::uint64_t remaps =
       0;  // faults on a page that was held already (after unmap(), or another vCPU was faster)
   Transport::Traffic traffic{};
@@ -63,14 +64,14 @@ struct EngineStats {
   std::uint64_t pages_touched = 0, table_bytes = 0;
 };
 
-class Engine : public Sink {
+class Engine {
  public:
   // on_stop is called once, from the thread that found the cause (any thread); it must not call
   // back into the engine.
   static Result<std::unique_ptr<Engine>> create(const EngineConfig& config, PageBackend& backend,
                                                 Transport& transport,
                                                 std::function<void(const std::string&)> on_stop);
-  ~Engine() override = default;
+  virtual ~Engine() = default;
 
   // Ends when this slice holds at least `wanted` on gfn and it is mapped. The fault path.
   virtual Outcome acquire(Gfn gfn, Right wanted) noexcept = 0;

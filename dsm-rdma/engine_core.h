@@ -1,9 +1,10 @@
 // The Engine's one implementation. Internal to dsm-rdma; see engine.h for the contract.
 //
 // engine.cc: faults, waiting, stop, statistics. engine_protocol.cc: messages and the steps the
-// machine asks for. engine_range.cc: many pages at once. Everything done to a page is done under
-// its entry's lock, sends included: what the machine decided and what the mapping and the wire see
-// can therefore never be in different orders.
+// machine asks for. engine_range.cc: many pages at once. engine_window.cc: one thread's requests.
+// Everything done to a page is done under its entry's lock, in the order the machine decided.
+// Messages are put into the thread's outbox under that lock, after the mapping has changed, and
+// leave a little later (outbox.h).
 #pragma once
 
 #include <pthread.h>
@@ -18,6 +19,7 @@
 #include "dsm-rdma/hold_queue.h"
 #include "dsm-rdma/ivy/machine.h"
 #include "dsm-rdma/ivy/wait_pool.h"
+#include "dsm-rdma/outbox.h"
 #include "dsm-rdma/page_table.h"
 #include "dsm-rdma/requests.h"
 #include "dsm-rdma/slot_table.h"
@@ -39,10 +41,6 @@ class EngineCore final : public Engine {
   void stop(const std::string& cause) noexcept override;
   std::string stop_cause() const override;
   EngineStats stats(std::size_t hottest) const override;
-
-  std::byte* place(const ivy::Message& grant) noexcept override;
-  bool deliver(const ivy::Message& message) noexcept override;
-  void peer_lost(HostId peer, const char* why) noexcept override;
 
  private:
   // What a fault or a range asks for, page by page.
@@ -67,9 +65,9 @@ class EngineCore final : public Engine {
   };
   static constexpr unsigned kNoPlace = Requests::kPlaces;
 
-  // Sets a lane and a place aside for a thread; gives both back.
+  // One thread's part (engine_window.h).
+  class Inbox;
   class Ticket;
-  // Up to sixteen requests of one thread (engine_range.cc).
   class Window;
   // The messages one event sets off.
   class Event;
@@ -80,27 +78,28 @@ class EngineCore final : public Engine {
   bool in_range(Gfn first, std::uint64_t count) noexcept;
   bool ended() const noexcept { return requests_.ended(); }
 
-  Beginning begin(Gfn gfn, Wish wish, Lane lane, unsigned place) noexcept;
-  Begun begin_request(PageEntry& entry, Gfn gfn, Wish wish, Lane lane, unsigned place) noexcept;
-  Outcome wait_for(Lane lane, unsigned place) noexcept;
+  Beginning begin(Gfn gfn, Wish wish, Window& window, unsigned place) noexcept;
+  Begun begin_request(PageEntry& entry, Gfn gfn, Wish wish, Window& window,
+                      unsigned place) noexcept;
   void prepare_frame(Gfn gfn) noexcept;
   Gfn map_fresh(PageEntry& entry, Gfn gfn) noexcept;
   bool take_fresh(Gfn gfn) noexcept;
 
-  bool feed(PageEntry& entry, const ivy::Message& first, bool may_hold) noexcept;
+  std::byte* place(const ivy::Message& grant) noexcept;
+  bool deliver(const ivy::Message& message, Outbox& outbox) noexcept;
+  void peer_lost(HostId peer, const char* why) noexcept;
+  bool feed(PageEntry& entry, const ivy::Message& first, bool may_hold, Outbox& outbox) noexcept;
   bool feed_all(PageEntry& entry, Event& event, ivy::Steps& steps, bool may_hold) noexcept;
   bool hold_back(const PageEntry& entry, const ivy::Message& message) noexcept;
   void clear_contents(PageEntry& entry, const ivy::Message& grant) noexcept;
   bool carry_out(PageEntry& entry, const ivy::Steps& steps, Event& event) noexcept;
   bool drop(PageEntry& entry, Gfn gfn, bool withdrawn) noexcept;
   bool grant(PageEntry& entry, const ivy::Message& about, Right right) noexcept;
-  bool send(PageEntry& entry, const ivy::Message& message, Event& event) noexcept;
+  bool send(PageEntry& entry, ivy::Message message, Event& event) noexcept;
   void complete(const ivy::Message& about) noexcept;
   void count(const ivy::Message& message) noexcept;
-  long serve_held() noexcept;
-  bool send_page(PageEntry& entry, ivy::Message grant) noexcept;
-  bool send_outgoing(const ivy::Message* messages, std::size_t count) noexcept;
-  bool not_sent(const ivy::Message& message, int error) noexcept;
+  long serve_held(Inbox& inbox) noexcept;
+  bool send_all(Outbox& outbox) noexcept;
   bool serving() const noexcept {
     return ::pthread_equal(server_.load(std::memory_order_relaxed), ::pthread_self()) != 0;
   }
@@ -129,40 +128,12 @@ class EngineCore final : public Engine {
   std::string cause_;  // GUARDED_BY(cause_lock_)
 };
 
-// Lives on the stack of the thread that faults.
-class EngineCore::Ticket {
- public:
-  explicit Ticket(EngineCore& engine) : engine_(engine) {}
-  Ticket(const Ticket&) = delete;
-  ~Ticket() {
-    if (place_ == kNoPlace) return;
-    if (lane_ == kServiceLane) {
-      engine_.requests_.give_service_place(place_);
-    } else {
-      engine_.transport_.give_back(lane_);
-    }
-  }
-  // false: the engine has ended.
-  bool take() noexcept {
-    lane_ = engine_.transport_.borrow();
-    place_ = lane_ == kServiceLane ? engine_.requests_.take_service_place()
-                                   : Requests::place_of(lane_, 0);
-    return place_ != kNoPlace;
-  }
-  Lane lane() const { return lane_; }
-  unsigned place() const { return place_; }
-
- private:
-  EngineCore& engine_;
-  Lane lane_ = kServiceLane;
-  unsigned place_ = kNoPlace;
-};
-
 // What one event sets off: messages to this host itself, fed back one after the other, and messages
-// to others without a page, which leave together at its end. (A page is read and sent at its step,
-// before the frame may be dropped.)
+// to others, which are left in the thread's outbox.
 class EngineCore::Event {
  public:
+  explicit Event(Outbox& outbox) noexcept : outbox_(outbox) {}
+  Outbox& outbox() noexcept { return outbox_; }
   bool push(const ivy::Message& message) noexcept {
     if (filled_ == own_.size()) return false;
     own_[filled_++] = message;
@@ -173,21 +144,12 @@ class EngineCore::Event {
     message = own_[taken_++];
     return true;
   }
-  // false: no room, send what there is first.
-  bool put_off(const ivy::Message& message) noexcept {
-    if (outgoing_count_ == outgoing_.size()) return false;
-    outgoing_[outgoing_count_++] = message;
-    return true;
-  }
-  const ivy::Message* outgoing() const { return outgoing_.data(); }
-  std::size_t outgoing_count() const { return outgoing_count_; }
-  void clear_outgoing() { outgoing_count_ = 0; }
 
  private:
+  Outbox& outbox_;
   // The longest chain here: request, forward or invalidate, grant, done, the next request served.
   std::array<ivy::Message, 16> own_;
-  std::array<ivy::Message, 8> outgoing_;
-  std::size_t taken_ = 0, filled_ = 0, outgoing_count_ = 0;
+  std::size_t taken_ = 0, filled_ = 0;
 };
 
 }  // namespace xenspan::dsm

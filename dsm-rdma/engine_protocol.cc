@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "dsm-rdma/engine_core.h"
+#include "dsm-rdma/engine_window.h"
 #include "dsm-rdma/wire.h"
 #include "dsm-rdma/zero_page.h"
 
@@ -21,17 +21,18 @@ std::byte* EngineCore::place(const ivy::Message& grant) noexcept {
   return backend_.frame(grant.gfn);
 }
 
-bool EngineCore::deliver(const ivy::Message& message) noexcept {
+bool EngineCore::deliver(const ivy::Message& message, Outbox& outbox) noexcept {
   if (message.gfn >= table_.pages()) return false;
   if (ended()) return true;
   PageEntry& entry = table_[message.gfn];
   const std::lock_guard guard(entry);
   table_.activate(message.gfn);
-  return feed(entry, message, true);
+  return feed(entry, message, true, outbox);
 }
 
-bool EngineCore::feed(PageEntry& entry, const ivy::Message& first, bool may_hold) noexcept {
-  Event event;
+bool EngineCore::feed(PageEntry& entry, const ivy::Message& first, bool may_hold,
+                      Outbox& outbox) noexcept {
+  Event event(outbox);
   ivy::Steps steps;
   event.push(first);
   return feed_all(entry, event, steps, may_hold);
@@ -58,7 +59,7 @@ bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
     count(message);
     if (!carry_out(entry, steps, event)) return false;
   }
-  return send_outgoing(event.outgoing(), event.outgoing_count());
+  return true;
 }
 
 void EngineCore::count(const ivy::Message& message) noexcept {
@@ -88,14 +89,15 @@ bool EngineCore::hold_back(const PageEntry& entry, const ivy::Message& message) 
 }
 
 // The service thread, between messages: microseconds until it is needed again.
-long EngineCore::serve_held() noexcept {
+long EngineCore::serve_held(Inbox& inbox) noexcept {
   ivy::Message message;
   long wait_ns = -1;
   while (!ended() && held_.pop_due(message, wait_ns)) {
     PageEntry& entry = table_[message.gfn];
     const std::lock_guard guard(entry);
-    feed(entry, message, false);
+    feed(entry, message, false, inbox.outbox());
   }
+  inbox.flush();
   return wait_ns < 0 ? -1 : wait_ns / 1000 + 1;
 }
 
@@ -125,6 +127,8 @@ bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& eve
         if (error != 0) return backend_failed(error, "be made read-only", gfn);
         break;
       case ivy::Step::Kind::kDropFrame:
+        // The contents may be on their way to a reader.
+        if (event.outbox().has_page(gfn) && !send_all(event.outbox())) return false;
         if (!drop(entry, gfn, withdrawn)) return false;
         break;
       case ivy::Step::Kind::kGrantShared:
@@ -162,46 +166,41 @@ bool EngineCore::grant(PageEntry& entry, const ivy::Message& about, Right right)
   return true;
 }
 
-bool EngineCore::send(PageEntry& entry, const ivy::Message& message, Event& event) noexcept {
+// A page is looked at now: it is sent from its frame a little later, unchanged (outbox.h).
+bool EngineCore::send(PageEntry& entry, ivy::Message message, Event& event) noexcept {
   if (message.to == config_.self) {
     if (event.push(message)) return true;
     stop(fmt::format("page {}: more messages of host {} to itself than one event can cause",
                      message.gfn, name_of(config_.self)));
     return false;
   }
-  if (message.payload == ivy::Payload::kPage) return send_page(entry, message);
-  if (message.payload == ivy::Payload::kZero) counters_.zero_grants.add();
-  if (event.put_off(message)) return true;
-  if (!send_outgoing(event.outgoing(), event.outgoing_count())) return false;
-  event.clear_outgoing();
-  return event.put_off(message);
-}
-
-bool EngineCore::send_page(PageEntry& entry, ivy::Message grant) noexcept {
-  const std::byte* page = backend_.frame(grant.gfn);
-  if (!entry.touched() || is_zero_page(page)) {
-    grant.payload = ivy::Payload::kZero;
-    counters_.zero_grants.add();
-    page = nullptr;
+  const std::byte* page = nullptr;
+  if (message.payload == ivy::Payload::kPage) {
+    page = backend_.frame(message.gfn);
+    if (!entry.touched() || is_zero_page(page)) {
+      message.payload = ivy::Payload::kZero;
+      page = nullptr;
+    }
   }
-  const int error = transport_.send(grant, page);
-  return error == 0 || not_sent(grant, error);
+  if (message.payload == ivy::Payload::kZero) counters_.zero_grants.add();
+  Outbox& outbox = event.outbox();
+  outbox.put(message, page);
+  const bool now = outbox.full() || (page != nullptr && !backend_.frames_keep_still());
+  return !now || send_all(outbox);
 }
 
-bool EngineCore::send_outgoing(const ivy::Message* messages, std::size_t count) noexcept {
-  if (count == 0) return true;
+bool EngineCore::send_all(Outbox& outbox) noexcept {
   std::size_t failed = 0;
-  const int error = transport_.send_several(messages, count, failed);
-  return error == 0 || not_sent(messages[failed], error);
-}
-
-bool EngineCore::not_sent(const ivy::Message& message, int error) noexcept {
-  if (!ended()) {
+  counters_.batches.add();
+  const int error = transport_.send_several(outbox.messages(), outbox.size(), failed);
+  if (error != 0 && !ended()) {
+    const ivy::Message& message = outbox.messages()[failed].message;
     stop(fmt::format("host {} is lost: a {} for page {} could not be sent to it: {}",
                      name_of(message.to), wire::name_of(message.kind), message.gfn,
                      std::strerror(error)));
   }
-  return false;
+  outbox.clear();
+  return error == 0;
 }
 
 void EngineCore::complete(const ivy::Message& about) noexcept {

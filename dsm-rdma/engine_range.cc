@@ -4,64 +4,9 @@
 #include <algorithm>
 #include <mutex>
 
-#include "dsm-rdma/engine_core.h"
+#include "dsm-rdma/engine_window.h"
 
 namespace xenspan::dsm {
-
-// The requests of one thread's range: places of its lane, or one place when it has none of its own.
-class EngineCore::Window {
- public:
-  explicit Window(EngineCore& engine) : engine_(engine), ticket_(engine) {}
-
-  Lane lane() const { return ticket_.lane(); }
-  bool empty() const { return used_ == 0; }
-  // A place that is free now, or kNoPlace.
-  unsigned place() const {
-    if (ticket_.place() == kNoPlace) return kNoPlace;
-    for (unsigned i = 0; i < size(); ++i) {
-      if ((used_ & 1u << i) == 0) return ticket_.place() + i;
-    }
-    return kNoPlace;
-  }
-  void started(unsigned place) { used_ |= 1u << (place - ticket_.place()); }
-  // Until place() has one. false: the engine has ended.
-  bool make_room() noexcept { return ticket_.place() == kNoPlace ? ticket_.take() : wait_some(); }
-  // Until one request more is over.
-  bool wait_some() noexcept {
-    if (lane() == kServiceLane) {
-      engine_.requests_.wait_service(ticket_.place());
-    } else if (engine_.transport_.wait(lane(), engine_, some_over, this) != 0) {
-      return false;
-    }
-    used_ &= still_pending();
-    return !engine_.ended();
-  }
-  Outcome wait_all() noexcept {
-    while (!empty()) {
-      if (!wait_some()) return Outcome::kStopped;
-    }
-    return engine_.ended() ? Outcome::kStopped : Outcome::kGranted;
-  }
-
- private:
-  unsigned size() const { return lane() == kServiceLane ? 1 : Requests::kWindow; }
-  std::uint32_t still_pending() const {
-    std::uint32_t pending = 0;
-    for (unsigned i = 0; i < size(); ++i) {
-      if ((used_ & 1u << i) != 0 && engine_.requests_.pending(ticket_.place() + i))
-        pending |= 1u << i;
-    }
-    return pending;
-  }
-  static bool some_over(void* opaque) {
-    const auto& window = *static_cast<const Window*>(opaque);
-    return window.still_pending() != window.used_;
-  }
-
-  EngineCore& engine_;
-  Ticket ticket_;
-  std::uint32_t used_ = 0;  // bit i: a request was started in place i and is not known to be over
-};
 
 Outcome EngineCore::run_range(Gfn first, std::uint64_t count, Wish wish) noexcept {
   if (count == 0) return ended() ? Outcome::kStopped : Outcome::kGranted;
@@ -76,7 +21,7 @@ Outcome EngineCore::run_range(Gfn first, std::uint64_t count, Wish wish) noexcep
       if (gfn == end) break;
     }
     const unsigned place = window.place();
-    const Beginning begun = begin(gfn, wish, window.lane(), place);
+    const Beginning begun = begin(gfn, wish, window, place);
     switch (begun.begun) {
       case Begun::kHeld: gfn = std::min(begun.next, end); break;
       case Begun::kStarted:
@@ -88,6 +33,7 @@ Outcome EngineCore::run_range(Gfn first, std::uint64_t count, Wish wish) noexcep
         // This thread's own answers come first: the request it would wait for may be its own, or
         // wait for its lane.
         if (window.empty()) {
+          window.flush();
           requests_.bell(gfn).wait_while(begun.seen, Requests::kSpinNs);
         } else if (!window.wait_some()) {
           return Outcome::kStopped;

@@ -19,6 +19,10 @@ class PageBackend {
   // + 4096 == frame(g + 1)).
   virtual std::byte* frame(Gfn gfn) noexcept = 0;
 
+  // Whether a frame keeps its contents at every instant while this backend changes its mapping. If
+  // not, a page is sent before anything else is done to it.
+  virtual bool frames_keep_still() const noexcept { return true; }
+
   // Maps [first, first+count) into the guest with this right (kShared or kExclusive), whatever was
   // there before.
   virtual int grant(Gfn first, std::uint32_t count, Right right) noexcept = 0;

@@ -23,7 +23,14 @@
 
 namespace xenspan::dsm {
 
-// Where received messages go. Implemented by the engine; called from wait() and serve().
+// A message on its way out, and the 4096 bytes that follow it (payload kPage) or nullptr.
+struct Outgoing {
+  ivy::Message message;
+  const std::byte* page;
+};
+
+// Where received messages go. Implemented by the engine, one object for each receiving thread;
+// called from wait() and serve().
 class Sink {
  public:
   virtual ~Sink() = default;
@@ -33,6 +40,9 @@ class Sink {
   // A whole message; a page, if any, is in its frame. false: no correct peer sends this (same
   // consequence).
   virtual bool deliver(const ivy::Message& message) noexcept = 0;
+  // What was there to receive has been delivered: what it set off is to be sent now. Called before
+  // the receiver looks for more, and before it leaves.
+  virtual void flush() noexcept = 0;
   // A peer's connection is gone (closed, reset, timed out, broke the protocol). Called once a peer.
   // `why` is a sentence.
   virtual void peer_lost(HostId peer, const char* why) noexcept = 0;
@@ -52,13 +62,13 @@ class Transport {
   // nullptr; it is no longer referred to when send returns. Returns 0 or an errno (the peer is then
   // also reported to peer_lost).
   virtual int send(const ivy::Message& message, const std::byte* page) noexcept = 0;
-  // Sends several messages without pages, to any hosts; those that go the same way travel together
-  // where possible. Returns 0, or the errno of the first that failed (`failed` is its index); the
-  // rest has not been sent then.
-  virtual int send_several(const ivy::Message* messages, std::size_t count,
+  // Sends several messages, to any hosts; those that go the same way travel together where
+  // possible. Returns 0, or the errno of the first that failed (`failed` is its index); of the rest
+  // some may not have been sent then.
+  virtual int send_several(const Outgoing* messages, std::size_t count,
                            std::size_t& failed) noexcept {
     for (failed = 0; failed < count; ++failed) {
-      if (const int error = send(messages[failed], nullptr)) return error;
+      if (const int error = send(messages[failed].message, messages[failed].page)) return error;
     }
     return 0;
   }

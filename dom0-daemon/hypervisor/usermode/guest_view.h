@@ -33,6 +33,7 @@ class GuestView final : public dsm::PageBackend {
   ~GuestView() override;
 
   std::byte* frame(dsm::Gfn gfn) noexcept override { return own_ + (gfn << dsm::kPageShift); }
+  bool frames_keep_still() const noexcept override { return !by_copy_; }
   int grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noexcept override;
   int protect(dsm::Gfn gfn) noexcept override;
   int withdraw(dsm::Gfn gfn) noexcept override { return withdraw_run(gfn, 1); }

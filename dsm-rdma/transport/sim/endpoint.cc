@@ -10,6 +10,7 @@ namespace xenspan::dsm::sim {
 namespace {
 
 constexpr std::size_t kMessageBytes = 64;  // as on a real wire
+constexpr unsigned kRound = 16;            // messages that are received in one round, at most
 
 bool later(const Arrival& a, const Arrival& b) { return a.due > b.due; }
 
@@ -49,6 +50,15 @@ bool Inbox::next(Arrival& arrival, Clock::time_point until) {
     if (std::exchange(woken_, false) || until <= now) return false;
     changed_.wait_until(guard, heap_.empty() ? until : std::min(until, heap_.front().due));
   }
+}
+
+bool Inbox::due(Arrival& arrival) {
+  const std::lock_guard guard(lock_);
+  if (heap_.empty() || heap_.front().due > Clock::now()) return false;
+  std::pop_heap(heap_.begin(), heap_.end(), later);
+  arrival = std::move(heap_.back());
+  heap_.pop_back();
+  return true;
 }
 
 Endpoint::Endpoint(const NetworkConfig& config, HostId self,
@@ -121,11 +131,19 @@ void Endpoint::receive(Sink& sink, const Arrival& arrival) {
   lose(message.from);
 }
 
+// This message and, as a read of a socket brings several, those that are due as well.
+void Endpoint::receive_due(Inbox& inbox, Sink& sink, Arrival& arrival) {
+  receive(sink, arrival);
+  for (unsigned more = 1; more < kRound && inbox.due(arrival); ++more) receive(sink, arrival);
+  sink.flush();
+}
+
 int Endpoint::wait(Lane lane, Sink& sink, bool (*done)(void*), void* context) noexcept {
   Arrival arrival;
   while (!done(context)) {
     if (stopped_) return ECANCELED;
-    if (inboxes_[lane].next(arrival, Clock::now() + std::chrono::hours(1))) receive(sink, arrival);
+    if (inboxes_[lane].next(arrival, Clock::now() + std::chrono::hours(1)))
+      receive_due(inboxes_[lane], sink, arrival);
   }
   return 0;
 }
@@ -139,7 +157,8 @@ void Endpoint::serve(Sink& sink, const std::function<long()>& idle) {
     const long wish_us = idle();
     const auto pause = wish_us < 0 ? std::chrono::microseconds(std::chrono::hours(1))
                                    : std::chrono::microseconds(wish_us);
-    if (inboxes_[kServiceLane].next(arrival, Clock::now() + pause)) receive(sink, arrival);
+    if (inboxes_[kServiceLane].next(arrival, Clock::now() + pause))
+      receive_due(inboxes_[kServiceLane], sink, arrival);
   }
 }
 

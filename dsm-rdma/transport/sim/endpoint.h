@@ -30,6 +30,8 @@ class Inbox {
   // Waits until a message is due, wake() was called or `until` has come. true: `arrival` holds the
   // message.
   bool next(Arrival& arrival, Clock::time_point until);
+  // The same without waiting, and without regard to wake().
+  bool due(Arrival& arrival);
 
  private:
   std::mutex lock_;
@@ -62,6 +64,7 @@ class Endpoint : public Transport {
   std::chrono::microseconds delay_of(const ivy::Message& message) const;
   Inbox& inbox_for(const ivy::Message& message);
   void receive(Sink& sink, const Arrival& arrival);
+  void receive_due(Inbox& inbox, Sink& sink, Arrival& arrival);
   void tell_losses(Sink& sink);
 
   const NetworkConfig config_;

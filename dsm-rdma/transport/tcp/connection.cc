@@ -32,7 +32,9 @@ Connection::Connection(std::unique_ptr<SecureStream> stream, HostId self, HostId
       lane_(lane),
       own_(own),
       bounds_(bounds),
-      buffer_(std::make_unique<std::byte[]>(kBufferBytes)) {}
+      buffer_bytes_(own ? kAnswersBytes : kRequestsBytes),
+      // Memory that no message has needed yet stays untouched.
+      buffer_(std::make_unique_for_overwrite<std::byte[]>(buffer_bytes_)) {}
 
 const char* Connection::check(const ivy::Message& message) const noexcept {
   if (message.from != peer_) return "it sent a message in another host's name";
@@ -86,24 +88,25 @@ const char* Connection::parse(Sink& sink) noexcept {
 }
 
 // A message and its page usually come with one read: they pass through the buffer, which is in the
-// cache, and are copied once more. A page that does not fit is read straight into its frame.
+// cache, and are copied once more. The rest of a page that was cut is read straight into its frame.
 Connection::Outcome Connection::read_once(Sink& sink, const char** why) noexcept {
-  std::byte* to = page_ != nullptr ? page_ + page_filled_ : buffer_.get() + filled_;
-  const std::size_t room = page_ != nullptr ? kPageSize - page_filled_ : kBufferBytes - filled_;
-  const long got = stream_->read_some(to, room);
+  const std::size_t missing = page_ != nullptr ? kPageSize - page_filled_ : 0;
+  const iovec pieces[2] = {{page_ + page_filled_, missing},
+                           {buffer_.get() + filled_, buffer_bytes_ - filled_}};
+  const long got =
+      page_ != nullptr ? stream_->read_some(pieces, 2) : stream_->read_some(pieces + 1, 1);
   if (got == -EAGAIN) return Outcome::kNothing;
   if (got < 0) {
     *why = phrase_for(-got);
     return Outcome::kLost;
   }
-  add(bytes_received_, static_cast<std::uint64_t>(got));
-  if (page_ == nullptr) {
-    filled_ += static_cast<std::size_t>(got);
-    *why = parse(sink);
-  } else {
-    page_filled_ += static_cast<std::size_t>(got);
-    *why = page_filled_ == kPageSize ? finish_page(sink) : nullptr;
-  }
+  const auto bytes = static_cast<std::size_t>(got);
+  add(bytes_received_, bytes);
+  const std::size_t of_page = std::min(bytes, missing);
+  page_filled_ += of_page;
+  filled_ += bytes - of_page;
+  *why = page_ != nullptr && page_filled_ == kPageSize ? finish_page(sink) : nullptr;
+  if (*why == nullptr && page_ == nullptr) *why = parse(sink);
   return *why == nullptr ? Outcome::kSome : Outcome::kLost;
 }
 
@@ -118,26 +121,28 @@ Connection::Outcome Connection::receive(Sink& sink, const char** why) noexcept {
   return outcome;
 }
 
-int Connection::send(const ivy::Message& message, const std::byte* page) noexcept {
-  std::byte header[wire::kMessageBytes];
-  wire::encode(message, bounds_.epoch, header);
-  const iovec pieces[2] = {{header, sizeof header}, {const_cast<std::byte*>(page), kPageSize}};
-  if (const int error = stream_->writev(pieces, page != nullptr ? 2 : 1)) return error;
-  add(messages_sent_, 1);
-  add(bytes_sent_, sizeof header + (page != nullptr ? kPageSize : 0));
-  if (page != nullptr) add(pages_sent_, 1);
-  return 0;
-}
-
-int Connection::send_together(const ivy::Message* const* messages, std::size_t count) noexcept {
-  std::byte buffer[kMostTogether * wire::kMessageBytes];
+int Connection::send(const Outgoing* const* messages, std::size_t count) noexcept {
+  std::byte headers[kMostTogether * wire::kMessageBytes];
+  iovec pieces[2 * kMostTogether];
+  int pieces_count = 0;
+  std::size_t pages = 0;
+  // Headers that no page follows go as one piece.
+  std::byte *first = headers, *next = headers;
   for (std::size_t i = 0; i < count; ++i) {
-    wire::encode(*messages[i], bounds_.epoch, buffer + i * wire::kMessageBytes);
+    wire::encode(messages[i]->message, bounds_.epoch, next);
+    next += wire::kMessageBytes;
+    const std::byte* page = messages[i]->page;
+    if (page == nullptr && i + 1 < count) continue;
+    pieces[pieces_count++] = {first, static_cast<std::size_t>(next - first)};
+    first = next;
+    if (page == nullptr) continue;
+    pieces[pieces_count++] = {const_cast<std::byte*>(page), kPageSize};
+    ++pages;
   }
-  const std::size_t bytes = count * wire::kMessageBytes;
-  if (const int error = stream_->write_all(buffer, bytes)) return error;
+  if (const int error = stream_->writev(pieces, pieces_count)) return error;
   add(messages_sent_, count);
-  add(bytes_sent_, bytes);
+  add(pages_sent_, pages);
+  add(bytes_sent_, count * wire::kMessageBytes + pages * kPageSize);
   return 0;
 }
 

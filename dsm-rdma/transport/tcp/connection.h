@@ -26,11 +26,10 @@ class Connection {
   // Takes what is there now and delivers the messages that are whole. kLost: `why` (a phrase,
   // static) says it.
   Outcome receive(Sink& sink, const char** why) noexcept;
-  // 0 or an errno.
-  int send(const ivy::Message& message, const std::byte* page) noexcept;
-  // Messages without pages, at most kMostTogether.
-  static constexpr std::size_t kMostTogether = 8;
-  int send_together(const ivy::Message* const* messages, std::size_t count) noexcept;
+  // Sends at most kMostTogether messages with their pages, by one system call in the usual case. 0
+  // or an errno.
+  static constexpr std::size_t kMostTogether = SecureStream::kMaxPieces / 2;
+  int send(const Outgoing* const* messages, std::size_t count) noexcept;
 
   SecureStream& stream() { return *stream_; }
   HostId peer() const { return peer_; }
@@ -42,8 +41,10 @@ class Connection {
   const char* finish_page(Sink& sink) noexcept;
   Outcome read_once(Sink& sink, const char** why) noexcept;
 
-  // Room for a few grants with their pages; a window of sixteen takes several reads.
-  static constexpr std::size_t kBufferBytes = 16 << 10;
+  // Answers: all of a thread's sixteen requests, with their pages, by one read. Requests and
+  // forwards are small, and to peers' lanes nothing else comes.
+  static constexpr std::size_t kAnswersBytes = 16 * (wire::kMessageBytes + kPageSize);
+  static constexpr std::size_t kRequestsBytes = 16 << 10;
 
   std::unique_ptr<SecureStream> stream_;
   HostId self_, peer_;
@@ -52,6 +53,7 @@ class Connection {
   wire::Bounds bounds_;
 
   // The reader's: bytes of a message that is not whole yet, or the page that follows `message_`.
+  const std::size_t buffer_bytes_;
   std::unique_ptr<std::byte[]> buffer_;
   std::size_t filled_ = 0;
   ivy::Message message_;

@@ -120,36 +120,46 @@ Connection* TcpTransport::route(const ivy::Message& message) noexcept {
 }
 
 int TcpTransport::send(const ivy::Message& message, const std::byte* page) noexcept {
-  Connection* connection = route(message);
-  if (connection == nullptr) return EINVAL;
-  const int error = connection->send(message, page);
-  if (error != 0 && !stopped()) mark_lost(message.to, "it does not take messages any more");
-  return error;
+  const Outgoing one{message, page};
+  std::size_t failed;
+  return send_several(&one, 1, failed);
 }
 
-int TcpTransport::send_several(const ivy::Message* messages, std::size_t count,
+int TcpTransport::send_several(const Outgoing* messages, std::size_t count,
                                std::size_t& failed) noexcept {
   constexpr std::size_t kMost = Connection::kMostTogether;
   for (std::size_t start = 0; start < count; start += kMost) {
-    const std::size_t end = std::min(count, start + kMost);
-    bool sent[kMost] = {};
-    for (std::size_t i = start; i < end; ++i) {
-      if (sent[i - start]) continue;
-      failed = i;
-      Connection* connection = route(messages[i]);
-      if (connection == nullptr) return EINVAL;
-      const ivy::Message* together[kMost];
-      std::size_t size = 0;
-      for (std::size_t j = i; j < end; ++j) {
-        if (sent[j - start] || route(messages[j]) != connection) continue;
-        together[size++] = &messages[j];
-        sent[j - start] = true;
-      }
-      const int error = connection->send_together(together, size);
-      if (error == 0) continue;
-      if (!stopped()) mark_lost(messages[i].to, "it does not take messages any more");
+    const std::size_t size = std::min(count - start, kMost);
+    if (const int error = send_group(messages + start, size, failed)) {
+      failed += start;
       return error;
     }
+  }
+  return 0;
+}
+
+// At most kMostTogether messages, one system call for each connection.
+int TcpTransport::send_group(const Outgoing* messages, std::size_t count,
+                             std::size_t& failed) noexcept {
+  Connection* ways[Connection::kMostTogether];
+  for (failed = 0; failed < count; ++failed) {
+    ways[failed] = route(messages[failed].message);
+    if (ways[failed] == nullptr) return EINVAL;
+  }
+  for (failed = 0; failed < count; ++failed) {
+    Connection* const way = ways[failed];
+    if (way == nullptr) continue;  // has gone with one before it
+    const Outgoing* together[Connection::kMostTogether];
+    std::size_t size = 0;
+    for (std::size_t i = failed; i < count; ++i) {
+      if (ways[i] != way) continue;
+      together[size++] = &messages[i];
+      ways[i] = nullptr;
+    }
+    const int error = way->send(together, size);
+    if (error == 0) continue;
+    if (!stopped()) mark_lost(way->peer(), "it does not take messages any more");
+    return error;
   }
   return 0;
 }
@@ -173,7 +183,10 @@ void TcpTransport::give_back(Lane lane) noexcept {
 void TcpTransport::receive_lane(LaneWait& wait, std::size_t position, Sink& sink) noexcept {
   Connection& connection = *wait.connections[position];
   const char* why = nullptr;
-  if (connection.receive(sink, &why) != Connection::Outcome::kLost) return;
+  const Connection::Outcome outcome = connection.receive(sink, &why);
+  if (outcome == Connection::Outcome::kNothing) return;
+  sink.flush();
+  if (outcome == Connection::Outcome::kSome) return;
   wait.ended[position] = 1;
   ::epoll_ctl(wait.epoll.get(), EPOLL_CTL_DEL, connection.stream().fd(), nullptr);
   if (!stopped()) mark_lost(connection.peer(), why);
@@ -260,7 +273,9 @@ bool TcpTransport::serve_ready(Sink& sink, long timeout_us) {
     }
     auto& connection = *static_cast<Connection*>(events[i].data.ptr);
     const char* why = nullptr;
-    if (connection.receive(sink, &why) != Connection::Outcome::kLost) continue;
+    const Connection::Outcome outcome = connection.receive(sink, &why);
+    sink.flush();
+    if (outcome != Connection::Outcome::kLost) continue;
     ::epoll_ctl(serve_epoll_.get(), EPOLL_CTL_DEL, connection.stream().fd(), nullptr);
     if (!stopped()) mark_lost(connection.peer(), why);
     lost = true;

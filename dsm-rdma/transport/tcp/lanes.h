@@ -24,7 +24,7 @@ class TcpTransport final : public Transport {
 
   int register_frames(std::byte*, std::size_t) noexcept override { return 0; }
   int send(const ivy::Message& message, const std::byte* page) noexcept override;
-  int send_several(const ivy::Message* messages, std::size_t count,
+  int send_several(const Outgoing* messages, std::size_t count,
                    std::size_t& failed) noexcept override;
   Lane borrow() noexcept override;
   void give_back(Lane lane) noexcept override;
@@ -54,6 +54,7 @@ class TcpTransport final : public Transport {
   Status adopt(const Acceptor& acceptor, Streams own, Streams theirs);
   Status prepare_lanes();
   Connection* route(const ivy::Message& message) noexcept;
+  int send_group(const Outgoing* messages, std::size_t count, std::size_t& failed) noexcept;
   void mark_lost(HostId peer, const char* why) noexcept;
   void report_losses(Sink& sink) noexcept;
   bool poll_lane(LaneWait& wait, Sink& sink) noexcept;

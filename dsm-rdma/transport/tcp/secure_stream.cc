@@ -18,7 +18,6 @@ namespace {
 // The largest piece of plain text that one TLS record carries, and so the largest message that is
 // gathered.
 constexpr std::size_t kGatherBytes = 16384;
-constexpr int kMaxPieces = 8;
 
 }  // namespace
 
@@ -65,8 +64,18 @@ int SecureStream::read_exact(void* to, std::size_t bytes) noexcept {
 }
 
 long SecureStream::read_some(void* to, std::size_t bytes) noexcept {
-  if (ssl_ != nullptr) return read_encrypted(to, bytes);
-  const ssize_t got = ::recv(socket_.get(), to, bytes, MSG_DONTWAIT);
+  const iovec piece{to, bytes};
+  return read_some(&piece, 1);
+}
+
+long SecureStream::read_some(const iovec* pieces, int count) noexcept {
+  if (ssl_ != nullptr) return read_encrypted(pieces->iov_base, pieces->iov_len);
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(pieces);
+  message.msg_iovlen = static_cast<std::size_t>(count);
+  const ssize_t got = count == 1
+                          ? ::recv(socket_.get(), pieces->iov_base, pieces->iov_len, MSG_DONTWAIT)
+                          : ::recvmsg(socket_.get(), &message, MSG_DONTWAIT);
   if (got > 0) return got;
   if (got == 0) return -EPIPE;
   return errno == EINTR ? -EAGAIN : -errno;

@@ -71,12 +71,15 @@ class SecureStream {
   // Blocks until all bytes are handed to the kernel. Bytes of one call are never mixed with
   // another's.
   int write_all(const void* from, std::size_t bytes) noexcept;
-  // As write_all for several pieces, with one system call in the usual case. At most 8 pieces.
+  // As write_all for several pieces, with one system call in the usual case. At most kMaxPieces.
+  static constexpr int kMaxPieces = 64;
   int writev(const iovec* pieces, int count) noexcept;
 
   // Never blocks: bytes read (> 0), or -errno: -EAGAIN when there is nothing now, -EPIPE at the
   // end.
   long read_some(void* to, std::size_t bytes) noexcept;
+  // The same into several pieces, in order; an encrypted stream may fill only the first.
+  long read_some(const iovec* pieces, int count) noexcept;
 
   // Ends both directions; readers and writers return EPIPE. Any thread, any number of times.
   void shutdown() noexcept;

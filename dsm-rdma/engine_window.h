@@ -1,0 +1,101 @@
+// What a thread brings along when it faults or receives: its outbox, its lane and its requests.
+//
+// Internal to dsm-rdma, parts of EngineCore. Each object lives on the stack of the one thread that
+// uses it; the engine is borrowed.
+#pragma once
+
+#include "dsm-rdma/engine_core.h"
+
+namespace xenspan::dsm {
+
+// Where a receiving thread's messages go, and the messages they set off. What is left in the outbox
+// when it goes is sent then.
+class EngineCore::Inbox final : public Sink {
+ public:
+  explicit Inbox(EngineCore& engine) noexcept : engine_(engine) {}
+  Inbox(const Inbox&) = delete;
+  Inbox& operator=(const Inbox&) = delete;
+  ~Inbox() override { flush(); }
+
+  Outbox& outbox() noexcept { return outbox_; }
+  std::byte* place(const ivy::Message& grant) noexcept override { return engine_.place(grant); }
+  bool deliver(const ivy::Message& message) noexcept override {
+    return engine_.deliver(message, outbox_);
+  }
+  void flush() noexcept override {
+    if (!outbox_.empty()) engine_.send_all(outbox_);
+  }
+  void peer_lost(HostId peer, const char* why) noexcept override { engine_.peer_lost(peer, why); }
+
+ private:
+  EngineCore& engine_;
+  Outbox outbox_;
+};
+
+// Sets a lane and its places aside for a thread; gives both back.
+class EngineCore::Ticket {
+ public:
+  explicit Ticket(EngineCore& engine) noexcept : engine_(engine) {}
+  Ticket(const Ticket&) = delete;
+  Ticket& operator=(const Ticket&) = delete;
+  ~Ticket() {
+    if (place_ == kNoPlace) return;
+    if (lane_ == kServiceLane) {
+      engine_.requests_.give_service_place(place_);
+    } else {
+      engine_.transport_.give_back(lane_);
+    }
+  }
+  // false: the engine has ended.
+  bool take() noexcept {
+    lane_ = engine_.transport_.borrow();
+    place_ = lane_ == kServiceLane ? engine_.requests_.take_service_place()
+                                   : Requests::place_of(lane_, 0);
+    return place_ != kNoPlace;
+  }
+  Lane lane() const { return lane_; }
+  unsigned place() const { return place_; }
+
+ private:
+  EngineCore& engine_;
+  Lane lane_ = kServiceLane;
+  unsigned place_ = kNoPlace;
+};
+
+// The requests of one thread: places of its lane, or one place when it has none of its own. They go
+// out when it waits.
+class EngineCore::Window {
+ public:
+  explicit Window(EngineCore& engine) noexcept : engine_(engine), ticket_(engine), inbox_(engine) {}
+
+  Lane lane() const { return ticket_.lane(); }
+  bool empty() const { return used_ == 0; }
+  Outbox& outbox() { return inbox_.outbox(); }
+  void flush() { inbox_.flush(); }
+  // A place that is free now, or kNoPlace.
+  unsigned place() const {
+    if (ticket_.place() == kNoPlace) return kNoPlace;
+    for (unsigned i = 0; i < size(); ++i) {
+      if ((used_ & 1u << i) == 0) return ticket_.place() + i;
+    }
+    return kNoPlace;
+  }
+  void started(unsigned place) { used_ |= 1u << (place - ticket_.place()); }
+  // Until place() has one. false: the engine has ended.
+  bool make_room() noexcept;
+  // Until one request more is over.
+  bool wait_some() noexcept;
+  Outcome wait_all() noexcept;
+
+ private:
+  unsigned size() const { return lane() == kServiceLane ? 1 : Requests::kWindow; }
+  std::uint32_t still_pending() const;
+  static bool some_over(void* opaque);
+
+  EngineCore& engine_;
+  Ticket ticket_;
+  Inbox inbox_;             // goes before the ticket: what it sends may be answered on the lane
+  std::uint32_t used_ = 0;  // bit i: a request was started in place i and is not known to be over
+};
+
+}  // namespace xenspan::dsm

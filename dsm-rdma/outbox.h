@@ -1,0 +1,52 @@
+// Messages that one thread has to send and has not sent yet, so that several travel with one system
+// call.
+//
+// Waiting here is legal: the protocol asks for no order between messages, and the frame of a page
+// in here does not change before its requester has answered (after a read forward the page is
+// read-only here, after a write forward it is withdrawn). It is never long: whoever fills an outbox
+// empties it before he waits for anything, at the end of each receive round, and when it is full.
+// Threading: one thread's. No allocation: it lives on the stack of a fault, so nothing is cleared.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "dsm-rdma/transport/transport.h"
+
+namespace xenspan::dsm {
+
+class Outbox {
+ public:
+  static constexpr std::size_t kRoom = 32;   // messages
+  static constexpr std::size_t kPages = 16;  // pages among them: 64 KiB, what TCP segments at once
+
+  Outbox() noexcept {}
+  Outbox(const Outbox&) = delete;
+  Outbox& operator=(const Outbox&) = delete;
+
+  bool empty() const noexcept { return size_ == 0; }
+  bool full() const noexcept { return size_ == kRoom || pages_ == kPages; }
+  // Only when it is not full.
+  void put(const ivy::Message& message, const std::byte* page) noexcept {
+    std::construct_at(messages_ + size_++, Outgoing{message, page});
+    if (page != nullptr) ++pages_;
+  }
+  // Whether the contents of this page are still to be read from its frame.
+  bool has_page(Gfn gfn) const noexcept {
+    for (std::size_t i = 0; pages_ != 0 && i < size_; ++i) {
+      if (messages_[i].page != nullptr && messages_[i].message.gfn == gfn) return true;
+    }
+    return false;
+  }
+  const Outgoing* messages() const noexcept { return messages_; }
+  std::size_t size() const noexcept { return size_; }
+  void clear() noexcept { size_ = pages_ = 0; }
+
+ private:
+  union {
+    Outgoing messages_[kRoom];
+  };
+  std::size_t size_ = 0, pages_ = 0;
+};
+
+}  // namespace xenspan::dsm
