@@ -1,5 +1,7 @@
 #include "dsm-rdma/transport/verbs/link.h"
 
+#include <arpa/inet.h>
+
 #include <cerrno>
 #include <cstring>
 
@@ -153,48 +155,51 @@ bool Link::wait(bool (Link::*ready)(), int& error) noexcept {
   return true;
 }
 
-// A page's write, in front of its message. Straight from the frame, and into the peer's, where
-// these are registered.
-int Link::add_page(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames,
-                   Envelope& envelope) noexcept {
+// The staging frame whose turn it is: page and envelope as they will lie in the peer's bounce
+// frame. It is the device's until the work request that will be number `until` has completed.
+std::byte* Link::stage(const Outgoing& outgoing, const Envelope& envelope,
+                       std::uint64_t until) noexcept {
+  std::byte* staging = memory_.staging + std::size_t{next_staging_} * kBounceStride;
+  std::memcpy(staging, outgoing.page, kPageSize);
+  wire::encode(outgoing.message, bounds_.epoch, staging + kPageSize);
+  encode(envelope, staging + kPageSize);
+  staging_until_[next_staging_] = until;
+  next_staging_ = next_staging_ + 1 == shape_.staging ? 0 : next_staging_ + 1;
+  return staging;
+}
+
+// A page and its message as one write with immediate into a bounce frame.
+int Link::add_bounced(Batch& batch, const Outgoing& outgoing) noexcept {
   int error = 0;
-  const bool to_frame = peer_.frames_known.load(std::memory_order_acquire);
-  if (!to_frame && !wait(&Link::has_bounce, error)) return error;
-  const std::byte* from = outgoing.page;
-  std::uint32_t lkey = frames.lkey;
-  const bool staged = !frames.holds(from);
-  if (staged) {
-    if (!wait(&Link::staging_free, error)) return error;
-    std::byte* staging = memory_.staging + std::size_t{next_staging_} * kPageSize;
-    std::memcpy(staging, from, kPageSize);
-    from = staging;
-    lkey = memory_.local_lkey;
-  }
-  ibv_send_wr& write = batch.next(from, kPageSize, lkey);
-  write.opcode = IBV_WR_RDMA_WRITE;
-  if (to_frame) {
-    envelope.placement = Placement::kFrame;
-    write.wr.rdma.remote_addr = peer_.frames.address + outgoing.message.gfn * kPageSize;
-    write.wr.rdma.rkey = peer_.frames.rkey;
-  } else {
-    envelope.placement = Placement::kBounce;
-    envelope.bounce = static_cast<std::uint16_t>(window_.next_bounce());
-    write.wr.rdma.remote_addr = theirs_.bounce_address + window_.next_bounce() * kPageSize;
-    write.wr.rdma.rkey = peer_.rkey;
-  }
-  if (staged) {
-    staging_until_[next_staging_] = posted_ + batch.count;
-    next_staging_ = next_staging_ + 1 == shape_.staging ? 0 : next_staging_ + 1;
-  }
-  ++batch.pages;
+  if (!wait(&Link::has_bounce, error) || !wait(&Link::staging_free, error)) return error;
+  const std::uint32_t bounce = window_.next_bounce();
+  const Envelope envelope{Type::kMessage, Placement::kBounce, static_cast<std::uint16_t>(bounce)};
+  const std::byte* staging = stage(outgoing, envelope, posted_ + batch.count + 1);
+  ibv_send_wr& write = batch.next(staging, kBounceBytes, memory_.local_lkey);
+  write.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
+  write.imm_data = htonl(bounce);
+  write.wr.rdma.remote_addr = theirs_.bounce_address + std::uint64_t{bounce} * kBounceStride;
+  write.wr.rdma.rkey = peer_.rkey;
+  window_.count(true);
   return 0;
+}
+
+// A page from one registered frame into another; its message follows.
+void Link::add_page(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) noexcept {
+  ibv_send_wr& write = batch.next(outgoing.page, kPageSize, frames.lkey);
+  write.opcode = IBV_WR_RDMA_WRITE;
+  write.wr.rdma.remote_addr = peer_.frames.address + outgoing.message.gfn * kPageSize;
+  write.wr.rdma.rkey = peer_.frames.rkey;
 }
 
 int Link::add(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) noexcept {
   Envelope envelope;
   if (outgoing.page != nullptr) {
     if (shape_.staging == 0) return EINVAL;  // pages go the way of answers only
-    if (const int error = add_page(batch, outgoing, frames, envelope)) return error;
+    ++batch.pages;
+    if (!direct(outgoing, frames)) return add_bounced(batch, outgoing);
+    add_page(batch, outgoing, frames);
+    envelope.placement = Placement::kFrame;
   }
   std::byte* contents = batch.contents[batch.messages++];
   wire::encode(outgoing.message, bounds_.epoch, contents);
@@ -202,8 +207,12 @@ int Link::add(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) n
   ibv_send_wr& send = batch.next(contents, kEnvelopeBytes, 0);
   send.opcode = IBV_WR_SEND;
   send.send_flags = IBV_SEND_INLINE;
-  window_.count(envelope.placement == Placement::kBounce);
+  window_.count(false);
   return 0;
+}
+
+bool Link::direct(const Outgoing& outgoing, const OwnFrames& frames) const noexcept {
+  return frames.holds(outgoing.page) && peer_.frames_known.load(std::memory_order_acquire);
 }
 
 int Link::post(Batch& batch) noexcept {
@@ -230,8 +239,8 @@ int Link::send(const Outgoing* const* messages, std::size_t count,
   if (!wait(&Link::has_room, error)) return error;
   for (std::size_t i = 0; i < count; ++i) {
     // What is in the batch has to go before this thread waits: the peer cannot take it otherwise.
-    if (batch.count > 0 &&
-        (!has_credit() || (messages[i]->page != nullptr && !(has_bounce() && staging_free())))) {
+    const bool bounced = messages[i]->page != nullptr && !direct(*messages[i], frames);
+    if (batch.count > 0 && (!has_credit() || (bounced && !(has_bounce() && staging_free())))) {
       if ((error = post(batch)) != 0) return error;
       batch.count = batch.messages = 0;
       if (!wait(&Link::has_room, error)) return error;
@@ -302,7 +311,7 @@ const char* Link::take_page(const ivy::Message& message, const Envelope& envelop
   std::byte* place = sink.place(message);
   if (place == nullptr) return "it sent a page that nobody asked for";
   if (envelope.placement == Placement::kBounce) {
-    std::memcpy(place, memory_.bounce + std::size_t{envelope.bounce} * kPageSize, kPageSize);
+    std::memcpy(place, memory_.bounce + std::size_t{envelope.bounce} * kBounceStride, kPageSize);
   } else if (!frames.holds(place)) {
     return "it wrote a page to a frame that it cannot have";
   }
@@ -311,37 +320,59 @@ const char* Link::take_page(const ivy::Message& message, const Envelope& envelop
   return nullptr;
 }
 
-// Everything that needs the receive buffer or the bounce frame.
-const char* Link::take(const std::byte* from, std::size_t bytes, Sink& sink,
-                       const OwnFrames& frames, ivy::Message& message, bool& deliver) noexcept {
-  Envelope envelope;
-  if (const char* wrong = decode(from, bytes, shape_.bounce, envelope)) return wrong;
-  if (envelope.type == Type::kFrames) {
-    if (own_ || lane_ != kServiceLane || peer_.frames_known.load(std::memory_order_relaxed))
-      return "it announced its frames where or when it must not";
-    if (const char* wrong = decode(from, bounds_.pages * kPageSize, peer_.frames)) return wrong;
-    peer_.frames_known.store(true, std::memory_order_release);
-    return nullptr;
+const char* Link::take_frames(const std::byte* contents) noexcept {
+  if (own_ || lane_ != kServiceLane || peer_.frames_known.load(std::memory_order_relaxed))
+    return "it announced its frames where or when it must not";
+  if (const char* wrong = decode(contents, bounds_.pages * kPageSize, peer_.frames)) return wrong;
+  peer_.frames_known.store(true, std::memory_order_release);
+  return nullptr;
+}
+
+// Where a completed receive left its envelope: in its buffer, or behind the page in a bounce frame.
+const char* Link::find(const ibv_wc& completion, const std::byte*& from,
+                       Envelope& envelope) const noexcept {
+  if (completion.opcode != IBV_WC_RECV_RDMA_WITH_IMM) {
+    const auto slot = static_cast<std::uint32_t>(completion.wr_id);
+    from = memory_.receive + std::size_t{slot} * kReceiveStride;
+    if (const char* wrong = decode(from, completion.byte_len, shape_.bounce, envelope))
+      return wrong;
+    return envelope.placement == Placement::kBounce ? "it sent a page without its contents"
+                                                    : nullptr;
   }
+  const std::uint32_t bounce = ntohl(completion.imm_data);
+  if (bounce >= shape_.bounce) return "it put a page into a bounce frame that does not exist";
+  if (completion.byte_len != kBounceBytes) return "it sent a page of the wrong length";
+  from = memory_.bounce + std::size_t{bounce} * kBounceStride + kPageSize;
+  if (const char* wrong = decode(from, kEnvelopeBytes, shape_.bounce, envelope)) return wrong;
+  return envelope.placement == Placement::kBounce && envelope.bounce == bounce
+             ? nullptr
+             : "it put a page into another bounce frame than it says";
+}
+
+// Everything that needs the receive buffer or the bounce frame.
+const char* Link::take(const ibv_wc& completion, Sink& sink, const OwnFrames& frames,
+                       ivy::Message& message, bool& deliver) noexcept {
+  Envelope envelope;
+  const std::byte* from = nullptr;
+  if (const char* wrong = find(completion, from, envelope)) return wrong;
+  if (envelope.type == Type::kFrames) return take_frames(from);
   if (const char* wrong = wire::decode(from, bounds_, message)) return wrong;
   if (const char* wrong = check(message)) return wrong;
   if ((message.payload == ivy::Payload::kPage) != (envelope.placement != Placement::kNoPage))
     return "it sent a page without its message or a message without its page";
   add_to(messages_received_, 1);
-  add_to(bytes_received_, bytes);
+  add_to(bytes_received_, kEnvelopeBytes);
   deliver = true;
   return envelope.placement == Placement::kNoPage ? nullptr
                                                   : take_page(message, envelope, sink, frames);
 }
 
 const char* Link::receive(const ibv_wc& completion, Sink& sink, const OwnFrames& frames) noexcept {
-  const auto slot = static_cast<std::uint32_t>(completion.wr_id);
-  const std::byte* from = memory_.receive + std::size_t{slot} * kReceiveStride;
   ivy::Message message;
   bool deliver = false;
-  if (const char* wrong = take(from, completion.byte_len, sink, frames, message, deliver))
-    return wrong;
-  if (post_receive(slot) != 0) return "its RDMA connection takes no more buffers";
+  if (const char* wrong = take(completion, sink, frames, message, deliver)) return wrong;
+  if (post_receive(static_cast<std::uint32_t>(completion.wr_id)) != 0)
+    return "its RDMA connection takes no more buffers";
   if (count_.count() && return_credit() != 0) return "its RDMA connection failed";
   if (deliver && !sink.deliver(message)) return "it sent a message that breaks the protocol";
   return nullptr;

@@ -2,8 +2,10 @@
 // peer's.
 //
 // Who uses what: send() and announce() by any thread, under the link's lock; receive() by the one
-// thread that polls the completion queue of the lane. A page is an RDMA write, its message an
-// inline send behind it; a reliable connection keeps the two in order. A send that finds no credit
+// thread that polls the completion queue of the lane. A message is an inline send. A page goes with
+// its message behind it as one write with immediate into a bounce frame; between registered frames
+// it is a write, and the message a send in the same doorbell, which a reliable connection keeps in
+// order. A send that finds no credit
 // or no room waits for it: polls, then naps. Windows are such that this does not happen among few
 // hosts (shapes.h).
 //
@@ -48,7 +50,7 @@ struct PeerState {
 // A link's memory, all of it registered: what only this host writes, and what the peer does.
 struct LinkMemory {
   std::byte* receive = nullptr;  // shape.buffers * kReceiveStride
-  std::byte* staging = nullptr;  // shape.staging pages
+  std::byte* staging = nullptr;  // shape.staging * kBounceStride
   std::uint32_t local_lkey = 0;
   std::byte* bounce = nullptr;                   // shape.bounce pages; the peer writes them
   std::atomic<std::uint32_t>* credit = nullptr;  // the peer writes how many of our messages it took
@@ -79,22 +81,27 @@ class Link {
 
  private:
   struct Batch;
-  int reserve(unsigned requests, bool bounce) noexcept;
   bool wait(bool (Link::*ready)(), int& error) noexcept;
   bool has_room() noexcept;
   bool has_credit() noexcept;
   bool has_bounce() noexcept;
   bool staging_free() noexcept;
   bool reap() noexcept;
-  int add_page(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames,
-               Envelope& envelope) noexcept;
+  bool direct(const Outgoing& outgoing, const OwnFrames& frames) const noexcept;
+  std::byte* stage(const Outgoing& outgoing, const Envelope& envelope,
+                   std::uint64_t until) noexcept;
+  int add_bounced(Batch& batch, const Outgoing& outgoing) noexcept;
+  void add_page(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) noexcept;
   int add(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) noexcept;
   int post(Batch& batch) noexcept;
   int post_receive(std::uint32_t slot) noexcept;
   const char* check(const ivy::Message& message) const noexcept;
   const char* take_page(const ivy::Message& message, const Envelope& envelope, Sink& sink,
                         const OwnFrames& frames) noexcept;
-  const char* take(const std::byte* from, std::size_t bytes, Sink& sink, const OwnFrames& frames,
+  const char* take_frames(const std::byte* contents) noexcept;
+  const char* find(const ibv_wc& completion, const std::byte*& from,
+                   Envelope& envelope) const noexcept;
+  const char* take(const ibv_wc& completion, Sink& sink, const OwnFrames& frames,
                    ivy::Message& message, bool& deliver) noexcept;
   int return_credit() noexcept;
 

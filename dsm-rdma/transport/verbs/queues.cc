@@ -132,15 +132,15 @@ Status VerbsTransport::add_peer(HostId id, std::unique_ptr<tcp::SecureStream> st
   for (const bool own : {true, false}) {
     for (unsigned lane = 0; lane <= config_.lanes; ++lane) {
       const LinkShape shape = shape_of(own, static_cast<Lane>(lane), config_.lanes, bounds_.hosts);
-      local += shape.staging * kPageSize + whole_pages(shape.buffers * kReceiveStride);
-      remote += shape.bounce * kPageSize;
+      local += shape.staging * kBounceStride + shape.buffers * kReceiveStride;
+      remote += shape.bounce * kBounceStride;
       credits += kCreditStride;
     }
   }
   ibv_pd* domain = device_->domain.get();
   Status status = peer.local.open(domain, local, IBV_ACCESS_LOCAL_WRITE);
   if (status.ok())
-    status = peer.remote.open(domain, remote + whole_pages(credits),
+    status = peer.remote.open(domain, remote + credits,
                               IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
   if (!status.ok()) return status;
   std::byte* next_local = peer.local.base();
@@ -151,12 +151,12 @@ Status VerbsTransport::add_peer(HostId id, std::unique_ptr<tcp::SecureStream> st
       const LinkShape shape = shape_of(own, static_cast<Lane>(lane), config_.lanes, bounds_.hosts);
       LinkMemory memory;
       memory.staging = next_local;
-      next_local += shape.staging * kPageSize;
+      next_local += shape.staging * kBounceStride;
       memory.receive = next_local;
-      next_local += whole_pages(shape.buffers * kReceiveStride);
+      next_local += shape.buffers * kReceiveStride;
       memory.local_lkey = peer.local.lkey();
       memory.bounce = next_bounce;
-      next_bounce += shape.bounce * kPageSize;
+      next_bounce += shape.bounce * kBounceStride;
       // The device writes it; the fresh mapping is zero, as the count is.
       memory.credit = reinterpret_cast<std::atomic<std::uint32_t>*>(next_credit);
       next_credit += kCreditStride;

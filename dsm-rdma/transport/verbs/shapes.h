@@ -23,7 +23,11 @@ struct LinkShape {
   std::uint32_t sends = 0;    // room for work requests
 };
 
-inline constexpr std::uint32_t kReceiveStride = 128;  // bytes a receive buffer: whole cache lines
+// Bytes of a receive buffer, and of a frame on its way with the envelope behind it: whole cache
+// lines.
+inline constexpr std::uint32_t kReceiveStride = 128;
+inline constexpr std::uint32_t kBounceStride = 4096 + kReceiveStride;
+inline constexpr std::uint32_t kBounceBytes = 4096 + kEnvelopeBytes;
 static_assert(kEnvelopeBytes <= kReceiveStride);
 inline constexpr std::uint32_t kMostBuffers = 4096;
 

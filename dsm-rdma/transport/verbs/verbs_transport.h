@@ -1,11 +1,11 @@
 // Transport over RDMA verbs: for each ordered pair of hosts and lane one reliable connected queue
 // pair.
 //
-// A page is written by the sender's device straight into memory of the receiver, and the 64-byte
-// message that names it follows in the same doorbell; all other messages are inline sends into
-// receive buffers that are posted beforehand. On hardware neither the hypervisor nor the kernel is
-// entered: work is posted and completions are polled in user memory; the kernel is asked only to
-// sleep (completion channels).
+// A page is written by the sender's device straight into memory of the receiver, together with the
+// 64-byte message that names it; all other messages are inline sends into receive buffers that are
+// posted beforehand. On hardware neither the hypervisor nor the kernel is entered: work is posted
+// and completions are polled in user memory; the kernel is asked only to sleep (completion
+// channels).
 //
 // Where a page lands. With pin_frames the whole of register_frames() is registered, and pages go
 // from frame to frame without a copy. Otherwise they land in registered bounce frames and are
