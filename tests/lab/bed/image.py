@@ -4,6 +4,7 @@ The kernel takes several archives one after the other, so a run only writes its 
 """
 
 import fnmatch
+import gzip
 import hashlib
 import os
 import shutil
@@ -22,7 +23,7 @@ GUEST = Path(__file__).resolve().parent.parent / "guest"
 # What no test looks at, and what is large.
 LEAVE_OUT = (
     "usr/share/*", "usr/lib/x86_64-linux-gnu/gconv/*", "usr/lib/x86_64-linux-gnu/perl*", "usr/lib/debug/*", "etc/init.d/*",
-    "usr/lib/locale/*", "usr/lib/x86_64-linux-gnu/tc/*", "usr/lib/systemd/*", "usr/lib/udev/*", "boot/*", "var/*", "usr/include/*", "*.a",
+    "usr/lib/locale/*", "usr/lib/x86_64-linux-gnu/tc/*", "usr/lib/systemd/*", "usr/lib/udev/*", "boot/*", "var/*", "usr/include/*", "*.a", "*/fsimage.so",
 )  # fmt: skip
 MERGED_LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 
@@ -53,10 +54,20 @@ def build(name: str, kind: Kind, cache: Path, say) -> Image:
         check_libraries(archive)
         with open(folder / "initramfs", "wb") as to:
             archive.write(to)
+        if kind.xen:
+            (folder / "xen").write_bytes(hypervisor(folders.values()))
         (folder / "kernel").write_bytes(next((kernel_folder / "boot").glob("vmlinuz-*")).read_bytes())
         (folder / "done").touch()
     os.utime(folder / "done")
-    return Image(folder / "kernel", folder / "initramfs", None)
+    return Image(folder / "kernel", folder / "initramfs", folder / "xen" if kind.xen else None)
+
+
+def hypervisor(folders) -> bytes:
+    """Xen as an ELF file: QEMU's multiboot loader does not unpack."""
+    for folder in folders:
+        for path in sorted(folder.glob("boot/xen-4.17*.gz")):
+            return gzip.decompress(path.read_bytes())
+    raise LabError("the package of the hypervisor holds no /boot/xen-4.17*.gz")
 
 
 def remove_old(images: Path) -> None:

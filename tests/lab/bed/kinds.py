@@ -34,4 +34,17 @@ KINDS = {
         modules=("virtio_pci", "virtio_net", "crc32_generic", "ib_uverbs", "rdma_ucm", "rdma_rxe"),
         setup="setup-rdma",
     ),
+    "xen": Kind(
+        summary="Xen 4.17; the command runs in its Dom0, with xenstored and xenconsoled running and xl at hand",
+        packages=BASE
+        + ("libfdt1", "liblzma5", "libncurses6", "libtinfo6", "libuuid1", "libxencall1", "libxendevicemodel1", "libxenevtchn1")
+        + ("libxenforeignmemory1", "libxengnttab1", "libxenhypfs1", "libxenmisc4.17", "libxenstore4", "libxentoolcore1")
+        + ("libxentoollog1", "libyajl2", "libzstd1", "xen-hypervisor-4.17-amd64", "xen-utils-4.17", "xenstore-utils"),
+        modules=("xen_evtchn", "xen_privcmd", "xen_gntdev", "xen_gntalloc", "xenfs", "e1000"),
+        setup="setup-xen",
+        memory_mib=2048,
+        # Dom0 is not contiguous in the machine's memory: a device has to be driven by the kernel's DMA interface, which virtio is not.
+        nic="e1000",
+        xen=True,
+    ),
 }

@@ -136,8 +136,11 @@ def network_options(number: int, hosts: int, nic: str, folder: Path) -> list[str
 
 
 def boot_options(number: int, image: Image, initramfs: Path, kind: Kind, shape: Shape) -> list[str]:
-    about = f"lab.host={number} lab.hosts={shape.hosts} lab.mtu={shape.mtu}"
-    quiet = "quiet panic=-1 mitigations=off random.trust_cpu=on"
-    return [
-        "-kernel", str(image.kernel), "-initrd", str(initramfs), "-append", f"console=ttyS0 {quiet} tsc=reliable {about}",
-    ]  # fmt: skip
+    arguments = f"panic=-1 mitigations=off lab.host={number} lab.hosts={shape.hosts} lab.mtu={shape.mtu}"
+    if not kind.xen:
+        words = f"console=ttyS0 quiet tsc=reliable random.trust_cpu=on {arguments}"
+        return ["-kernel", str(image.kernel), "-initrd", str(initramfs), "-append", words]
+    # Multiboot modules: a comma ends one, the words after its path are its command line.
+    modules = f"{image.kernel} console=hvc0 quiet {arguments},{initramfs}"
+    words = f"com1=115200,8n1 console=com1 dom0_mem={shape.memory_mib // 2}M dom0_max_vcpus={shape.cpus} guest_loglvl=all"
+    return ["-kernel", str(image.xen), "-initrd", modules, "-append", words]
