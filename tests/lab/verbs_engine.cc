@@ -3,9 +3,10 @@
 // hosts run the same program; they wait for each other by a counter on a page. Prints a line a
 // case; the exit status is 0 when this host saw nothing wrong.
 //
-// Usage: LAB_HOST=N LAB_HOSTS=N verbs_engine [tcp | verbs | pinned] [WAIT_SPIN_US [FAULTS
-// [ADDRESS]]] Host N is the ADDRESSth address after 10.77.0.0 plus N (default 1). "pinned"
-// registers the frames themselves, "verbs" goes through bounce frames.
+// Usage: LAB_HOST=N LAB_HOSTS=N verbs_engine [tcp | verbs | pinned] [WAIT_SPIN_US [FAULTS [cut]]]
+//
+// Host N has address 10.77.0.(N+1). "verbs" goes through bounce frames, "pinned" registers the
+// frames themselves. At the end the last host dies: it ends, or with "cut" its network does.
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
@@ -34,6 +35,7 @@ namespace {
 
 constexpr Gfn kPages = 4096;
 constexpr std::uint16_t kPort = 7700;
+constexpr unsigned kDeadAfterMs = 4000;
 // Where each case has its pages.
 constexpr Gfn kBarrier = 0, kSums = 1, kStorm = 100, kStormPages = 6, kValues = 200, kRange = 1000,
               kFaults = 2000;
@@ -85,7 +87,7 @@ class KeptMemory final : public PageBackend {
   std::byte* memory_;
 };
 
-std::string address_of(unsigned host) { return fmt::format("10.77.0.{}", host); }
+std::string address_of(unsigned host) { return fmt::format("10.77.0.{}", host + 1); }
 
 UniqueFd listen_on(const std::string& address) {
   UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -104,8 +106,9 @@ UniqueFd listen_on(const std::string& address) {
 }
 
 struct Options {
-  unsigned self = 0, hosts = 1, spin_us = 0, faults = 400, first_address = 1;
+  unsigned self = 0, hosts = 1, spin_us = 0, faults = 400;
   std::string transport = "verbs";
+  bool cut = false;  // death by a cut network
 };
 
 // This host's slice, and the cases.
@@ -116,7 +119,7 @@ class Host {
 
   Status start() {
     tcp::Acceptor::Config config;
-    config.listening = listen_on(address_of(options_.first_address + options_.self));
+    config.listening = listen_on(address_of(options_.self));
     config.secret.fill(7);
     config.self = static_cast<HostId>(options_.self);
     config.hosts = options_.hosts;
@@ -166,14 +169,14 @@ class Host {
   Result<std::unique_ptr<Transport>> connect() {
     std::vector<tcp::Peer> hosts;
     for (unsigned host = 0; host < options_.hosts; ++host) {
-      hosts.push_back(
-          {fmt::format("lab{}", host), address_of(options_.first_address + host), kPort});
+      hosts.push_back({fmt::format("lab{}", host), address_of(host), kPort});
     }
     if (options_.transport == "tcp") {
       tcp::MeshConfig config;
       config.hosts = hosts;
       config.pages = kPages;
       config.timeout_ms = 60000;
+      config.dead_after_ms = kDeadAfterMs;
       spin(config);
       return tcp::connect_mesh(config, *acceptor_);
     }
@@ -181,12 +184,13 @@ class Host {
     config.hosts = hosts;
     config.pages = kPages;
     config.timeout_ms = 60000;
+    config.dead_after_ms = kDeadAfterMs;
     spin(config);
     config.pin_frames = options_.transport == "pinned";
     return verbs::connect_verbs(config, *acceptor_);
   }
-  // As ib_write_lat does it, one thread of a host polls: that which faults on host 0, and those that
-  // serve it elsewhere.
+  // As ib_write_lat does it, one thread of a host polls: that which faults on host 0, and those
+  // that serve it elsewhere.
   template <typename Config>
   void spin(Config& config) const {
     (options_.self == 0 ? config.wait_spin_us : config.serve_spin_us) = options_.spin_us;
@@ -347,7 +351,8 @@ void Host::faults() {
   barrier();
 }
 
-// The last host vanishes; whoever waits for it must not wait for ever.
+// The last host vanishes: its process ends, or (cut) its network does and it is silent. Whoever
+// waits for it must not wait for ever.
 void Host::death() {
   const Transport::Traffic traffic = transport_->traffic();
   say(fmt::format("traffic: {} messages and {} pages sent, {} and {} received",
@@ -357,18 +362,24 @@ void Host::death() {
   auto take_a_page = [&, random = std::mt19937(options_.self)]() mutable {
     return access(kStorm + random() % kStormPages, Right::kExclusive, [](std::uint64_t*) {});
   };
-  std::fflush(stdout);
-  if (options_.self == options_.hosts - 1) {
+  const bool last_host = options_.self == options_.hosts - 1;
+  if (last_host) {
     const std::uint64_t end = now_ns() + 300'000'000;
     while (now_ns() < end) take_a_page();
-    std::_Exit(wrong_ == 0 ? 0 : 1);
+    if (!options_.cut) std::_Exit(wrong_ == 0 ? 0 : 1);
+    expect(std::system("ip link set eth0 down") == 0, "the network cannot be cut");
   }
   std::uint64_t last = now_ns();
   // The pages may all be here when it happens, and then nothing has to be waited for.
   while (take_a_page() && engine_->stop_cause().empty()) last = now_ns();
+  const std::uint64_t ns = now_ns() - last;
   say(fmt::format("death: {}; {:.1f} ms after the last access", engine_->stop_cause(),
-                  static_cast<double>(now_ns() - last) / 1e6));
+                  static_cast<double>(ns) / 1e6));
   expect(engine_->stop_cause().find(" is lost") != std::string::npos, "the cause is not the loss");
+  if (!last_host) return;
+  // Long enough that the others find it out by its silence.
+  std::this_thread::sleep_for(std::chrono::milliseconds(3 * kDeadAfterMs));
+  expect(std::system("ip link set eth0 up") == 0, "the network stays cut");
 }
 
 unsigned number(const char* text, unsigned otherwise) {
@@ -382,7 +393,7 @@ int run(int count, char** words) {
   if (count > 1) options.transport = words[1];
   if (count > 2) options.spin_us = number(words[2], 0);
   if (count > 3) options.faults = std::min(number(words[3], 400), 2000u);
-  if (count > 4) options.first_address = number(words[4], 1);
+  if (count > 4) options.cut = std::string(words[4]) == "cut";
   Host host(options);
   if (Status status = host.start(); !status) {
     fmt::print("FAIL {}\n", status.error().message);

@@ -79,7 +79,7 @@ def remove_old(images: Path) -> None:
 
 def key_of(kind: Kind, packages: list[Package]) -> str:
     parts = [repr(kind), *(f"{package.file} {package.digest}" for package in packages)]
-    ours = [*GUEST.iterdir(), *Path(__file__).parent.glob("*.py")]
+    ours = [GUEST / "init", *([GUEST / kind.setup] if kind.setup else []), *Path(__file__).parent.glob("*.py")]
     parts += [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sorted(ours)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
@@ -91,6 +91,7 @@ def contents_of(kind: Kind, kernel: Path, folders: list[Path]) -> Archive:
     for folder in ("proc", "sys", "dev", "run", "tmp", "root", "lab", "usr/lib64"):
         archive.add_folder(folder)
     archive.add_device("dev/console", 5, 1)
+    archive.add_link("usr/bin/sh", "busybox")
     archive.add_link("usr/lib64/ld-linux-x86-64.so.2", "../lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
     for folder in folders:
         add_tree(archive, folder)
