@@ -56,7 +56,9 @@ struct VerbsConfig {
       0;  // InfiniBand service level / RoCE priority: for performance isolation
   unsigned traffic_class = 0;  // RoCE v2: the DSCP and ECN byte
   // Register the frames themselves. Only for a backend whose drop_frame() keeps the memory and
-  // clears it. Locks the whole of the domain's memory.
+  // clears it, and whose frames keep still. Locks the whole of the domain's memory. A page that was
+  // sent may be read from its frame until its requester has answered; the protocol changes it no
+  // sooner.
   bool pin_frames = false;
 };
 

@@ -5,6 +5,7 @@ unix datagram sockets in the run's private folder.
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -35,24 +36,24 @@ class Machine:
         self.output = folder / f"output-{number}.log"
         self.status: int | None = None
         self._pending = b""
+        if shutil.which("qemu-system-x86_64") is None:
+            raise LabError("qemu-system-x86_64 is missing: run tests/install-packages --lab")
         line = folder / f"line-{number}"
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(str(line))
         self._listening.listen(1)
+        # However the runner ends, its machines end with it.
         command = [
-            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", str(shape.memory_mib),
+            "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", str(shape.memory_mib),
             "-smp", str(shape.cpus), "-name", f"lab{number}", "-serial", f"file:{self.console}",
             "-chardev", f"socket,id=line,path={line}", "-serial", "chardev:line",
             *accelerator_options(shape.accelerator, kind), *network_options(number, shape.hosts, kind.nic, folder),
             *boot_options(number, image, initramfs, kind, shape),
         ]  # fmt: skip
-        try:
-            with open(self.complaints, "wb") as complaints:
-                self._process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=complaints, stderr=complaints, start_new_session=True
-                )
-        except FileNotFoundError:
-            raise LabError("qemu-system-x86_64 is missing: run tests/install-packages --lab") from None
+        with open(self.complaints, "wb") as complaints:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=complaints, stderr=complaints, start_new_session=True
+            )
         self._line = self._connected(time.monotonic() + 20)
         self._output = open(self.output, "wb")
 
