@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # check.sh [--quick | --release]: installs what is missing, builds in ./build with warnings as errors, and runs every test.
 # The last line is "N passed, N failed"; the exit status is 0 only when nothing failed. Needs root for the tests with
-# several hosts. --quick leaves out the benchmarks and takes the host tests over 2 hosts only; --release adds
-# distcheck and the litmus shapes' whole count over three hosts.
+# several hosts. --quick leaves out the benchmarks and the virtual machines and takes the host tests over 2 hosts only;
+# --release adds distcheck and the litmus shapes' whole count over three hosts.
 set -u
 cd "$(dirname "$0")" || exit 2
 top=$PWD
@@ -117,6 +117,21 @@ else
     echo "check.sh: tests/host/run ended without its summary" >&2
     count "host tests" 0 1
   fi
+fi
+
+# Virtual machines with an RDMA device and with Xen: what this machine has not.
+if [ "$quick" = no ]; then
+  for target in check-rdma check-xen-qemu; do
+    say "$target"
+    make -C "$build" "$target" 2>&1 | tee "$build/$target.log"
+    last=$(tail -n 50 "$build/$target.log" | grep -E '^[0-9]+ passed, [0-9]+ failed$' | tail -n 1)
+    if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+      count "$target" "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
+    else
+      echo "check.sh: $target ended without its summary; whole output: $build/$target.log" >&2
+      count "$target" 0 1
+    fi
+  done
 fi
 
 say "manual pages"
