@@ -83,6 +83,13 @@ no_progress() { # FILE: nothing was added to it for a second
   sleep 1
   [ "$(stat -c %s "$1")" = "$bytes" ]
 }
+# Stops the slice at a moment when the others need a page of it. They may have all, then it goes on for a while.
+stopped_in_need() {
+  kill -STOP "$1"
+  no_progress out && return
+  kill -CONT "$1"
+  return 1
+}
 ended_while_waiting() { # STATUS COMMAND...: what ends the domain
   local expected=$1 slice status
   shift
@@ -90,8 +97,7 @@ ended_while_waiting() { # STATUS COMMAND...: what ends the domain
   work_pid=$!
   wait_until 30 grep -q going out || { echo "the guest does not start"; cat err; return 1; }
   slice=$(slice_pid b)
-  kill -STOP "$slice"
-  wait_until 20 no_progress out || { echo "the guest goes on without its host"; kill -CONT "$slice"; kill -KILL "$work_pid"; return 1; }
+  wait_until 40 stopped_in_need "$slice" || { echo "the guest goes on without its host"; kill -KILL "$work_pid"; return 1; }
   "$@"
   if ! wait_until 8 gone "$work_pid"; then
     echo "the command still runs 8 s later"
