@@ -100,12 +100,22 @@ void VerbsTransport::give_back(Lane lane) noexcept {
     free_lanes_.fetch_or(std::uint64_t{1} << lane, std::memory_order_release);
 }
 
+// A queue pair that has ended without a reason of its own may have one in common with all others.
+const char* VerbsTransport::cause_of(ibv_wc_status status) noexcept {
+  ibv_port_attr port{};
+  if (status == IBV_WC_WR_FLUSH_ERR &&
+      ibv_query_port(device_->context.get(), device_->port, &port) == 0 &&
+      port.state != IBV_PORT_ACTIVE)
+    return "the RDMA port of this host is down";
+  return phrase_for(status);
+}
+
 void VerbsTransport::finish(const ibv_wc& completion, Sink& sink) noexcept {
   Link& link = *links_[completion.wr_id >> 32];
   // Of a peer that is lost already, or after stop(), nothing is heard any more.
   if (stopped() || link.peer().gone.load(std::memory_order_acquire)) return;
   const char* why = completion.status == IBV_WC_SUCCESS ? link.receive(completion, sink, frames_)
-                                                        : phrase_for(completion.status);
+                                                        : cause_of(completion.status);
   if (why != nullptr && !stopped()) mark_lost(link.peer().id, why);
 }
 

@@ -86,6 +86,7 @@ class VerbsTransport final : public Transport {
   Link* route(const ivy::Message& message) noexcept;
   int send_group(const Outgoing* messages, std::size_t count, std::size_t& failed) noexcept;
   bool poll(Waiter& waiter, Sink& sink) noexcept;
+  const char* cause_of(ibv_wc_status status) noexcept;
   void finish(const ibv_wc& completion, Sink& sink) noexcept;
   void sleep_lane(LaneWait& wait, Sink& sink, bool (*done)(void*), void* context) noexcept;
   void sleep_service(Sink& sink, long timeout_us);

@@ -35,7 +35,7 @@ class Image:
     xen: Path | None
 
 
-KEPT_DAYS = 14  # an image that no run has used for so long is removed when another is built
+KEPT_DAYS = 3  # an image that no run has used for so long is removed when another is built
 
 
 def build(name: str, kind: Kind, cache: Path, say) -> Image:
