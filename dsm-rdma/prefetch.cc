@@ -7,8 +7,9 @@ namespace xenspan::dsm {
 namespace {
 
 // A page and a right in one word that is never 0: gfns have 32 bits at most (PageTable::kMaxPages).
-constexpr unsigned kCountShift = 48;
-constexpr std::uint64_t kKeyMask = (std::uint64_t{1} << kCountShift) - 1;
+// Above it a link keeps how often it was seen, and how often it led to something that was not used.
+constexpr unsigned kSeenShift = 48, kWrongShift = 56;
+constexpr std::uint64_t kKeyMask = (std::uint64_t{1} << kSeenShift) - 1;
 constexpr std::uint64_t kNoLink = 1;  // no page has this key
 
 std::uint64_t key_of(Ask ask) {
@@ -160,33 +161,52 @@ void Predictor::extend(Stream& stream, Ask fault, Run& run) noexcept {
 void Predictor::remember(Ask from, Ask to) noexcept {
   const std::uint64_t key = key_of(from), next = key_of(to);
   Link& link = links_[spread(key, kLinks)];
-  const std::uint64_t old = link.next.load(std::memory_order_relaxed);
-  const std::uint64_t seen = old >> kCountShift;
-  std::uint64_t now = next | std::uint64_t{1} << kCountShift;
-  if (link.key.load(std::memory_order_relaxed) == key) {
-    if ((old & kKeyMask) == next) {
-      now = next | std::min<std::uint64_t>(seen + 1, kMostSure) << kCountShift;
-    } else if (seen > 1) {
-      now = (old & kKeyMask) | (seen - 1) << kCountShift;
-    }
+  Knowledge known = knowledge(link);
+  if (link.key.load(std::memory_order_relaxed) != key) {
+    known = {next, 1, 0};
+  } else if (known.next == next) {
+    // One more than needed: a single other successor does not undo it, two do.
+    known.seen = std::min(known.seen + 1, (kSure << known.wrong) + 1);
+  } else if (known.seen > 1) {
+    --known.seen;
+  } else {
+    known = {next, 1, known.wrong};
   }
   link.key.store(key, std::memory_order_relaxed);
-  link.next.store(now, std::memory_order_relaxed);
+  keep(link, known);
 }
 
-// What this link leads to was not used.
-void Predictor::weaken(std::uint64_t key) noexcept {
+// What this link leads to was used; or not, and then it has to be seen more often from now on.
+void Predictor::judge(std::uint64_t key, bool used) noexcept {
   Link& link = links_[spread(key, kLinks)];
   if (link.key.load(std::memory_order_relaxed) != key) return;
-  link.next.store(link.next.load(std::memory_order_relaxed) & kKeyMask, std::memory_order_relaxed);
+  Knowledge known = knowledge(link);
+  if (used) {
+    known.wrong = 0;
+  } else {
+    known.seen = 0;
+    known.wrong = std::min(known.wrong + 1, kMostWrong);
+  }
+  keep(link, known);
+}
+
+Predictor::Knowledge Predictor::knowledge(const Link& link) noexcept {
+  const std::uint64_t word = link.next.load(std::memory_order_relaxed);
+  return {word & kKeyMask, static_cast<unsigned>(word >> kSeenShift & 0xff),
+          static_cast<unsigned>(word >> kWrongShift)};
+}
+void Predictor::keep(Link& link, const Knowledge& known) noexcept {
+  link.next.store(known.next | std::uint64_t{known.seen} << kSeenShift |
+                      std::uint64_t{known.wrong} << kWrongShift,
+                  std::memory_order_relaxed);
 }
 
 bool Predictor::successor(std::uint64_t key, std::uint64_t& next) const noexcept {
   const Link& link = links_[spread(key, kLinks)];
   if (link.key.load(std::memory_order_relaxed) != key) return false;
-  const std::uint64_t seen = link.next.load(std::memory_order_relaxed);
-  next = seen & kKeyMask;
-  return seen >> kCountShift >= kSure && next > kNoLink;
+  const Knowledge known = knowledge(link);
+  next = known.next;
+  return known.seen >= kSure << known.wrong && next > kNoLink;
 }
 
 void Predictor::on_contention(Gfn gfn, std::uint64_t now_ns) noexcept {

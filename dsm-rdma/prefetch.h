@@ -61,10 +61,14 @@ class Predictor {
   void on_contention(Gfn gfn, std::uint64_t now_ns) noexcept;
 
   // A page that is held, and not mapped, is touched. Whether it was a sample.
-  bool on_touched(Gfn gfn) noexcept { return take_sample(gfn) != 0; }
+  bool on_touched(Gfn gfn) noexcept {
+    const std::uint64_t key = take_sample(gfn);
+    if (key != 0) judge(key, true);
+    return key != 0;
+  }
   // A right to a page is given up.
   void on_lost(Gfn gfn) noexcept {
-    if (const std::uint64_t key = take_sample(gfn)) weaken(key);
+    if (const std::uint64_t key = take_sample(gfn)) judge(key, false);
   }
 
  private:
@@ -76,7 +80,8 @@ class Predictor {
   static constexpr unsigned kSteps = 32;      // links followed, or pages looked at, for one fault
   static constexpr unsigned kFewBetween = 4;  // one run in so many has a sample
   static constexpr std::int64_t kReach = 16;  // pages between two faults of one stream, at most
-  static constexpr unsigned kSure = 2, kMostSure = 3;  // times a link was seen
+  // A link is followed once it was seen kSure times; twice as many for each time that it was wrong.
+  static constexpr unsigned kSure = 2, kMostWrong = 5;
   static constexpr unsigned kMostTrust = 8;
 
   struct Stream {
@@ -99,7 +104,11 @@ class Predictor {
     std::array<Stream, kStreams> streams;
   };
   struct Link {
-    std::atomic<std::uint64_t> key{0}, next{0};  // next: key, and in the top bits how often seen
+    std::atomic<std::uint64_t> key{0}, next{0};  // next: a Knowledge in one word
+  };
+  struct Knowledge {
+    std::uint64_t next;  // key
+    unsigned seen, wrong;
   };
   struct Sample {
     std::atomic<std::uint64_t> page{0};  // gfn + 1
@@ -117,7 +126,9 @@ class Predictor {
   void stream(Slot& slot, Ask fault, Run& run) noexcept;
   void extend(Stream& stream, Ask fault, Run& run) noexcept;
   void remember(Ask from, Ask to) noexcept;
-  void weaken(std::uint64_t key) noexcept;
+  void judge(std::uint64_t key, bool used) noexcept;
+  static Knowledge knowledge(const Link& link) noexcept;
+  static void keep(Link& link, const Knowledge& known) noexcept;
   bool successor(std::uint64_t key, std::uint64_t& next) const noexcept;
   bool contended(Gfn gfn, std::uint64_t now_ns) const noexcept;
   std::uint64_t take_sample(Gfn gfn) noexcept;

@@ -8,6 +8,7 @@
 #include <iostream>
 
 #include "tests/bench/fault_bench.h"
+#include "tests/bench/prefetch_bench.h"
 #include "tests/bench/speedup_bench.h"
 
 namespace xenspan::bench {
@@ -36,6 +37,10 @@ std::vector<Bench> all_benches() {
                      return measure(bench, bed, options.guests, runs_or(options, 20, 3));
                    }});
   }
+  all.push_back({"prefetch.sequential", [](const Testbed& bed, const Options& options) {
+                   return measure_prefetch(bed, options.guests, runs_or(options, 5, 2),
+                                           options.quick ? 8 : 64);
+                 }});
   const auto speedup_options = [](const Options& options) {
     return SpeedupOptions{options.guests, runs_or(options, 5, 2), options.quick};
   };

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -25,10 +26,10 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kRequestBytes = 64;
-constexpr std::size_t kMostBytes = 64 + 4096;
-constexpr std::uint32_t kEnd = 0;  // an answer length that ends the server
+constexpr std::size_t kBufferBytes = 64 << 10;  // a longer answer is its contents again and again
+constexpr std::uint32_t kEnd = 0;               // an answer length that ends the server
 
-using Buffer = std::array<std::byte, kMostBytes>;
+using Buffer = std::array<std::byte, kBufferBytes>;
 
 // Moves the calling thread to a namespace and a core.
 Status settle(const std::string& netns, int core) {
@@ -56,12 +57,11 @@ class Waiter {
     event.events = EPOLLIN;
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, socket, &event);
   }
-  bool receive(std::byte* to, std::size_t bytes) {
+  bool receive(Buffer& to, std::size_t bytes) {
     Clock::time_point spun_until = Clock::now() + spin_;
     while (bytes > 0) {
-      const ssize_t got = ::recv(socket_, to, bytes, MSG_DONTWAIT);
+      const ssize_t got = ::recv(socket_, to.data(), std::min(bytes, to.size()), MSG_DONTWAIT);
       if (got > 0) {
-        to += got;
         bytes -= static_cast<std::size_t>(got);
       } else if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
         return false;
@@ -79,11 +79,10 @@ class Waiter {
   UniqueFd epoll_;
 };
 
-bool send_all(int socket, const std::byte* from, std::size_t bytes) {
+bool send_all(int socket, const Buffer& from, std::size_t bytes) {
   while (bytes > 0) {
-    const ssize_t sent = ::send(socket, from, bytes, MSG_NOSIGNAL);
+    const ssize_t sent = ::send(socket, from.data(), std::min(bytes, from.size()), MSG_NOSIGNAL);
     if (sent <= 0) return false;
-    from += sent;
     bytes -= static_cast<std::size_t>(sent);
   }
   return true;
@@ -108,9 +107,9 @@ void answer(int socket, unsigned spin_us) {
   Buffer request{}, reply{};
   for (;;) {
     std::uint32_t bytes = kEnd;
-    if (!waiter.receive(request.data(), kRequestBytes)) return;
+    if (!waiter.receive(request, kRequestBytes)) return;
     std::memcpy(&bytes, request.data(), sizeof bytes);
-    if (bytes == kEnd || bytes > kMostBytes || !send_all(socket, reply.data(), bytes)) return;
+    if (bytes == kEnd || bytes > RawTcp::kMostAnswer || !send_all(socket, reply, bytes)) return;
   }
 }
 
@@ -202,8 +201,8 @@ Result<std::vector<double>> RawTcp::round_trips(std::size_t count, std::size_t a
     std::memcpy(request.data(), &bytes, sizeof bytes);
     for (std::size_t i = 0; i < count; i++) {
       const Clock::time_point start = Clock::now();
-      if (!send_all(socket_.get(), request.data(), kRequestBytes)) return;
-      if (!waiter.receive(reply.data(), answer_bytes)) return;
+      if (!send_all(socket_.get(), request, kRequestBytes)) return;
+      if (!waiter.receive(reply, answer_bytes)) return;
       samples.push_back(std::chrono::duration<double, std::nano>(Clock::now() - start).count());
     }
   }).join();

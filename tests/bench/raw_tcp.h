@@ -37,7 +37,9 @@ class RawTcp {
   RawTcp& operator=(RawTcp&&) = delete;
   ~RawTcp();
 
-  // `count` round trips of 64 bytes there and `answer_bytes` back: nanoseconds each.
+  // `count` round trips of 64 bytes there and `answer_bytes` (at most kMostAnswer) back:
+  // nanoseconds each.
+  static constexpr std::size_t kMostAnswer = 1 << 30;
   Result<std::vector<double>> round_trips(std::size_t count, std::size_t answer_bytes);
 
  private:

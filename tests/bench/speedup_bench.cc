@@ -1,39 +1,10 @@
 #include "tests/bench/speedup_bench.h"
 
-#include <cstdlib>
-
-#include "tests/bench/process.h"
+#include "tests/bench/guest_run.h"
 #include "tests/bench/samples.h"
 
 namespace xenspan::bench {
 namespace {
-
-struct Answer {
-  double seconds = 0;
-  std::string checksum;
-};
-
-std::string member(const std::string& line, const std::string& key) {
-  const std::size_t start = line.find(" " + key + "=");
-  if (start == std::string::npos) return {};
-  const std::size_t from = start + key.size() + 2;
-  return line.substr(from, line.find_first_of(" \n", from) - from);
-}
-
-// One run of a guest: the seconds and the checksum that it prints itself.
-Result<Answer> run(const std::vector<std::string>& argv, const std::vector<int>& cores) {
-  auto process = Process::start(argv, cores);
-  if (!process) return process.error();
-  const Process::End end = process->finish();
-  if (end.status != 0)
-    return Error{0, argv[0] + " ended with status " + std::to_string(end.status)};
-  const Answer answer{std::atof(member(end.output, "seconds").c_str()),
-                      member(end.output, "checksum")};
-  if (answer.seconds <= 0 || answer.checksum.empty()) {
-    return Error{0, argv[0] + " printed '" + end.output.substr(0, 80) + "' instead of its seconds"};
-  }
-  return answer;
-}
 
 std::vector<std::string> guest_line(const Program& program, const SpeedupOptions& options) {
   const std::string name = program.name;
@@ -57,7 +28,7 @@ class Turns {
   Status take(unsigned runs) {
     for (unsigned i = 0; i < runs; i++) {
       for (Side& side : sides_) {
-        auto answer = run(side.argv, side.cores);
+        auto answer = run_guest(side.argv, side.cores);
         if (!answer) return answer.error();
         side.seconds.add(answer->seconds);
         if (checksum_.empty()) checksum_ = answer->checksum;

@@ -71,12 +71,14 @@ std::vector<std::string> Testbed::names(unsigned count) const {
   return names;
 }
 
-std::vector<std::string> Testbed::run(unsigned count, const std::vector<std::string>& guest) const {
+std::vector<std::string> Testbed::run(unsigned count, const std::vector<std::string>& guest,
+                                      const std::vector<std::string>& options) const {
   std::string list;
   for (const std::string& name : names(count)) list += (list.empty() ? "" : ",") + name;
-  std::vector<std::string> line = {xenspan_,  "--socket", socket(),
-                                   "run",     "--vcpus",  std::to_string(count),
-                                   "--hosts", list,       "--"};
+  std::vector<std::string> line = {
+      xenspan_, "--socket", socket(), "run", "--vcpus", std::to_string(count), "--hosts", list};
+  line.insert(line.end(), options.begin(), options.end());
+  line.push_back("--");
   line.insert(line.end(), guest.begin(), guest.end());
   return line;
 }

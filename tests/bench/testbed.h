@@ -26,7 +26,9 @@ class Testbed {
 
   const std::vector<BedHost>& hosts() const { return hosts_; }
   // The command line that runs `guest` with one vCPU on each of the first `count` hosts.
-  std::vector<std::string> run(unsigned count, const std::vector<std::string>& guest) const;
+  // `options`: further ones of `xenspan run`.
+  std::vector<std::string> run(unsigned count, const std::vector<std::string>& guest,
+                               const std::vector<std::string>& options = {}) const;
   std::vector<std::string> names(unsigned count) const;
   // The control socket of the first host, the home of every domain here.
   std::string socket() const;
