@@ -16,6 +16,7 @@ namespace {
 // ready.
 constexpr std::size_t kDirectPeers = 4;
 constexpr int kEvents = 32;
+constexpr long kLossLingerNs = 200'000'000;
 
 void signal_event(int fd) noexcept {
   const std::uint64_t one = 1;
@@ -293,13 +294,21 @@ void TcpTransport::serve(Sink& sink, const std::function<long()>& idle) {
     if (spin_ns != 0 && now_ns() < sleep_at) timeout_us = 0;
     if (serve_ready(sink, timeout_us) && spin_ns != 0) sleep_at = now_ns() + spin_ns;
   }
+  if (!any_loss()) return;
+  // The other hosts are about to find the same loss: a connection that ends here before they have
+  // would be blamed in its place.
+  const timespec while_they_look{0, kLossLingerNs};
+  ::nanosleep(&while_they_look, nullptr);
+  shut_down();
 }
 
-void TcpTransport::nudge() noexcept { signal_event(serve_event_.get()); }
+bool TcpTransport::any_loss() const noexcept {
+  return std::any_of(losses_.begin(), losses_.end(),
+                     [](const Loss& loss) { return loss.state.load() != Loss::kNone; });
+}
 
-void TcpTransport::stop() noexcept {
-  if (stopped_.exchange(true)) return;
-  // Threads that block in a send are freed by this; what was sent before still arrives.
+// Threads that block in a send are freed by this; what was sent before still arrives.
+void TcpTransport::shut_down() noexcept {
   for (auto* side : {&own_, &theirs_}) {
     for (auto& lane : *side) {
       for (auto& connection : lane) {
@@ -307,6 +316,13 @@ void TcpTransport::stop() noexcept {
       }
     }
   }
+}
+
+void TcpTransport::nudge() noexcept { signal_event(serve_event_.get()); }
+
+void TcpTransport::stop() noexcept {
+  if (stopped_.exchange(true)) return;
+  if (!any_loss()) shut_down();
   for (std::size_t lane = 1; lane < lanes_.size(); ++lane) signal_event(lanes_[lane].event.get());
   signal_event(serve_event_.get());
 }

@@ -57,6 +57,8 @@ class TcpTransport final : public Transport {
   int send_group(const Outgoing* messages, std::size_t count, std::size_t& failed) noexcept;
   void mark_lost(HostId peer, const char* why) noexcept;
   void report_losses(Sink& sink) noexcept;
+  bool any_loss() const noexcept;
+  void shut_down() noexcept;
   bool poll_lane(LaneWait& wait, Sink& sink) noexcept;
   bool sleep_lane(LaneWait& wait, Sink& sink, int timeout_ms) noexcept;
   void receive_lane(LaneWait& wait, std::size_t position, Sink& sink) noexcept;
