@@ -27,6 +27,10 @@ void check_host(const Json& object) {
   }
   DEMAND(is_host_name(host->name) && host->port != 0);
   DEMAND(!host->cores.empty() && host->cores.size() == host->core_use.size());
+  for (const auto* numbers : {&host->cores, &host->core_use}) {
+    DEMAND(numbers->size() <= kMaxCores);
+    for (const int number : *numbers) DEMAND(number >= 0 && number <= 1'000'000);
+  }
   const auto again = host_record_from(to_json(*host));
   DEMAND(again.ok());
   DEMAND(to_json(*again) == to_json(*host));
@@ -41,6 +45,10 @@ void check_domain(const Json& object) {
   DEMAND(is_uuid(domain->uuid) && is_domain_name(domain->name) && is_host_name(domain->home));
   DEMAND(!domain->members.empty() && !domain->vcpus.empty());
   DEMAND(domain->vcpus.size() <= kMaxVcpus);
+  for (const DomainVcpu& vcpu : domain->vcpus) DEMAND(vcpu.core >= 0 && vcpu.core <= 65535);
+  for (const DomainMember& member : domain->members)
+    DEMAND(member.vcpus >= 0 && static_cast<unsigned>(member.vcpus) <= kMaxVcpus);
+  DEMAND(!domain->exit_status || *domain->exit_status <= 255);
   const auto again = domain_record_from(to_json(*domain));
   DEMAND(again.ok());
   DEMAND(to_json(*again) == to_json(*domain));
