@@ -91,7 +91,7 @@ if [ "${tests_failed:-no}" = yes ] && [ "$failed" -eq 0 ]; then
 fi
 
 say "fuzz targets"
-if grep -q '^HAVE_FUZZER_TRUE = *$' "$build/Makefile"; then
+if grep -q '^fuzz_programs = ' "$build/Makefile"; then
   must fuzz-programs make -C "$build" -j"$(nproc)" fuzz-programs
   make -C "$build" check-fuzz 2>&1 | tee "$build/check-fuzz.log" | grep -v '^make'
   read -r ok bad < <(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$build/check-fuzz.log" | tail -n 1)

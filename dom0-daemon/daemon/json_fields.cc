@@ -5,6 +5,8 @@
 namespace xenspan::daemon {
 namespace {
 
+constexpr int kDeepest = 32;  // messages here have five levels
+
 const Json* member(const Json& object, const char* key) {
   if (!object.is_object()) return nullptr;
   const auto found = object.find(key);
@@ -14,7 +16,15 @@ const Json* member(const Json& object, const char* key) {
 }  // namespace
 
 Result<Json> parse_object(std::string_view text) {
-  Json value = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  // Writing, copying and freeing a value recurse: text of a peer that is nested without end would
+  // use up the stack.
+  bool too_deep = false;
+  const auto watch = [&](int depth, Json::parse_event_t, Json&) {
+    too_deep = too_deep || depth > kDeepest;
+    return depth <= kDeepest;
+  };
+  Json value = Json::parse(text, watch, /*allow_exceptions=*/false);
+  if (too_deep) return Error{EBADMSG, "JSON nested too deep"};
   if (value.is_discarded() || !value.is_object()) return Error{EBADMSG, "not a JSON object"};
   return value;
 }

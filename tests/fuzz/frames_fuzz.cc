@@ -2,7 +2,8 @@
 // of any size; then the records in them. A message that is accepted can be sent on and read again
 // as the same one, and a record that is accepted is in range and comes back the same.
 //
-// Input: seed of the pieces' sizes, then the bytes.
+// Input: an odd seed of the pieces' sizes, then the bytes; or an even byte, then one message
+// without its frame, so that its text can grow and shrink.
 #include <algorithm>
 #include <map>
 #include <string>
@@ -27,6 +28,10 @@ void check_host(const Json& object) {
   }
   DEMAND(is_host_name(host->name) && host->port != 0);
   DEMAND(!host->cores.empty() && host->cores.size() == host->core_use.size());
+  for (const auto* numbers : {&host->cores, &host->core_use}) {
+    DEMAND(numbers->size() <= kMaxCores);
+    for (const int number : *numbers) DEMAND(number >= 0 && number <= 1'000'000);
+  }
   const auto again = host_record_from(to_json(*host));
   DEMAND(again.ok());
   DEMAND(to_json(*again) == to_json(*host));
@@ -41,6 +46,10 @@ void check_domain(const Json& object) {
   DEMAND(is_uuid(domain->uuid) && is_domain_name(domain->name) && is_host_name(domain->home));
   DEMAND(!domain->members.empty() && !domain->vcpus.empty());
   DEMAND(domain->vcpus.size() <= kMaxVcpus);
+  for (const DomainVcpu& vcpu : domain->vcpus) DEMAND(vcpu.core >= 0 && vcpu.core <= 65535);
+  for (const DomainMember& member : domain->members)
+    DEMAND(member.vcpus >= 0 && static_cast<unsigned>(member.vcpus) <= kMaxVcpus);
+  DEMAND(!domain->exit_status || *domain->exit_status <= 255);
   const auto again = domain_record_from(to_json(*domain));
   DEMAND(again.ok());
   DEMAND(to_json(*again) == to_json(*domain));
@@ -76,6 +85,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   using namespace xenspan::daemon;
   xenspan::fuzz::Bytes in(data, size);
   std::uint32_t random = in.take<std::uint8_t>();
+  if (random % 2 == 0) {
+    if (const auto message = parse_object(in.rest())) check_message(*message);
+    return 0;
+  }
   FrameReader reader;
   while (in.left() > 0) {
     random = random * 1664525u + 1013904223u;

@@ -131,7 +131,7 @@ void frame_seeds() {
   host.port = 8117;
   host.kernel = "6.1";
   host.version = "0.1.0";
-  host.cores = {0, 1};
+  host.cores = {0, 999999};  // the largest number is a million
   host.core_use = {1, 0};
   host.memory = 1 << 30;
   DomainRecord domain;
@@ -163,6 +163,7 @@ void frame_seeds() {
     const auto again = reader.next();
     DEMAND(again.ok() && again->has_value() && **again == message);
     save("frames", std::to_string(number++), "s" + *frame + *frame);
+    save("frames", "text" + std::to_string(number), "t" + to_line(message));
   }
 }
 

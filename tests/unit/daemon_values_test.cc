@@ -69,6 +69,18 @@ TEST(Fields, WrongTypesReadAsMissing) {
     EXPECT_FALSE(parse_object(bad).ok()) << bad;
 }
 
+// Text of a peer: what recurses over a value later must not run out of stack.
+TEST(Json, NestingHasALimit) {
+  const auto nested = [](std::size_t levels) {
+    return "{\"a\":" + std::string(levels, '[') + std::string(levels, ']') + "}";
+  };
+  ASSERT_TRUE(parse_object(nested(20)).ok());
+  EXPECT_EQ(to_line(*parse_object(nested(20))), nested(20));
+  EXPECT_FALSE(parse_object(nested(33)).ok());
+  EXPECT_FALSE(parse_object(nested(1'000'000)).ok());
+  EXPECT_FALSE(parse_object("{\"a\":" + std::string(1'000'000, '[')).ok());
+}
+
 TEST(Fields, Utf8IsRecognised) {
   for (const char* good : {"", "abc", "\xc3\xa4", "\xe2\x82\xac", "\xf0\x9f\x98\x80"})
     EXPECT_TRUE(is_utf8(good)) << good;

@@ -90,7 +90,11 @@ void Home::serve(HomeThread& thread, Op op, const Packet& request, Packet& answe
     case Op::kFault: fault(thread, in, out); break;
     case Op::kAffinity: affinity(thread, in, out); break;
     case Op::kRefuse: {
-      const std::string text = "xenspan: " + in.rest().substr(0, 400) + "\n";
+      // A remote slice's words: nothing in them may steer the user's terminal.
+      std::string text = "xenspan: " + in.rest().substr(0, 400) + "\n";
+      std::replace_if(
+          text.begin(), text.end() - 1,
+          [](unsigned char letter) { return letter < 0x20 || letter == 0x7f; }, '?');
       [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
       break;
     }

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -20,7 +21,8 @@
 namespace xenspan::hypervisor::usermode {
 namespace {
 
-constexpr std::int64_t kPumpPeriod = 10'000'000;  // ns between repeated kicks
+constexpr std::int64_t kLongest = 100 * 365 * 86400ll * 1'000'000'000;  // ns; 100 years is for ever
+constexpr std::int64_t kPumpPeriod = 10'000'000;                        // ns between repeated kicks
 // ns that threads have for taking a signal which ends the program. A thread that computes takes it
 // within a kick, and what it told of its mask is then up to date.
 constexpr std::int64_t kTakeLimit = 500'000'000;
@@ -162,7 +164,7 @@ void Home::take_signal(HomeThread& thread, Reader& in, Writer& out) {
 void Home::signal_wait(HomeThread& thread, Reader& in, Writer& out) {
   const auto set = in.get<std::uint64_t>();
   const auto timeout = in.get<std::int64_t>();
-  const std::int64_t deadline = timeout < 0 ? -1 : monotonic_ns() + timeout;
+  const std::int64_t deadline = timeout < 0 ? -1 : monotonic_ns() + std::min(timeout, kLongest);
   for (;;) {
     thread.parker.prepare();
     {
@@ -212,8 +214,8 @@ void Home::timer(Reader& in, Writer& out) {
         timer_due_ == 0 ? 0 : std::max<std::int64_t>(1, timer_due_ - monotonic_ns());
     out.put(left).put(timer_interval_);
     if (set == 0) return;
-    timer_due_ = value > 0 ? monotonic_ns() + value : 0;
-    timer_interval_ = interval;
+    timer_due_ = value > 0 ? monotonic_ns() + std::min(value, kLongest) : 0;
+    timer_interval_ = std::min(interval, kLongest);
   }
   pump_.wake();
 }
@@ -318,11 +320,13 @@ std::string Home::crash_text(const HomeThread& thread, const FaultReport& report
     std::lock_guard guard(layout_lock_);
     place = symbols_.describe(space_, report.pc);
   }
+  const char* name = sigabbrev_np(report.signo);  // real-time signals have none
+  if (name == nullptr) name = "RT";
   char text[256];
   std::snprintf(text, sizeof text,
-                "guest crashed: SIG%s on host %s, vCPU %u (thread %d), pc 0x%llx (",
-                sigabbrev_np(report.signo), services_.hosts[thread.host].c_str(), thread.vcpu,
-                thread.tid, static_cast<unsigned long long>(report.pc));
+                "guest crashed: SIG%s on host %s, vCPU %u (thread %d), pc 0x%llx (", name,
+                services_.hosts[thread.host].c_str(), thread.vcpu, thread.tid,
+                static_cast<unsigned long long>(report.pc));
   std::string all = text + place + ")";
   if (report.signo == SIGABRT) return all;
   std::snprintf(text, sizeof text, ", address 0x%llx",

@@ -95,7 +95,6 @@ constexpr auto make_by_size() {
   return infos;
 }
 constexpr auto kBySize = make_by_size();
-constexpr CallInfo kByValue = value(0);
 
 }  // namespace
 

@@ -8,6 +8,7 @@
 // reads here.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -83,7 +84,8 @@ inline void answer_only(Packet& answer, std::int64_t result) {
 class Items {
  public:
   Items(const Packet& packet, std::size_t from)
-      : next_(packet.data() + from), left_(packet.size() < from ? 0 : packet.size() - from) {}
+      : next_(packet.data() + std::min(from, packet.size())),
+        left_(packet.size() - std::min(from, packet.size())) {}
   bool empty() const { return left_ == 0; }
   // The next item of `bytes` bytes; nullptr when the packet is shorter.
   const std::uint8_t* take(std::size_t bytes) {
