@@ -27,7 +27,7 @@ struct Counters {
   std::array<Counter, kKinds> faults;
   std::array<std::array<Counter, kBuckets>, kKinds> latency;
   Counter served_reads, served_writes, invalidations, zero_grants, held_back, remaps, batches,
-      prefetched, prefetch_sampled, prefetch_used;
+      prefetched, prefetch_sampled, prefetch_used, migratory;
 
   void fault(FaultKind kind, std::uint64_t ns) noexcept {
     const auto row = static_cast<std::size_t>(kind);

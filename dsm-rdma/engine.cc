@@ -53,6 +53,7 @@ bool EngineCore::in_range(Gfn first, std::uint64_t count) noexcept {
 Outcome EngineCore::acquire(Gfn gfn, Right wanted) noexcept {
   if (!in_range(gfn, 1)) return Outcome::kStopped;
   const std::uint64_t start = now_ns();
+  wanted = to_ask_for(gfn, wanted);
   Window window(*this);
   for (;;) {
     const unsigned place = window.place();
@@ -72,6 +73,8 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted) noexcept {
         const Outcome outcome = window.wait_all();
         const std::uint64_t end = now_ns();
         predictor_.on_served(::pthread_self(), end);
+        if (begun.kind == FaultKind::kRead) migratory_.on_read(gfn, end);
+        if (begun.kind == FaultKind::kUpgrade) migratory_.on_upgrade(gfn, start);
         if (outcome == Outcome::kGranted) counters_.fault(begun.kind, end - start);
         return outcome;
       }
@@ -240,6 +243,7 @@ EngineStats EngineCore::stats(std::size_t hottest) const {
   out.prefetch_sampled = counters_.prefetch_sampled.get();
   out.prefetch_used = counters_.prefetch_used.get();
   out.batches = counters_.batches.get();
+  out.migratory = counters_.migratory.get();
   out.traffic = transport_.traffic();
   out.table_bytes = table_.active_bytes();
   // A heap of the hottest so far, the coolest on top.

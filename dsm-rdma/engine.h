@@ -31,7 +31,8 @@ struct EngineConfig {
   Epoch epoch = 1;
   unsigned hold_us =
       20;  // a granted page is kept at least this long before it is given up (I3), microseconds
-  unsigned prefetch = kMostPrefetch;  // pages asked for with a fault's own, at most (prefetch.h); 0: none
+  unsigned prefetch =
+      kMostPrefetch;  // pages asked for with a fault's own, at most (prefetch.h); 0: none
   std::vector<std::string>
       names{};  // of the hosts, for error messages; their numbers are used when empty
 };
@@ -57,6 +58,7 @@ struct EngineStats {
   std::uint64_t prefetched = 0;  // pages asked for before they were touched
   std::uint64_t prefetch_sampled = 0;  // of these, looked at more closely ..
   std::uint64_t prefetch_used = 0;     // .. and found to be touched before they were lost
+  std::uint64_t migratory = 0;         // read faults that asked for the exclusive right
   std::uint64_t remaps =
       0;  // faults on a page that was held already (after unmap(), or another vCPU was faster)
   Transport::Traffic traffic{};

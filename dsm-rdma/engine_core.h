@@ -19,6 +19,7 @@
 #include "dsm-rdma/engine.h"
 #include "dsm-rdma/hold_queue.h"
 #include "dsm-rdma/ivy/machine.h"
+#include "dsm-rdma/migratory.h"
 #include "dsm-rdma/outbox.h"
 #include "dsm-rdma/page_table.h"
 #include "dsm-rdma/parked.h"
@@ -87,6 +88,7 @@ class EngineCore final : public Engine {
   void prepare_frame(Gfn gfn) noexcept;
   void ask_early(Gfn gfn, Right wanted, Window& window) noexcept;
   Predictor::Start start_early(Ask ask, bool sampled, Window& window) noexcept;
+  Right to_ask_for(Gfn gfn, Right wanted) noexcept;
   bool maps_early(Gfn gfn, Right right, Purpose purpose) noexcept;
   Gfn map_fresh(PageEntry& entry, Gfn gfn) noexcept;
   bool take_fresh(Gfn gfn) noexcept;
@@ -133,6 +135,7 @@ class EngineCore final : public Engine {
   Requests requests_;
   HoldQueue held_;
   Predictor predictor_;
+  MigratoryPages migratory_;
   Counters counters_;
   std::atomic<std::size_t> pages_unsent_{0};  // in all outboxes
   std::atomic<pthread_t> server_{};           // the thread in serve()

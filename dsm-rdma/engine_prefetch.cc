@@ -8,6 +8,16 @@
 
 namespace xenspan::dsm {
 
+// A page that is read in order to be written at once is asked for with the right to write.
+Right EngineCore::to_ask_for(Gfn gfn, Right wanted) noexcept {
+  if (wanted != Right::kShared || !predictor_.on() || !migratory_.wants_exclusive(gfn))
+    return wanted;
+  if (!backend_.may_prefetch(gfn, Right::kExclusive) || right(gfn) != Right::kInvalid)
+    return wanted;
+  counters_.migratory.add();
+  return Right::kExclusive;
+}
+
 // Only what can be had without waiting here: requests in free places of the thread's own lane.
 void EngineCore::ask_early(Gfn gfn, Right wanted, Window& window) noexcept {
   if (!predictor_.on() || window.lane() == kServiceLane) return;

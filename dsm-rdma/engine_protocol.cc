@@ -152,6 +152,7 @@ bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& eve
       case ivy::Step::Kind::kWithdraw:
         withdrawn = true;
         predictor_.on_lost(gfn);
+        migratory_.on_lost(gfn);
         if (entry.touched()) error = backend_.withdraw(gfn);
         if (error != 0) return backend_failed(error, "be taken from the guest", gfn);
         break;

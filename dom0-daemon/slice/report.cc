@@ -109,6 +109,7 @@ json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest, const 
           {"prefetched", stats.prefetched},
           {"prefetch_sampled", stats.prefetch_sampled},
           {"prefetch_used", stats.prefetch_used},
+          {"migratory", stats.migratory},
           {"hottest", std::move(hot)},
           {"threads", std::move(threads)},
           {"syscalls", {{"local", slice.local_calls.load()}, {"home", slice.home_calls.load()}}},

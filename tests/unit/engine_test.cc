@@ -79,6 +79,28 @@ TEST_P(EngineOverTcp, ZeroPagesStayOffTheWire) {
   EXPECT_EQ(cluster.backend(0).drops, 0u);
 }
 
+// A page that two hosts read and then write in turn costs each one fault a turn once they have
+// learned it, and the values stay right; a page that is only read goes on being read.
+TEST_P(EngineOverTcp, MigratoryPagesComeWithTheRightToWrite) {
+  ClusterOptions with = options(2);
+  with.prefetch = 4;
+  Cluster cluster(with);
+  ASSERT_EQ(cluster.failure(), "");
+  constexpr std::uint64_t kTurns = 400;
+  for (std::uint64_t turn = 0; turn < kTurns; ++turn) {
+    const unsigned host = turn % 2;
+    ASSERT_EQ(cluster.load(host, 7), turn);
+    ASSERT_TRUE(cluster.store(host, 7, turn + 1));
+    EXPECT_EQ(cluster.load(1, 9), 0u);
+  }
+  EXPECT_EQ(cluster.load(0, 7), kTurns);
+  const EngineStats stats = cluster.engine(1).stats(0);
+  EXPECT_GT(stats.migratory, 0u);
+  EXPECT_EQ(stats.faults[kRead] + stats.faults[kWrite], kTurns / 2 + 1);  // and page 9, once
+  EXPECT_EQ(stats.faults[kUpgrade], stats.faults[kRead] - 1);
+  EXPECT_EQ(cluster.rights.violations, 0u);
+}
+
 // Counters that all hosts and threads increment: none may be lost, no reader may go back in time,
 // and a page's other words always fit its counter.
 void storm(Cluster& cluster, unsigned hosts, unsigned threads, Gfn pages, unsigned rounds) {
