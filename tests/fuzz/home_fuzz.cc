@@ -2,10 +2,12 @@
 // after frame. Every answer has the size that home_ops.h promises, for a request of any length, and
 // the domain ends only by a call that ends it.
 //
-// Left out here: packed system calls (calls_fuzz.cc), mmap and its family (layout_fuzz.cc), and
-// lines for the user's terminal. Signals go to the domain only, waits are short.
+// Left out here: packed system calls (calls_fuzz.cc), mmap and its family (layout_fuzz.cc), execve
+// (elf_fuzz.cc) and lines for the user's terminal. Signals go to the domain only, waits are short.
+// How a domain ends (home_end.cc: threads that outlive every call) is replaced by a way out.
 //
 // Input: frames of which thread, op, length, payload.
+#include <cstdlib>
 #include <memory>
 
 #include "dom0-daemon/hypervisor/usermode/home.h"
@@ -13,6 +15,14 @@
 #include "tests/fuzz/demand.h"
 
 namespace xenspan::hypervisor::usermode {
+
+void Home::park_for_ever() { std::abort(); }
+void Home::finish(const Services::End& end) {
+  services_.end(end);
+  park_for_ever();
+}
+void Home::end_by_signal(const Services::End& end) { services_.end(end); }
+
 namespace {
 
 struct Ended {};
@@ -87,7 +97,9 @@ class Domain {
     auto& thread = threads_[in.take<std::uint8_t>() % threads_.size()];
     const auto op = static_cast<Op>(in.take<std::uint8_t>() % 26);
     Packet request = in.take_bytes(in.take<std::uint8_t>()), answer;
-    if (op == Op::kIo || op == Op::kMemory || op == Op::kRefuse || thread == nullptr) return true;
+    if (op == Op::kIo || op == Op::kMemory || op == Op::kRefuse || op == Op::kExec ||
+        thread == nullptr)
+      return true;
     tame(op, request);
     // Would wait for ever for a wake that cannot come.
     if ((op == Op::kFutexSleep || op == Op::kSignalWait) && request.size() < 16) return true;
