@@ -129,8 +129,26 @@ hosts_are_listed() {
   done
 }
 
+# A message there and its answer take two delays at least, on every kernel.
+testbed_delay() {
+  local prefix=${bed_prefix}d start status
+  "$xenspan" testbed up 2 --delay 20ms --prefix "$prefix" || return 1
+  # Nobody listens on the port of discard(9): the refusal is the answer.
+  start=$EPOCHREALTIME
+  ip netns exec "$prefix-a" bash -c ': </dev/tcp/10.88.0.2/9' 2>refusal
+  awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { print b - a, "s"; exit b - a < 0.04 }'
+  status=$?
+  "$xenspan" --socket "/run/xenspan/testbed-$prefix/a/control" run --hosts a,b --vcpus 2 -- nproc >count || status=1
+  "$xenspan" testbed down --prefix "$prefix" || status=1
+  rm -f "/run/xenspan/testbed-$prefix.lock"
+  grep -q refused refusal || { cat refusal; return 1; }
+  [ "$(cat count)" = 2 ] || { echo "the program across the delay printed:"; cat count; return 1; }
+  ! pgrep -f "testbed wire .*--prefix $prefix " >/dev/null || { echo "the wire is left behind"; return 1; }
+  return $status
+}
+
 cases+=("command.user user_is_kept" "command.environment environment_is_kept" "command.status exit_status_is_kept"
   "command.crash crash_is_reported" "command.sigint signal_ends_it INT 2" "command.sigterm signal_ends_it TERM 15"
   "command.sigusr1.handled signal_is_handled" "command.seen seen_from_outside" "command.stats stats_at_the_end"
-  "command.stats.freed stats_name_freed_memory"
+  "command.stats.freed stats_name_freed_memory" "command.testbed.delay testbed_delay"
   "command.hosts hosts_are_listed" "command.threads threads_are_counted")
