@@ -21,6 +21,7 @@
 #include <map>
 
 #include "base/unique_fd.h"
+#include "dsm-rdma/futex_lock.h"
 
 namespace xenspan::cli {
 namespace {
@@ -46,13 +47,6 @@ Result<std::uint64_t> parse(const std::string& text, std::initializer_list<Unit>
   }
   return Error{EINVAL,
                fmt::format("{} \"{}\": use a number and a unit, as {}", what, text, example)};
-}
-
-std::uint64_t now_ns() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000u +
-         static_cast<std::uint64_t>(t.tv_nsec);
 }
 
 // A TAP device eth0 in the namespace; this thread comes back to its own.
@@ -138,7 +132,7 @@ class Switch {
       std::memcpy(sender.data(), buffer_ + 6, sender.size());
       places_[sender] = from;
       if (port.under_way.size() >= kMostFrames) continue;
-      const std::uint64_t now = now_ns();
+      const std::uint64_t now = dsm::now_ns();
       std::uint64_t sent = now;
       if (wire_.rate != 0) {
         sent = std::max(now, port.free_ns) +
@@ -155,7 +149,7 @@ class Switch {
     for (std::size_t from = 0; from < ports_.size(); ++from) {
       std::deque<Frame>& under_way = ports_[from].under_way;
       while (!under_way.empty()) {
-        const std::uint64_t now = now_ns(), due = under_way.front().due_ns;
+        const std::uint64_t now = dsm::now_ns(), due = under_way.front().due_ns;
         if (due > now) {
           const auto left = static_cast<std::int64_t>(due - now);
           wait = wait < 0 ? left : std::min(wait, left);

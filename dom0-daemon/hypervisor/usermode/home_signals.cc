@@ -228,8 +228,7 @@ void Home::kick_thread(HomeThread& thread) {
 }
 
 // Tells the threads that could take a pending signal. For the process's: the main thread first, as
-// Linux does. What a thread on another host blocks is known as of its last call to the home: it may
-// have unblocked the signal since, so it is told all the same and looks itself.
+// Linux does.
 void Home::kick_pending() {
   std::vector<int> tids;
   {
@@ -239,9 +238,7 @@ void Home::kick_pending() {
     for (const auto& [tid, thread] : threads_) {
       std::uint64_t wanted = 0;
       for (const auto& [signo, info] : thread->pending) wanted |= signal_bit(signo);
-      const std::uint64_t takes =
-          thread->host != 0 ? wanted
-                            : (wanted & ~thread->mask.load()) | (wanted & thread->waiting_for);
+      const std::uint64_t takes = (wanted & ~thread->mask.load()) | (wanted & thread->waiting_for);
       const std::uint64_t takes_process =
           (process & ~thread->mask.load()) | (process & thread->waiting_for);
       // A thread elsewhere tells its mask with its next call only: what it blocked may be open now.
@@ -250,8 +247,6 @@ void Home::kick_pending() {
         tids.push_back(tid);
       process &= ~takes_process;
     }
-    for (const auto& [tid, thread] : threads_)
-      if (process != 0 && thread->host != 0) tids.push_back(tid);
   }
   for (const int tid : tids)
     if (const auto found = thread(tid)) kick_thread(*found);
