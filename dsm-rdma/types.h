@@ -1,4 +1,4 @@
-// The words of the coherence engine (see doc/dsm.md): gfn, host, right, lane, epoch.
+// The words of the coherence engine (see PROTOCOL.md): gfn, host, right, lane, epoch.
 // Includes nothing of Xen, of processes or of libevent; every room below dsm-rdma/ may include it.
 #pragma once
 

@@ -210,11 +210,25 @@ Status Testbed::start_wire(const TestbedOptions& options) {
   return {};
 }
 
+namespace {
+// Those this process may use: a container or taskset leaves it fewer than the machine has.
+std::vector<int> usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  ::sched_getaffinity(0, sizeof set, &set);
+  std::vector<int> cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core)
+    if (CPU_ISSET(core, &set)) cores.push_back(core);
+  return cores.empty() ? std::vector<int>{0} : cores;
+}
+}  // namespace
+
 Status Testbed::write_config(int index, const TestbedOptions& options) {
-  const long cores = std::max(1L, sysconf(_SC_NPROCESSORS_ONLN));
+  const std::vector<int> cores = usable_cores();
   std::string text = "# Host of a test bed: xenspan testbed up\n";
-  text += fmt::format("name = {}\naddress = {}\nport = {}\ncpus = {}\n", host(index),
-                      address(index), daemon::kDefaultPort, index % cores);
+  text +=
+      fmt::format("name = {}\naddress = {}\nport = {}\ncpus = {}\n", host(index), address(index),
+                  daemon::kDefaultPort, cores[static_cast<std::size_t>(index) % cores.size()]);
   text += fmt::format("rundir = {}\nkey = {}/cluster.key\n", dir(), dir());
   if (options.encrypt) text += "encrypt = true\n";
   for (int other = 0; other < options.hosts; ++other)
