@@ -26,7 +26,7 @@ struct PatienceLimits {
 };
 
 // For a vCPU that waits for another host.
-inline constexpr PatienceLimits kVcpuPatience{60, 300};
+inline constexpr PatienceLimits kVcpuPatience{150, 300};
 
 class Patience {
  public:
