@@ -7,13 +7,14 @@
 // accesses. It tells them apart by the place in the program that reads (Kaxiras, Goodman: Improving
 // CC-NUMA Performance Using Instruction-Based Prediction, HPCA 1999): the same page of a barrier is
 // read by a thread that arrives and is about to write, and by one that waits, spinning, and is
-// not.) A read is migratory once an upgrade has followed at once on it twice; one such read in
-// eight is an ordinary one, to see whether that is still so. Wrong guesses cost time, never
+// not.) A read is migratory when an upgrade follows at once on two of five, recent ones counting
+// most: a wrong guess costs at most what a right one saves, and often nothing, since the next
+// host to want the page wants to write it. One such read in seven is an ordinary one, to see
+// whether that is still so. Wrong guesses cost time, never
 // correctness. Threading: any, calls for one gfn may race: a guess is lost then. No allocation, no
 // lock.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -30,7 +31,7 @@ class MigratoryPages {
     const std::uint64_t key = key_of(gfn, site);
     Habit& habit = habit_of(key);
     if (habit.key.load(std::memory_order_relaxed) != key) return false;
-    if (habit.score.load(std::memory_order_relaxed) < kSure) return false;
+    if (habit.share.load(std::memory_order_relaxed) < kSure) return false;
     return habit.reads.fetch_add(1, std::memory_order_relaxed) % kLookAgain != 0;
   }
   // A shared right that a read fault asked for is here.
@@ -53,7 +54,9 @@ class MigratoryPages {
 
  private:
   static constexpr std::uint64_t kAtOnceNs = 30'000;
-  static constexpr unsigned kSure = 2, kMost = 4, kLookAgain = 8;
+  // Shares of 256; each read weighs a quarter of what is known. So two in a row are enough at the
+  // start, and every second one keeps it up. Odd, so as not to fall in step with every second one.
+  static constexpr unsigned kOne = 256, kSure = 100, kLookAgain = 7;
   // The last read of a page.
   struct Read {
     std::atomic<Gfn> gfn{0};
@@ -63,7 +66,8 @@ class MigratoryPages {
   // What usually follows when this page is read from this place.
   struct Habit {
     std::atomic<std::uint64_t> key{0};
-    std::atomic<unsigned> score{0}, reads{0};
+    std::atomic<unsigned> share{0};  // of reads that an upgrade followed at once, of kOne
+    std::atomic<unsigned> reads{0};
   };
 
   static std::uint64_t mixed(std::uint64_t value) noexcept { return value * 0x9e3779b97f4a7c15; }
@@ -80,17 +84,15 @@ class MigratoryPages {
     if (read.gfn.load(std::memory_order_relaxed) != gfn) return 0;
     return read.ns.exchange(0, std::memory_order_relaxed);
   }
-  // One wrong guess weighs as much as two right ones.
   void judge(std::uint64_t key, bool right) noexcept {
     Habit& habit = habit_of(key);
     if (habit.key.load(std::memory_order_relaxed) != key) {
       if (!right) return;
       habit.key.store(key, std::memory_order_relaxed);
-      habit.score.store(0, std::memory_order_relaxed);
+      habit.share.store(0, std::memory_order_relaxed);
     }
-    const unsigned score = habit.score.load(std::memory_order_relaxed);
-    habit.score.store(right ? std::min(score + 1, kMost) : score - std::min(score, 2u),
-                      std::memory_order_relaxed);
+    const unsigned share = habit.share.load(std::memory_order_relaxed);
+    habit.share.store(share - share / 4 + (right ? kOne / 4 : 0), std::memory_order_relaxed);
   }
 
   std::array<Read, 1024> reads_;
