@@ -63,7 +63,7 @@ _xenspan() {
     --stats)
       $split && _filedir && return
       ;;
-    --socket)
+    --socket | --from)
       _filedir
       return
       ;;
@@ -78,7 +78,7 @@ _xenspan() {
   else
     case ${command[*]} in
       "" | testbed) choices=$(_xenspan_commands "${command[@]}") ;;
-      destroy | stats) choices=$(_xenspan_names list) ;;
+      destroy | stats | advise) choices=$(_xenspan_names list) ;;
       create | cluster-key) _filedir && return ;;
       run) choices="$(_xenspan_options run) --" ;;
     esac

@@ -37,6 +37,7 @@ EngineCore::EngineCore(const EngineConfig& config, PageBackend& backend, Transpo
 
 Status EngineCore::prepare() {
   if (Status status = table_.create(config_.pages); !status) return status;
+  if (Status status = sharing_.create(); !status) return status;
   if (const int error = transport_.register_frames(backend_.frame(0), config_.pages * kPageSize)) {
     return system_error(error, "cannot register the domain's memory with the transport");
   }
@@ -62,6 +63,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
       case Begun::kHeld:
         if (begun.remap) {
           counters_.remaps.add();
+          sharing_.note(touch, gfn, wanted == Right::kExclusive, kNoHost);
         } else {
           counters_.fault(begun.kind, now_ns() - start);
         }
@@ -75,7 +77,9 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
         predictor_.on_served(::pthread_self(), end);
         if (begun.kind == FaultKind::kRead) migratory_.on_read(gfn, touch.site, end);
         if (begun.kind == FaultKind::kUpgrade) migratory_.on_upgrade(gfn, start);
-        if (outcome == Outcome::kGranted) counters_.fault(begun.kind, end - start);
+        if (outcome != Outcome::kGranted) return outcome;
+        counters_.fault(begun.kind, end - start);
+        sharing_.note(touch, gfn, wanted == Right::kExclusive, requests_.giver(place));
         return outcome;
       }
       case Begun::kPending:

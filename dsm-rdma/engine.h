@@ -18,6 +18,7 @@
 
 #include "base/result.h"
 #include "dsm-rdma/page_backend.h"
+#include "dsm-rdma/sharing.h"
 #include "dsm-rdma/transport/transport.h"
 #include "dsm-rdma/types.h"
 
@@ -80,7 +81,7 @@ class Engine {
   virtual ~Engine() = default;
 
   // Ends when this slice holds at least `wanted` on gfn and it is mapped. The fault path. `touch`
-  // only helps to guess what comes next.
+  // says whose fault it is, for statistics and for guesses about what comes next.
   virtual Outcome acquire(Gfn gfn, Right wanted, Touch touch) noexcept = 0;
   Outcome acquire(Gfn gfn, Right wanted) noexcept { return acquire(gfn, wanted, {}); }
   // Exclusive right to every page of the range with contents thrown away: they read as zero
@@ -100,6 +101,8 @@ class Engine {
   virtual void stop(const std::string& cause) noexcept = 0;
   virtual std::string stop_cause() const = 0;
   virtual EngineStats stats(std::size_t hottest) const = 0;
+  // Who takes pages from whom; of the pages that are fought over, so many.
+  virtual Sharing sharing(std::size_t pages) const = 0;
 };
 
 }  // namespace xenspan::dsm

@@ -25,6 +25,7 @@
 #include "dsm-rdma/parked.h"
 #include "dsm-rdma/prefetch.h"
 #include "dsm-rdma/requests.h"
+#include "dsm-rdma/sharing.h"
 #include "dsm-rdma/slot_table.h"
 
 namespace xenspan::dsm {
@@ -45,6 +46,7 @@ class EngineCore final : public Engine {
   void stop(const std::string& cause) noexcept override;
   std::string stop_cause() const override;
   EngineStats stats(std::size_t hottest) const override;
+  Sharing sharing(std::size_t pages) const override { return sharing_.report(pages); }
 
  private:
   // What a fault or a range asks for, page by page.
@@ -137,6 +139,7 @@ class EngineCore final : public Engine {
   HoldQueue held_;
   Predictor predictor_;
   MigratoryPages migratory_;
+  SharingTable sharing_;
   Counters counters_;
   std::atomic<std::size_t> pages_unsent_{0};  // in all outboxes
   std::atomic<pthread_t> server_{};           // the thread in serve()

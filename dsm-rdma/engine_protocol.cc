@@ -71,6 +71,10 @@ void EngineCore::count(const ivy::Message& message) noexcept {
     case ivy::Kind::kReadForward: counters_.served_reads.add(); break;
     case ivy::Kind::kWriteForward: counters_.served_writes.add(); break;
     case ivy::Kind::kInvalidate: counters_.invalidations.add(); break;
+    case ivy::Kind::kGrant:
+      if (message.payload != ivy::Payload::kNone) requests_.given(message.txn, message.from, true);
+      break;
+    case ivy::Kind::kInvalidateAck: requests_.given(message.txn, message.from, false); break;
     default: break;
   }
 }

@@ -95,6 +95,7 @@ class Requests {
     const std::uint32_t count = next_.fetch_add(1, std::memory_order_relaxed);
     const std::uint32_t txn = place << kCountBits | (count & kCountMask);
     places_[place].purpose = purpose;
+    places_[place].giver = kNoHost;
     places_[place].txn.exchange(txn);
     return txn;
   }
@@ -109,6 +110,15 @@ class Requests {
                                                                             : Purpose::kFault;
   }
   bool is_discard(std::uint32_t txn) const noexcept { return purpose(txn) == Purpose::kDiscard; }
+  // A host gave its right up for this request of ours; who sends the contents counts before who
+  // gives up a copy. With the page's lock held.
+  void given(std::uint32_t txn, HostId host, bool contents) noexcept {
+    const unsigned place = txn >> kCountBits;
+    if (txn == 0 || place >= kPlaces || places_[place].txn.value() != txn) return;
+    if (contents || places_[place].giver == kNoHost) places_[place].giver = host;
+  }
+  // For whoever armed the place, once its request is over.
+  HostId giver(unsigned place) const noexcept { return places_[place].giver; }
   // The request is over. Its lane, whose waiter the caller wakes (kServiceLane: it has been woken
   // here).
   Lane complete(std::uint32_t txn) noexcept {
@@ -151,6 +161,7 @@ class Requests {
   struct Place {
     SleepWord txn;                      // 0: no request, or it is over
     Purpose purpose = Purpose::kFault;  // GUARDED_BY the page's lock
+    HostId giver = kNoHost;             // the same, until the request is over
   };
   std::array<Place, kPlaces> places_;
   std::array<SleepWord, 256> bells_;

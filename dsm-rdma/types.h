@@ -17,14 +17,18 @@ inline constexpr unsigned kPageShift = 12;
 using HostId = std::uint8_t;
 inline constexpr unsigned kMaxHosts = 64;
 using HostMask = std::uint64_t;
+inline constexpr HostId kNoHost = 0xff;
 constexpr HostMask mask_of(HostId host) { return HostMask{1} << host; }
 
 // A slice's right to a page. Xen: n, rx, rwx. User-mode: not mapped, write-protected, mapped.
 enum class Right : std::uint8_t { kInvalid = 0, kShared = 1, kExclusive = 2 };
 
-// What touched a page.
+// What touched a page, and at which of its bytes: for guesses and for statistics (sharing.h).
+inline constexpr std::uint16_t kNoVcpu = 0xffff;
 struct Touch {
-  std::uint64_t site = 0;  // address of the instruction, or 0: not known
+  std::uint64_t site = 0;        // address of the instruction, or 0: not known
+  std::uint16_t vcpu = kNoVcpu;  // kNoVcpu: not a vCPU; not counted
+  std::uint16_t offset = 0;      // of the access's first byte in the page
 };
 
 // Where the answers to a request are to be sent at the requester. Lane 0 is read by the slice's

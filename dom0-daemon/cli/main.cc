@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "config.h"
+#include "dom0-daemon/cli/advise_command.h"
 #include "dom0-daemon/cli/create_command.h"
 #include "dom0-daemon/cli/inherited_files.h"
 #include "dom0-daemon/cli/run_command.h"
@@ -37,6 +38,7 @@ struct Arguments {
   bool once = false;
   bool console = false;
   TopOptions top;
+  AdviseOptions advise;
   TestbedOptions testbed;
   int status = 0;
 };
@@ -126,6 +128,17 @@ void add_domain_commands(CLI::App& app, Arguments& arguments) {
   CLI::App* stats = app.add_subcommand("stats", "show a running domain's statistics as JSON");
   stats->add_option("domain", arguments.domain, "name or uuid")->required()->type_name("DOMAIN");
   stats->callback([&] { arguments.status = show_stats(arguments.daemon, arguments.domain); });
+
+  CLI::App* advise_app =
+      app.add_subcommand("advise", "which vCPUs belong together, and which data to pad");
+  advise_app->add_option("domain", arguments.advise.domain, "name or uuid")->type_name("DOMAIN");
+  advise_app
+      ->add_option("--from", arguments.advise.file,
+                   "of a run that is over: what its --stats=FILE wrote")
+      ->type_name("FILE");
+  advise_app->add_flag("--json", arguments.advise.json, "as JSON");
+  advise_app->callback(
+      [&arguments] { arguments.status = advise(arguments.daemon, arguments.advise); });
 
   CLI::App* top = app.add_subcommand("top", "show what domains are doing, live");
   top->add_flag("-b,--batch", arguments.top.batch, "print tables instead of taking the screen");

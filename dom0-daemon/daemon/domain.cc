@@ -357,12 +357,12 @@ void Domain::on_stats(int index, const Json& event) {
 void Domain::stats_complete(std::uint64_t id) {
   const auto found = stats_.find(id);
   if (found == stats_.end()) return;
-  Json gfns = Json::array();
-  for (const HotPage& page : hottest_pages(found->second.by_host)) gfns.push_back(page.gfn);
-  if (gfns.empty() || members_.front().gone) return stats_finish(id, {});
+  const auto& by_host = found->second.by_host;
+  const Json bytes = bytes_to_name(record_, by_host, hottest_pages(by_host));
+  if (bytes.empty() || members_.front().gone) return stats_finish(id, {});
   found->second.limit =
       std::make_unique<Timer>(loop_, kStatsLimit, [this, id] { stats_finish(id, {}); });
-  links_.send_to_slice(home(), record_.uuid, {{"op", "resolve"}, {"id", id}, {"gfns", gfns}});
+  links_.send_to_slice(home(), record_.uuid, {{"op", "resolve"}, {"id", id}, {"bytes", bytes}});
 }
 
 void Domain::on_resolved(const Json& event) {
@@ -375,7 +375,10 @@ void Domain::stats_finish(std::uint64_t id, const std::vector<std::string>& name
   if (found == stats_.end()) return;
   const StatsRequest request = std::move(found->second);
   stats_.erase(found);
-  request.done(stats_report(record_, request.by_host, hottest_pages(request.by_host), names));
+  Json report = stats_report(record_, request.by_host, hottest_pages(request.by_host), names);
+  for (const HostRecord& host : spec_.placement.hosts)
+    report["cores"][host.name] = host.cores.size();
+  request.done(std::move(report));
 }
 
 }  // namespace xenspan::daemon

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "dom0-daemon/daemon/sharing_report.h"
+#include "dsm-rdma/types.h"
+
 namespace xenspan::daemon {
 namespace {
 
@@ -45,6 +48,12 @@ Json page_list(const std::vector<HotPage>& pages, const std::vector<std::string>
                     {"hosts", pages[i].by_host},
                     {"name", i < names.size() ? names[i] : ""}});
   return list;
+}
+
+std::vector<std::string> vcpu_hosts(const DomainRecord& record) {
+  std::vector<std::string> hosts;
+  for (const DomainVcpu& vcpu : record.vcpus) hosts.push_back(vcpu.host);
+  return hosts;
 }
 
 }  // namespace
@@ -93,12 +102,25 @@ Json merge_faults(const std::vector<Json>& parts) {
                 {"histogram", buckets}}}};
 }
 
+std::vector<std::uint64_t> bytes_to_name(const DomainRecord& record,
+                                         const std::map<std::string, Json>& by_host,
+                                         const std::vector<HotPage>& pages) {
+  std::vector<std::uint64_t> bytes;
+  for (const HotPage& page : pages) bytes.push_back(page.gfn * dsm::kPageSize);
+  const auto fought = bytes_to_name(merge_sharing(by_host, vcpu_hosts(record)));
+  bytes.insert(bytes.end(), fought.begin(), fought.end());
+  return bytes;
+}
+
 Json stats_report(const DomainRecord& record, const std::map<std::string, Json>& by_host,
                   const std::vector<HotPage>& pages, const std::vector<std::string>& names) {
+  const std::vector<std::string> placement = vcpu_hosts(record);
+  const auto fought =
+      names.begin() + static_cast<std::ptrdiff_t>(std::min(pages.size(), names.size()));
   Json hosts = Json::object();
   for (const auto& [host, stats] : by_host) {
     hosts[host] = stats;
-    for (const char* internal : {"event", "id", "host"}) hosts[host].erase(internal);
+    for (const char* internal : {"event", "id", "host", "sharing"}) hosts[host].erase(internal);
   }
   Json faults = Json::object();
   for (const char* kind : kKinds) {
@@ -116,10 +138,13 @@ Json stats_report(const DomainRecord& record, const std::map<std::string, Json>&
               {"home", record.home},
               {"command", record.command},
               {"vcpus", record.vcpus.size()},
+              {"placement", placement},
               {"memory", record.memory},
               {"created", record.created},
               {"faults", faults},
               {"hottest", page_list(pages, names)},
+              {"sharing",
+               sharing_json(merge_sharing(by_host, placement), placement, {fought, names.end()})},
               {"hosts", hosts}};
   for (const char* total : kTotals) {
     std::uint64_t sum = 0;

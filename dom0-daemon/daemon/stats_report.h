@@ -31,6 +31,12 @@ std::vector<HotPage> hottest_pages(const std::map<std::string, Json>& by_host);
 // histogram.
 Json merge_faults(const std::vector<Json>& parts);
 
+// The guest-physical bytes whose names stats_report() wants: those of `pages`, and where vCPUs
+// fight.
+std::vector<std::uint64_t> bytes_to_name(const DomainRecord& record,
+                                         const std::map<std::string, Json>& by_host,
+                                         const std::vector<HotPage>& pages);
+
 Json stats_report(const DomainRecord& record, const std::map<std::string, Json>& by_host,
                   const std::vector<HotPage>& pages, const std::vector<std::string>& names);
 

@@ -45,6 +45,32 @@ json fault_json(const dsm::EngineStats& stats, FaultKind kind) {
             {"histogram", std::move(buckets)}}}};
 }
 
+// As many as a `stats` packet has room for; those that matter are on every slice's list.
+constexpr std::size_t kSharedPages = 256;
+
+json sharing_json(const hypervisor::usermode::Slice& slice) {
+  const auto sharing = slice.sharing(kSharedPages);
+  const auto& hosts = slice.config().hosts;
+  json taken = json::array();
+  for (const auto& each : sharing.taken)
+    if (each.from < hosts.size())
+      taken.push_back({{"vcpu", each.vcpu}, {"from", hosts[each.from]}, {"faults", each.faults}});
+  json pages = json::array();
+  for (const auto& page : sharing.pages) {
+    json users = json::array();
+    for (const auto& user : page.users)
+      users.push_back({{"vcpu", user.vcpu},
+                       {"low", user.low},
+                       {"high", user.high},
+                       {"writes", user.writes},
+                       {"faults", user.faults}});
+    pages.push_back({{"gfn", page.gfn}, {"users", std::move(users)}});
+  }
+  return {{"ms", static_cast<std::uint64_t>(sharing.seconds * 1000)},
+          {"taken", std::move(taken)},
+          {"pages", std::move(pages)}};
+}
+
 }  // namespace
 
 json counters_event(hypervisor::usermode::Slice& slice) {
@@ -111,6 +137,7 @@ json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest, const 
           {"prefetch_used", stats.prefetch_used},
           {"migratory", stats.migratory},
           {"hottest", std::move(hot)},
+          {"sharing", sharing_json(slice)},
           {"threads", std::move(threads)},
           {"syscalls", {{"local", slice.local_calls.load()}, {"home", slice.home_calls.load()}}},
           {"pages_touched", stats.pages_touched},

@@ -174,18 +174,18 @@ bool Worker::obey(const ControlChannel::Packet& packet) {
   } else if (op == "stats") {
     control_.send(stats_event(*slice_, order_.hottest, body.value("id", json())));
   } else if (op == "resolve" && slice_->home() != nullptr) {
-    resolve(body.value("gfns", std::vector<dsm::Gfn>{}), body.value("id", json()));
+    resolve(body.value("bytes", std::vector<std::uint64_t>{}), body.value("id", json()));
   }
   return true;
 }
 
 // In a thread of its own: the layout may be held by a call that waits for another host, and this
 // thread has to obey.
-void Worker::resolve(std::vector<dsm::Gfn> gfns, json id) {
+void Worker::resolve(std::vector<std::uint64_t> bytes, json id) {
   using hypervisor::usermode::Priority;
   hypervisor::usermode::start_service_thread(
-      "xs-names", Priority::kHouse, [this, gfns = std::move(gfns), id = std::move(id)] {
-        control_.send({{"event", "resolved"}, {"id", id}, {"names", slice_->home()->names(gfns)}});
+      "xs-names", Priority::kHouse, [this, bytes = std::move(bytes), id = std::move(id)] {
+        control_.send({{"event", "resolved"}, {"id", id}, {"names", slice_->home()->names(bytes)}});
       });
 }
 

@@ -25,7 +25,7 @@ class Worker {
   Status start();
   void serve();
   bool obey(const ControlChannel::Packet& packet);
-  void resolve(std::vector<dsm::Gfn> gfns, nlohmann::json id);
+  void resolve(std::vector<std::uint64_t> bytes, nlohmann::json id);
   Result<ControlChannel::Packet> expect(const char* op);
   Status listen();
   void fail(int status, const std::string& cause);

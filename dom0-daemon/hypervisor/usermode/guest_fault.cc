@@ -21,7 +21,9 @@ bool GuestThread::on_page_fault(std::uint64_t address, bool write, bool mapped, 
       return false;
   }
   if (write && mapped) GuestView::expect_mapped(gfn);
-  if (slice_.engine().acquire(gfn, write ? dsm::Right::kExclusive : dsm::Right::kShared, {pc}) !=
+  const dsm::Touch touch{pc, static_cast<std::uint16_t>(start_.vcpu),
+                         static_cast<std::uint16_t>(address % dsm::kPageSize)};
+  if (slice_.engine().acquire(gfn, write ? dsm::Right::kExclusive : dsm::Right::kShared, touch) !=
       dsm::Outcome::kGranted)
     park();
   return true;

@@ -104,15 +104,15 @@ void Home::serve(HomeThread& thread, Op op, const Packet& request, Packet& answe
   if (ending_.load(std::memory_order_acquire)) park_for_ever();
 }
 
-std::vector<std::string> Home::names(const std::vector<dsm::Gfn>& gfns) {
+std::vector<std::string> Home::names(const std::vector<std::uint64_t>& bytes) {
   std::lock_guard guard(layout_lock_);
   std::vector<std::string> all;
-  for (const dsm::Gfn gfn : gfns) {
-    if (gfn >= kWindowPages) {
+  for (const std::uint64_t byte : bytes) {
+    if (byte >> dsm::kPageShift >= kWindowPages) {
       all.push_back("outside the window");
       continue;
     }
-    const std::uint64_t address = address_of(gfn);
+    const std::uint64_t address = kWindowStart + byte;
     // A page that was faulted on was mapped once, however long ago.
     const bool forgotten = space_.find(address) == nullptr && space_.find_freed(address) == nullptr;
     all.push_back(forgotten ? "freed" : symbols_.describe(space_, address));

@@ -109,7 +109,8 @@ class Home {
   // The thread of the domain's kicks and timers; runs until the process ends.
   void run_pump();
 
-  std::vector<std::string> names(const std::vector<dsm::Gfn>& gfns);
+  // Of guest-physical bytes (gfn * 4096 + offset).
+  std::vector<std::string> names(const std::vector<std::uint64_t>& bytes);
   struct ThreadInfo {
     int tid;
     unsigned vcpu;

@@ -81,6 +81,7 @@ class Slice {
   std::int64_t realtime_offset() const { return realtime_offset_; }
 
   dsm::EngineStats stats(std::size_t hottest) const { return engine_->stats(hottest); }
+  dsm::Sharing sharing(std::size_t pages) const { return engine_->sharing(pages); }
   std::uint64_t frames_bytes() const { return view_->frames_bytes(); }
   std::size_t threads_here();
   std::atomic<std::uint64_t> local_calls{0}, home_calls{0};
