@@ -63,7 +63,6 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
       case Begun::kHeld:
         if (begun.remap) {
           counters_.remaps.add();
-          sharing_.note(touch, gfn, wanted == Right::kExclusive, kNoHost);
         } else {
           counters_.fault(begun.kind, now_ns() - start);
         }

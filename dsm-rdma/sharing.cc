@@ -114,7 +114,7 @@ SharingTable::~SharingTable() {
   if (tables_ != nullptr) ::munmap(tables_, sizeof(Tables));
 }
 
-SharingTable::Page* SharingTable::find(Gfn gfn, bool admit) noexcept {
+SharingTable::Page* SharingTable::find(Gfn gfn) noexcept {
   std::array<Page, kWays>& set = tables_->pages[(gfn * 0x9e3779b97f4a7c15 >> 32) % kSets];
   const std::uint64_t tag = gfn + 1;
   Page* weakest = nullptr;
@@ -130,7 +130,6 @@ SharingTable::Page* SharingTable::find(Gfn gfn, bool admit) noexcept {
     if (weakest == nullptr || weight < (least & mask(Page::kWeightBits)))
       weakest = &page, least = header;
   }
-  if (!admit) return nullptr;
   if ((least & mask(Page::kWeightBits)) != 0) {
     weakest->header.compare_exchange_strong(least, least - 1, std::memory_order_relaxed);
     return nullptr;
@@ -144,10 +143,9 @@ SharingTable::Page* SharingTable::find(Gfn gfn, bool admit) noexcept {
 }
 
 void SharingTable::note(Touch touch, Gfn gfn, bool writes, HostId giver) noexcept {
-  if (touch.vcpu >= kMostVcpus || touch.offset >= kPageSize) return;
-  const bool taken = giver < kMaxHosts;
-  if (taken) tables_->taken[touch.vcpu][giver].fetch_add(1, std::memory_order_relaxed);
-  if (Page* page = find(gfn, taken)) page->note(touch, writes);
+  if (touch.vcpu >= kMostVcpus || touch.offset >= kPageSize || giver >= kMaxHosts) return;
+  tables_->taken[touch.vcpu][giver].fetch_add(1, std::memory_order_relaxed);
+  if (Page* page = find(gfn)) page->note(touch, writes);
 }
 
 Sharing SharingTable::report(std::size_t pages) const {

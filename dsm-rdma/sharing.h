@@ -55,8 +55,8 @@ class SharingTable {
   SharingTable& operator=(const SharingTable&) = delete;
   Status create();
 
-  // A fault has been served by `giver`; kNoHost: the page was here already (another vCPU was
-  // faster), which counts only for a page that is known.
+  // A fault has been served by `giver`; kNoHost: no other host gave anything up, and nothing is
+  // counted.
   void note(Touch touch, Gfn gfn, bool writes, HostId giver) noexcept;
 
   // The `pages` most faulted ones.
@@ -66,7 +66,7 @@ class SharingTable {
   struct Slot;
   struct Page;
   struct Tables;
-  Page* find(Gfn gfn, bool admit) noexcept;
+  Page* find(Gfn gfn) noexcept;
 
   Tables* tables_ = nullptr;
   std::uint64_t start_ns_ = 0;

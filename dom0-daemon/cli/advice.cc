@@ -21,8 +21,8 @@ using daemon::text_or;
 constexpr std::size_t kMaxVcpus = 1024;
 constexpr std::size_t kPairs = 10, kPages = 10;
 // Parts of a whole that are worth a word: one in so many faults.
-constexpr std::uint64_t kPairShare = 20, kPageShare = 100, kPlaceShare = 50, kMoveShare = 100;
-constexpr std::uint64_t kFewest = 10;  // faults; below that everything is chance
+constexpr std::uint64_t kPairShare = 20, kPageShare = 50, kPlaceShare = 50, kMoveShare = 100;
+constexpr std::uint64_t kFewest = 32;  // faults; below that everything is chance
 constexpr std::uint64_t kMostFaults = std::uint64_t{1} << 48;
 constexpr std::uint64_t kWord = 8;  // bytes that count as touched together
 

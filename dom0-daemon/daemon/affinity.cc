@@ -101,37 +101,54 @@ class Grouping {
     return cost(from_greedy) < cost(from_now) ? from_greedy : from_now;
   }
 
-  // vCPU by vCPU, the one that fights most first, each to the host with room where most of what it
-  // fights with is already.
+  // Host by host: grown from the vCPUs that stay there, or from the one that fights most, by the
+  // one that fights most with those there, until the host is full.
   std::vector<int> greedy() const {
     std::vector<int> host(size(), -1), left = room_;
-    for (std::size_t i = 0; i < size(); ++i) {
-      if (!fixed_[i]) continue;
-      host[i] = now_[i];
-      --left[index(now_[i])];
-    }
-    std::vector<std::size_t> order(size());
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-      return std::accumulate(weight_[a].begin(), weight_[a].end(), Weight{0}) >
-             std::accumulate(weight_[b].begin(), weight_[b].end(), Weight{0});
-    });
-    for (const std::size_t i : order) {
-      if (host[i] >= 0) continue;
-      std::vector<Weight> with(hosts());
-      for (std::size_t j = 0; j < size(); ++j)
-        if (host[j] >= 0) with[index(host[j])] += weight_[i][j];
-      int best = -1;
-      for (int to = 0; to < static_cast<int>(hosts()); ++to) {
-        if (left[index(to)] == 0) continue;
-        if (best < 0 || with[index(to)] > with[index(best)] ||
-            (with[index(to)] == with[index(best)] && to == now_[i]))
-          best = to;
+    for (std::size_t i = 0; i < size(); ++i)
+      if (fixed_[i]) put(host, left, i, now_[i]);
+    for (int to = 0; to < static_cast<int>(hosts()); ++to) {
+      std::vector<Weight> with(size());  // fights with those on this host
+      const auto add = [&](std::size_t i) {
+        for (std::size_t j = 0; j < size(); ++j) with[j] += weight_[i][j];
+      };
+      for (std::size_t i = 0; i < size(); ++i)
+        if (host[i] == to) add(i);
+      while (left[index(to)] > 0) {
+        const bool empty = std::find(host.begin(), host.end(), to) == host.end();
+        const std::size_t next = strongest(host, empty ? totals(host) : with);
+        if (next == size()) break;
+        put(host, left, next, to);
+        add(next);
       }
-      host[i] = best;
-      --left[index(best)];
+    }
+    // Those that fight with nobody.
+    for (std::size_t i = 0; i < size(); ++i) {
+      if (host[i] >= 0) continue;
+      int to = now_[i];
+      for (int each = 0; left[index(to)] == 0; ++each) to = each;
+      put(host, left, i, to);
     }
     return host;
+  }
+  static void put(std::vector<int>& host, std::vector<int>& left, std::size_t vcpu, int to) {
+    host[vcpu] = to;
+    --left[index(to)];
+  }
+  // Among those without a host; size() when none has any weight.
+  std::size_t strongest(const std::vector<int>& host, const std::vector<Weight>& weights) const {
+    std::size_t best = size();
+    for (std::size_t i = 0; i < size(); ++i)
+      if (host[i] < 0 && weights[i] > 0 && (best == size() || weights[i] > weights[best])) best = i;
+    return best;
+  }
+  // What each fights with others that have no host.
+  std::vector<Weight> totals(const std::vector<int>& host) const {
+    std::vector<Weight> sums(size());
+    for (std::size_t i = 0; i < size(); ++i)
+      for (std::size_t j = 0; j < size(); ++j)
+        if (host[j] < 0) sums[i] += weight_[i][j];
+    return sums;
   }
 
   // Moves and exchanges, the best for each vCPU in turn, until none saves anything.
