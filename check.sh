@@ -107,7 +107,7 @@ if [ "$(id -u)" -ne 0 ]; then
   count "host tests" 0 1
 else
   options=()
-  [ "$quick" = yes ] && options=(--only 'guest.*.2' --only 'tool.*.2' --only 'encryption.*' --only 'command.*' --only 'bad.*' --only 'failure.*')
+  [ "$quick" = yes ] && options=(--only 'guest.*.2' --only 'tool.*.2' --only 'encryption.*' --only 'command.*' --only 'advise.*' --only 'bad.*' --only 'failure.*')
   [ "$release" = yes ] && options+=(--long)
   tests/host/run --build "$build" "${options[@]}" 2>&1 | tee "$build/check-host.log"
   last=$(tail -n 1 "$build/check-host.log")
