@@ -142,7 +142,9 @@ int run(Gfn pages, const test::ClusterOptions& options) {
   for (Gfn gfn = 0; gfn < pages; ++gfn) cluster.store(0, gfn, gfn + 1);
   for (Gfn gfn = 0; gfn < pages; ++gfn) {
     raw_page.time([&] { page_peer.exchange(); });
-    write[slots.manager(gfn)].time([&] { cluster.engine(1).acquire(gfn, Right::kExclusive, {0, 8}); });
+    write[slots.manager(gfn)].time([&] {
+      cluster.engine(1).acquire(gfn, Right::kExclusive, {0, 8});
+    });
   }
   print("engine.read.manager_is_owner", read[0], raw_page);
   print("engine.read.manager_is_requester", read[1], raw_page);
