@@ -135,15 +135,15 @@ int run(Gfn pages, const test::ClusterOptions& options) {
   for (Gfn gfn = 0; gfn < pages; ++gfn) {
     const HostId manager = slots.manager(gfn);
     raw_page.time([&] { page_peer.exchange(); });
-    read[manager].time([&] { cluster.engine(1).acquire(gfn, Right::kShared, {0, 8}); });
+    read[manager].time([&] { cluster.engine(1).acquire(gfn, Right::kShared, {0, 0, 8}); });
     raw_small.time([&] { small_peer.exchange(); });
-    upgrade[manager].time([&] { cluster.engine(1).acquire(gfn, Right::kExclusive, {0, 8}); });
+    upgrade[manager].time([&] { cluster.engine(1).acquire(gfn, Right::kExclusive, {0, 0, 8}); });
   }
   for (Gfn gfn = 0; gfn < pages; ++gfn) cluster.store(0, gfn, gfn + 1);
   for (Gfn gfn = 0; gfn < pages; ++gfn) {
     raw_page.time([&] { page_peer.exchange(); });
     write[slots.manager(gfn)].time([&] {
-      cluster.engine(1).acquire(gfn, Right::kExclusive, {0, 8});
+      cluster.engine(1).acquire(gfn, Right::kExclusive, {0, 0, 8});
     });
   }
   print("engine.read.manager_is_owner", read[0], raw_page);

@@ -15,7 +15,7 @@ class SharedPages : public testing::Test {
   void SetUp() override { ASSERT_TRUE(table_.create().ok()); }
   void touch(std::uint16_t vcpu, Gfn gfn, std::uint16_t offset, bool writes = true,
              unsigned times = 1, HostId giver = 1) {
-    for (unsigned i = 0; i < times; ++i) table_.note({vcpu, offset}, gfn, writes, giver);
+    for (unsigned i = 0; i < times; ++i) table_.note({0, vcpu, offset}, gfn, writes, giver);
   }
   Sharing::Page page(Gfn gfn) {
     for (auto& each : table_.report(SIZE_MAX).pages)
@@ -147,12 +147,12 @@ TEST(EngineSharing, AFaultIsCountedForTheVcpuAndTheHostThatHadThePage) {
   Cluster cluster({.hosts = 3});
   ASSERT_EQ(cluster.failure(), "");
   using Given = std::map<unsigned, std::uint64_t>;
-  for (Gfn gfn = 0; gfn < 16; ++gfn) {                    // several managers
-    touch(cluster, 0, gfn, Right::kExclusive, {10, 0});   // fresh: taken from nobody
-    touch(cluster, 1, gfn, Right::kExclusive, {11, 8});   // from host 0
-    touch(cluster, 2, gfn, Right::kShared, {12, 16});     // from host 1
-    touch(cluster, 2, gfn, Right::kExclusive, {12, 24});  // an upgrade: host 1 gives its copy up
-    touch(cluster, 0, gfn, Right::kExclusive, {10, 32});  // from host 2
+  for (Gfn gfn = 0; gfn < 16; ++gfn) {                       // several managers
+    touch(cluster, 0, gfn, Right::kExclusive, {0, 10, 0});   // fresh: taken from nobody
+    touch(cluster, 1, gfn, Right::kExclusive, {0, 11, 8});   // from host 0
+    touch(cluster, 2, gfn, Right::kShared, {0, 12, 16});     // from host 1
+    touch(cluster, 2, gfn, Right::kExclusive, {0, 12, 24});  // an upgrade: host 1 gives its copy up
+    touch(cluster, 0, gfn, Right::kExclusive, {0, 10, 32});  // from host 2
   }
   EXPECT_EQ(given_by(cluster.engine(0).sharing(99), 10), (Given{{2, 16}}));
   EXPECT_EQ(given_by(cluster.engine(1).sharing(99), 11), (Given{{0, 16}}));
@@ -173,10 +173,10 @@ TEST(EngineSharing, WhoSendsTheContentsCountsBeforeReaders) {
   ASSERT_EQ(cluster.failure(), "");
   using Given = std::map<unsigned, std::uint64_t>;
   for (Gfn gfn = 0; gfn < 16; ++gfn) {
-    touch(cluster, 1, gfn, Right::kExclusive, {1, 0});
-    touch(cluster, 0, gfn, Right::kShared, {0, 0});
-    touch(cluster, 3, gfn, Right::kShared, {3, 0});
-    touch(cluster, 2, gfn, Right::kExclusive, {2, 0});  // one fault, however many gave a copy up
+    touch(cluster, 1, gfn, Right::kExclusive, {0, 1, 0});
+    touch(cluster, 0, gfn, Right::kShared, {0, 0, 0});
+    touch(cluster, 3, gfn, Right::kShared, {0, 3, 0});
+    touch(cluster, 2, gfn, Right::kExclusive, {0, 2, 0});  // one fault, however many gave a copy up
   }
   EXPECT_EQ(given_by(cluster.engine(2).sharing(0), 2), (Given{{1, 16}}));
 }
