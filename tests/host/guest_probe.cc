@@ -9,6 +9,8 @@
 //   work SECONDS    the same, but its threads keep writing one shared page and pages of their own
 //   share           prints "ready" when all its threads run; then all of them, the first too, write
 //                   the same pages for ever, and the first prints a line now and then
+//   hold MIB        each of its threads in turn writes all pages of this much memory; prints "ready"
+//                   and waits a minute
 //   free            its threads write the same pages for a while, then the pages are unmapped
 //   handle SECONDS  the same as sleep, with a handler of SIGUSR1: prints "signal 10", ends with
 //                   status 10
@@ -122,6 +124,15 @@ int free_pages() {
     });
   for (std::thread& thread : threads) thread.join();
   return ::munmap(memory, kBytes) == 0 ? 0 : 1;
+}
+
+int hold(std::size_t mebibytes) {
+  std::vector<unsigned char> bytes(mebibytes << 20);
+  for (unsigned i = 0; i < std::thread::hardware_concurrency(); i++)
+    std::thread([&bytes] {
+      for (std::size_t at = 0; at < bytes.size(); at += 4096) bytes[at]++;
+    }).join();
+  return wait(60, false, std::thread::hardware_concurrency());
 }
 
 int crash() {

@@ -1,0 +1,142 @@
+// The picture: three panels side by side, hosts on a logarithmic axis.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "dsm-rdma/scale/report.h"
+
+namespace xenspan::dsm::scale {
+namespace {
+
+constexpr double kWidth = 380, kHeight = 300, kLeft = 56, kTop = 48, kGap = 76;
+const char* const kColours[] = {"#1b6ca8", "#c8553d", "#2f8f5b", "#8a5fb0", "#b08900"};
+
+struct Point {
+  unsigned hosts;
+  double value;
+};
+using Lines = std::map<Pattern, std::vector<Point>>;
+
+// 1, 2 or 5 times a power of ten: a step that divides `most` into about five.
+double step_for(double most) {
+  const double rough = most / 5, power = std::pow(10, std::floor(std::log10(rough)));
+  for (double factor : {1.0, 2.0, 5.0}) {
+    if (rough <= factor * power) return factor * power;
+  }
+  return 10 * power;
+}
+
+class Panel {
+ public:
+  Panel(double left, const char* title, const Lines& lines, double at_least)
+      : left_(left), title_(title), lines_(lines) {
+    double most = at_least;
+    for (const auto& [pattern, points] : lines) {
+      for (const Point& point : points) {
+        most = std::max(most, point.value);
+        least_hosts_ = std::min(least_hosts_, point.hosts);
+        most_hosts_ = std::max(most_hosts_, point.hosts);
+      }
+    }
+    step_ = step_for(most);
+    top_ = std::ceil(most / step_) * step_;
+  }
+  std::string draw() const {
+    std::string svg = fmt::format("<text x=\"{}\" y=\"{}\" class=\"title\">{}</text>\n", left_,
+                                  kTop - 16, title_);
+    for (double value = 0; value <= top_ * 1.001; value += step_) {
+      svg += fmt::format(
+          "<line x1=\"{0}\" y1=\"{1:.1f}\" x2=\"{2}\" y2=\"{1:.1f}\" class=\"grid\"/>"
+          "<text x=\"{3}\" y=\"{4:.1f}\" text-anchor=\"end\">{5:g}</text>\n",
+          left_, y_of(value), left_ + kWidth, left_ - 6, y_of(value) + 4, value);
+    }
+    for (unsigned hosts = least_hosts_; hosts <= most_hosts_; hosts *= 2) {
+      svg += fmt::format("<text x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n",
+                         x_of(hosts), kTop + kHeight + 18, hosts);
+    }
+    for (const auto& [pattern, points] : lines_) svg += draw_line(pattern, points);
+    return svg;
+  }
+
+ private:
+  std::string draw_line(Pattern pattern, const std::vector<Point>& points) const {
+    const char* colour = kColours[static_cast<std::size_t>(pattern)];
+    std::string way, dots;
+    for (const Point& point : points) {
+      const double x = x_of(point.hosts), y = y_of(point.value);
+      way += fmt::format("{:.1f},{:.1f} ", x, y);
+      dots +=
+          fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\" fill=\"{}\"/>", x, y, colour);
+    }
+    return fmt::format("<polyline points=\"{}\" stroke=\"{}\"/>{}\n", way, colour, dots);
+  }
+  double x_of(unsigned hosts) const {
+    const double span = std::log2(most_hosts_) - std::log2(least_hosts_);
+    return span == 0 ? left_ + kWidth / 2
+                     : left_ + kWidth * (std::log2(hosts) - std::log2(least_hosts_)) / span;
+  }
+  double y_of(double value) const { return kTop + kHeight * (1 - value / top_); }
+
+  double left_;
+  const char* title_;
+  const Lines& lines_;
+  unsigned least_hosts_ = ~0u, most_hosts_ = 1;
+  double step_ = 1, top_ = 1;
+};
+
+template <typename Value>
+Lines lines_of(const std::vector<Result>& results, Value value) {
+  Lines lines;
+  for (const Result& result : results) {
+    lines[result.options.pattern].push_back({result.options.hosts, value(result)});
+  }
+  for (auto& [pattern, points] : lines) {
+    std::sort(points.begin(), points.end(),
+              [](const Point& a, const Point& b) { return a.hosts < b.hosts; });
+  }
+  return lines;
+}
+
+}  // namespace
+
+std::string plot_of(const std::vector<Result>& results) {
+  const Lines messages =
+      lines_of(results, [](const Result& one) { return one.figures.all.messages; });
+  const Lines trips =
+      lines_of(results, [](const Result& one) { return one.figures.all.trips_median; });
+  const Lines memory = lines_of(results, [](const Result& one) { return one.memory.page(); });
+  const double width = kLeft + 3 * kWidth + 2 * kGap + 20, height = kTop + kHeight + 70;
+  std::string svg = fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" "
+      "height=\"{1}\">\n"
+      "<style>text{{font:12px sans-serif;fill:#333}}.title{{font-size:14px;font-weight:bold}}"
+      ".grid{{stroke:#ddd}}polyline{{fill:none;stroke-width:2}}</style>\n"
+      "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
+      width, height);
+  const struct {
+    const char* title;
+    const Lines& lines;
+    double at_least;
+  } panels[] = {{"Messages a fault, by hosts", messages, 5},
+                {"Fault latency in round trips (median), by hosts", trips, 2},
+                {"Directory, bytes a page and host, by hosts", memory, 24}};
+  double left = kLeft;
+  for (const auto& panel : panels) {
+    svg += Panel(left, panel.title, panel.lines, panel.at_least).draw();
+    left += kWidth + kGap;
+  }
+  left = kLeft;
+  for (const auto& [pattern, points] : messages) {
+    svg += fmt::format(
+        "<rect x=\"{}\" y=\"{}\" width=\"14\" height=\"4\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{}"
+        "</text>\n",
+        left, height - 22, kColours[static_cast<std::size_t>(pattern)], left + 20, height - 16,
+        name_of(pattern));
+    left += 130;
+  }
+  return svg + "</svg>\n";
+}
+
+}  // namespace xenspan::dsm::scale
