@@ -1,4 +1,4 @@
-// The picture: three panels side by side, hosts on a logarithmic axis.
+// The picture: four panels, hosts on a logarithmic axis.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -28,10 +28,13 @@ double step_for(double most) {
   return 10 * power;
 }
 
+// One drawing: a line a pattern over hosts. Values are on a logarithmic axis too, from 1, or on a
+// plain one, from 0.
 class Panel {
  public:
-  Panel(double left, const char* title, const Lines& lines, double at_least)
-      : left_(left), title_(title), lines_(lines) {
+  Panel(double left, double top, const char* title, const Lines& lines, double at_least,
+        bool logarithmic)
+      : left_(left), top_(top), title_(title), lines_(lines), logarithmic_(logarithmic) {
     double most = at_least;
     for (const auto& [pattern, points] : lines) {
       for (const Point& point : points) {
@@ -40,27 +43,36 @@ class Panel {
         most_hosts_ = std::max(most_hosts_, point.hosts);
       }
     }
-    step_ = step_for(most);
-    top_ = std::ceil(most / step_) * step_;
+    if (logarithmic) {
+      most_ = std::pow(10, std::ceil(std::log10(most)));
+    } else {
+      step_ = step_for(most);
+      most_ = std::ceil(most / step_) * step_;
+    }
   }
   std::string draw() const {
     std::string svg = fmt::format("<text x=\"{}\" y=\"{}\" class=\"title\">{}</text>\n", left_,
-                                  kTop - 16, title_);
-    for (double value = 0; value <= top_ * 1.001; value += step_) {
-      svg += fmt::format(
-          "<line x1=\"{0}\" y1=\"{1:.1f}\" x2=\"{2}\" y2=\"{1:.1f}\" class=\"grid\"/>"
-          "<text x=\"{3}\" y=\"{4:.1f}\" text-anchor=\"end\">{5:g}</text>\n",
-          left_, y_of(value), left_ + kWidth, left_ - 6, y_of(value) + 4, value);
+                                  top_ - 16, title_);
+    if (logarithmic_) {
+      for (double value = 1; value <= most_ * 1.001; value *= 10) svg += draw_grid(value);
+    } else {
+      for (double value = 0; value <= most_ * 1.001; value += step_) svg += draw_grid(value);
     }
     for (unsigned hosts = least_hosts_; hosts <= most_hosts_; hosts *= 2) {
       svg += fmt::format("<text x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>\n",
-                         x_of(hosts), kTop + kHeight + 18, hosts);
+                         x_of(hosts), top_ + kHeight + 18, hosts);
     }
     for (const auto& [pattern, points] : lines_) svg += draw_line(pattern, points);
     return svg;
   }
 
  private:
+  std::string draw_grid(double value) const {
+    return fmt::format(
+        "<line x1=\"{0}\" y1=\"{1:.1f}\" x2=\"{2}\" y2=\"{1:.1f}\" class=\"grid\"/>"
+        "<text x=\"{3}\" y=\"{4:.1f}\" text-anchor=\"end\">{5:g}</text>\n",
+        left_, y_of(value), left_ + kWidth, left_ - 6, y_of(value) + 4, value);
+  }
   std::string draw_line(Pattern pattern, const std::vector<Point>& points) const {
     const char* colour = kColours[static_cast<std::size_t>(pattern)];
     std::string way, dots;
@@ -77,13 +89,18 @@ class Panel {
     return span == 0 ? left_ + kWidth / 2
                      : left_ + kWidth * (std::log2(hosts) - std::log2(least_hosts_)) / span;
   }
-  double y_of(double value) const { return kTop + kHeight * (1 - value / top_); }
+  double y_of(double value) const {
+    const double share =
+        logarithmic_ ? std::log10(std::max(value, 1.0)) / std::log10(most_) : value / most_;
+    return top_ + kHeight * (1 - share);
+  }
 
-  double left_;
+  double left_, top_;
   const char* title_;
   const Lines& lines_;
+  const bool logarithmic_;
   unsigned least_hosts_ = ~0u, most_hosts_ = 1;
-  double step_ = 1, top_ = 1;
+  double step_ = 1, most_ = 1;
 };
 
 template <typename Value>
@@ -104,10 +121,12 @@ Lines lines_of(const std::vector<Result>& results, Value value) {
 std::string plot_of(const std::vector<Result>& results) {
   const Lines messages =
       lines_of(results, [](const Result& one) { return one.figures.all.messages; });
+  const Lines writes =
+      lines_of(results, [](const Result& one) { return one.figures.writes.messages; });
   const Lines trips =
       lines_of(results, [](const Result& one) { return one.figures.all.trips_median; });
   const Lines memory = lines_of(results, [](const Result& one) { return one.memory.page(); });
-  const double width = kLeft + 3 * kWidth + 2 * kGap + 20, height = kTop + kHeight + 70;
+  const double width = kLeft + 2 * kWidth + kGap + 20, height = 2 * (kTop + kHeight) + 90;
   std::string svg = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" "
       "height=\"{1}\">\n"
@@ -115,19 +134,14 @@ std::string plot_of(const std::vector<Result>& results) {
       ".grid{{stroke:#ddd}}polyline{{fill:none;stroke-width:2}}</style>\n"
       "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
       width, height);
-  const struct {
-    const char* title;
-    const Lines& lines;
-    double at_least;
-  } panels[] = {{"Messages a fault, by hosts", messages, 5},
-                {"Fault latency in round trips (median), by hosts", trips, 2},
-                {"Directory, bytes a page and host, by hosts", memory, 24}};
+  const double second_left = kLeft + kWidth + kGap, second_top = 2 * kTop + kHeight + 24;
+  svg += Panel(kLeft, kTop, "Messages a fault (mean)", messages, 5, false).draw();
+  svg += Panel(second_left, kTop, "Messages a write fault (mean)", writes, 10, true).draw();
+  svg += Panel(kLeft, second_top, "Latency of a fault in round trips (median)", trips, 10, true)
+             .draw();
+  svg +=
+      Panel(second_left, second_top, "Directory, bytes a page and host", memory, 24, false).draw();
   double left = kLeft;
-  for (const auto& panel : panels) {
-    svg += Panel(left, panel.title, panel.lines, panel.at_least).draw();
-    left += kWidth + kGap;
-  }
-  left = kLeft;
   for (const auto& [pattern, points] : messages) {
     svg += fmt::format(
         "<rect x=\"{}\" y=\"{}\" width=\"14\" height=\"4\" fill=\"{}\"/><text x=\"{}\" y=\"{}\">{}"
