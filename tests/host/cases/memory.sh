@@ -8,9 +8,10 @@ table_resident() { # PID
 # HOSTS MIB: a line a host: its name, pages touched, bytes of table by the engine and by the kernel.
 held_memory() {
   local hosts=$1 mebibytes=$2 host pages bytes
+  rm -f out
   spanning_command "$hosts" --name held "$guest_probe" hold "$mebibytes" >out 2>err &
   local pid=$!
-  wait_until 60 grep -q ready out || { echo "the guest does not start"; cat err; return 1; }
+  wait_until 60 grep -qs ready out || { echo "the guest does not start"; cat err; return 1; }
   cli stats held >stats.json || { echo "xenspan stats fails"; return 1; }
   for host in $(bed_hosts "$hosts" | tr , ' '); do
     jq -r --arg host "$host" '.hosts[$host] | "\($host) \(.pages_touched) \(.table_bytes)"' stats.json | tr '\n' ' '
@@ -36,7 +37,7 @@ directory_memory() {
       allowed = 24 * (pages + 2 * 512)
       if (bytes < 24 * (pages - 2 * 512) || bytes > allowed || resident < 1 || resident > allowed) bad = 1
     }
-    END { exit bad }' >table
+    END { exit bad + 0 }' >table
   local status=$?
   cat table
   return $status
