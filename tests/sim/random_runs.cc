@@ -55,12 +55,12 @@ Shape draw_shape(Random& random, Mutation mutation) {
   return shape;
 }
 
-// Many hosts, few ops each: a write has many copies to withdraw.
+// Many hosts and long runs: a write has many copies to withdraw.
 Shape draw_crowd(Random& random) {
   Shape shape = draw_shape(random, Mutation::kNone);
   shape.hosts = random.between(9, shape.wide ? kMaxSimHosts : kMaxHosts);
   shape.vcpus_per_host = 1;
-  shape.ops = random.between(1, 3);
+  shape.ops = random.between(2, 20);
   shape.home = static_cast<HostId>(random.below(shape.hosts));
   for (HostId& manager : shape.managers) manager = static_cast<HostId>(random.below(shape.hosts));
   return shape;

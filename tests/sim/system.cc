@@ -189,7 +189,7 @@ void System::start(unsigned v, Op op, std::uint8_t page) {
 
 // Unique among a host's requests, and the same for every way to get to a state.
 std::uint32_t System::txn_of(unsigned v) const {
-  return (v + 1) * 64 + vcpus_[v].ops_left * 8u + vcpus_[v].faults;
+  return (v + 1) * kTxnsOfVcpu + vcpus_[v].ops_left * 8u + vcpus_[v].faults;
 }
 
 void System::attempt(unsigned v) {

@@ -24,6 +24,7 @@ namespace xenspan::dsm::sim {
 inline constexpr unsigned kMaxSimHosts = 256;
 inline constexpr unsigned kMaxPackedHosts = 8;  // of systems whose states are packed
 inline constexpr unsigned kMaxSimPages = 4;
+inline constexpr std::uint32_t kTxnsOfVcpu = 256;  // room for 31 ops
 
 enum class Op : std::uint8_t { kRead, kWrite, kDiscard };
 

@@ -100,10 +100,10 @@ class Renumber {
       : order_(order), vcpus_per_host_(vcpus_per_host) {}
   HostId host(HostId old) const { return order_[old]; }
   std::uint32_t txn(std::uint32_t old) const {
-    if (old < 64) return old;
-    const unsigned vcpu = old / 64 - 1, of_host = vcpu % vcpus_per_host_;
+    if (old < kTxnsOfVcpu) return old;
+    const unsigned vcpu = old / kTxnsOfVcpu - 1, of_host = vcpu % vcpus_per_host_;
     const unsigned now = order_[vcpu / vcpus_per_host_] * vcpus_per_host_ + of_host;
-    return (now + 1) * 64 + old % 64;
+    return (now + 1) * kTxnsOfVcpu + old % kTxnsOfVcpu;
   }
   ivy::Message message(ivy::Message m) const {
     m.from = host(m.from);
