@@ -69,6 +69,7 @@ count_tests() {
     [ "$skip" -eq 0 ] || { echo "skip ${log#"$build"/}:"; grep -A 3 ': Skipped$' "$log" | head -n 8; [ "$result" = SKIP ] && tail -n 2 "$log"; }
     sum_ok=$((sum_ok + ok)) sum_bad=$((sum_bad + bad)) sum_skip=$((sum_skip + skip))
   done < <(find "$build/tests" -name '*.trs' | sort)
+  grep -hE '^explorer: [0-9]+ states in all|^random: (seed|hosts)' "$build"/tests/sim/*_test.log
   count "unit and simulation" $sum_ok $sum_bad $sum_skip
 }
 

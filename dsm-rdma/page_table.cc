@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 
 namespace xenspan::dsm {
@@ -13,7 +14,7 @@ Status PageTable::create(Gfn pages) {
   const Gfn chunks = (pages + kChunkPages - 1) / kChunkPages;
   const std::size_t entries_bytes =
       (chunks * kChunkPages * sizeof(PageEntry) + kPageSize - 1) & ~(kPageSize - 1);
-  bytes_ = entries_bytes + chunks;
+  bytes_ = entries_bytes + (chunks + 63) / 64 * sizeof(*active_);
   void* memory = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
@@ -23,8 +24,8 @@ Status PageTable::create(Gfn pages) {
   // Huge pages would make a sparse table dense.
   ::madvise(memory, bytes_, MADV_NOHUGEPAGE);
   entries_ = static_cast<PageEntry*>(memory);
-  active_ =
-      reinterpret_cast<std::atomic<std::uint8_t>*>(static_cast<std::byte*>(memory) + entries_bytes);
+  active_ = reinterpret_cast<std::atomic<std::uint64_t>*>(static_cast<std::byte*>(memory) +
+                                                          entries_bytes);
   pages_ = pages;
   return {};
 }
@@ -34,17 +35,20 @@ PageTable::~PageTable() {
 }
 
 Gfn PageTable::next_active(Gfn gfn, Gfn end) const noexcept {
-  while (gfn < end && !active(gfn)) gfn = (gfn / kChunkPages + 1) * kChunkPages;
-  return std::min(gfn, end);
-}
-
-std::uint64_t PageTable::active_bytes() const noexcept {
-  std::uint64_t bytes = 0;
-  for (Gfn gfn = next_active(0, pages_); gfn < pages_;
-       gfn = next_active(gfn + kChunkPages, pages_)) {
-    bytes += kChunkPages * sizeof(PageEntry);
+  constexpr Gfn kWordPages = 64 * kChunkPages;  // of one word of flags
+  while (gfn < end) {
+    const unsigned first = gfn / kChunkPages % 64;
+    const std::uint64_t here =
+        active_[gfn / kWordPages].load(std::memory_order_acquire) >> first << first;
+    if (here == 0) {
+      gfn = (gfn / kWordPages + 1) * kWordPages;
+      continue;
+    }
+    const auto chunk = static_cast<unsigned>(std::countr_zero(here));
+    if (chunk != first) gfn = gfn / kWordPages * kWordPages + chunk * kChunkPages;
+    break;
   }
-  return bytes;
+  return std::min(gfn, end);
 }
 
 }  // namespace xenspan::dsm

@@ -59,6 +59,7 @@ class PageTable {
  public:
   static constexpr Gfn kChunkPages = 512;  // 2 MiB of guest memory, 12 KiB of table
   static constexpr Gfn kMaxPages = Gfn{1} << 32;
+  static constexpr std::uint64_t kChunkBytes = kChunkPages * sizeof(PageEntry);
 
   PageTable() = default;
   ~PageTable();
@@ -70,20 +71,30 @@ class PageTable {
   PageEntry& operator[](Gfn gfn) const noexcept { return entries_[gfn]; }
 
   bool active(Gfn gfn) const noexcept {
-    return active_[gfn / kChunkPages].load(std::memory_order_acquire) != 0;
+    const Gfn chunk = gfn / kChunkPages;
+    return (active_[chunk / 64].load(std::memory_order_acquire) >> chunk % 64 & 1) != 0;
   }
   void activate(Gfn gfn) noexcept {
-    std::atomic<std::uint8_t>& chunk = active_[gfn / kChunkPages];
-    if (chunk.load(std::memory_order_relaxed) == 0) chunk.store(1, std::memory_order_release);
+    const Gfn chunk = gfn / kChunkPages;
+    const std::uint64_t bit = std::uint64_t{1} << chunk % 64;
+    std::atomic<std::uint64_t>& word = active_[chunk / 64];
+    if ((word.load(std::memory_order_relaxed) & bit) != 0) return;
+    if ((word.fetch_or(bit, std::memory_order_release) & bit) != 0) return;
+    active_chunks_.fetch_add(1, std::memory_order_relaxed);
   }
   // The first gfn at or after `gfn` in an active chunk, at most `end`.
   Gfn next_active(Gfn gfn, Gfn end) const noexcept;
-  std::uint64_t active_bytes() const noexcept;
+  // Of the entries of all active chunks.
+  std::uint64_t active_bytes() const noexcept {
+    return active_chunks_.load(std::memory_order_relaxed) * kChunkBytes;
+  }
 
  private:
   Gfn pages_ = 0;
   PageEntry* entries_ = nullptr;
-  std::atomic<std::uint8_t>* active_ = nullptr;  // behind the entries, in the same mapping
+  // A bit a chunk, behind the entries in the same mapping.
+  std::atomic<std::uint64_t>* active_ = nullptr;
+  std::atomic<std::uint64_t> active_chunks_{0};
   std::size_t bytes_ = 0;
 };
 

@@ -1,18 +1,22 @@
 #include "dsm-rdma/parked.h"
 
 #include <mutex>
+#include <new>
+#include <type_traits>
 
 namespace xenspan::dsm {
 
 ParkedMessages::ParkedMessages(std::uint32_t room)
-    : nodes_(std::make_unique<Node[]>(std::size_t{room} + 1)) {
-  for (std::uint32_t index = room; index > 0; --index) give_back(index);
+    : room_(room), nodes_(static_cast<Node*>(std::calloc(std::size_t{room} + 1, sizeof(Node)))) {
+  static_assert(std::is_trivially_copyable_v<Node>);
+  if (nodes_ == nullptr) throw std::bad_alloc();
 }
 
 std::uint32_t ParkedMessages::take_free() noexcept {
   const std::lock_guard guard(free_lock_);
   const std::uint32_t index = free_;
-  if (index != 0) free_ = nodes_[index].next;
+  if (index == 0) return used_ < room_ ? ++used_ : 0;
+  free_ = nodes_[index].next;
   return index;
 }
 

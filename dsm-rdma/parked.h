@@ -11,6 +11,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 
 #include "dsm-rdma/futex_lock.h"
@@ -20,7 +21,8 @@ namespace xenspan::dsm {
 
 class ParkedMessages {
  public:
-  // Room for `room` messages. The only place that allocates.
+  // Room for `room` messages. The only place that allocates: addresses, of which memory follows the
+  // most that were ever parked at a time.
   explicit ParkedMessages(std::uint32_t room);
   ParkedMessages(const ParkedMessages&) = delete;
   ParkedMessages& operator=(const ParkedMessages&) = delete;
@@ -35,6 +37,11 @@ class ParkedMessages {
     ivy::Message message;
     std::uint32_t next = 0;
   };
+
+ public:
+  static constexpr std::size_t kNodeBytes = sizeof(Node);
+
+ private:
   struct Queue {
     FutexLock lock;
     std::uint32_t first = 0, last = 0;  // GUARDED_BY(lock); 0: empty
@@ -43,10 +50,15 @@ class ParkedMessages {
   std::uint32_t take_free() noexcept;
   void give_back(std::uint32_t index) noexcept;
 
-  std::unique_ptr<Node[]> nodes_;  // index 0 is never used: it means none
+  struct Free {
+    void operator()(Node* nodes) const noexcept { std::free(nodes); }
+  };
+  const std::uint32_t room_;
+  std::unique_ptr<Node[], Free> nodes_;  // index 0 is never used: it means none
   std::array<Queue, 256> queues_;
   FutexLock free_lock_;
   std::uint32_t free_ = 0;  // GUARDED_BY(free_lock_): first of the list of free nodes
+  std::uint32_t used_ = 0;  // GUARDED_BY(free_lock_): the nodes after this one were never used
 };
 
 }  // namespace xenspan::dsm

@@ -13,8 +13,9 @@ using Gfn = std::uint64_t;
 inline constexpr std::size_t kPageSize = 4096;
 inline constexpr unsigned kPageShift = 12;
 
-// Index of a host in its domain, 0 .. hosts-1. A copyset is one bit a host, hence the limit.
-using HostId = std::uint8_t;
+// Index of a host in its domain, 0 .. hosts-1. A page's entry has room for a copyset of kMaxHosts,
+// one bit a host. The protocol itself goes further (ivy/page_state.h: WidePageState).
+using HostId = std::uint16_t;
 inline constexpr unsigned kMaxHosts = 64;
 using HostMask = std::uint64_t;
 inline constexpr HostId kNoHost = 0xff;

@@ -24,6 +24,7 @@ struct Layout {
   std::uint64_t reserved_c[3];
 };
 static_assert(sizeof(Layout) == kMessageBytes);
+static_assert(kMaxHosts <= 256, "a host has a byte");
 static_assert(offsetof(Layout, lane) == 14 && offsetof(Layout, epoch) == 16 &&
               offsetof(Layout, gfn) == 24 && offsetof(Layout, page_version) == 32);
 
@@ -65,11 +66,11 @@ void encode(const ivy::Message& message, Epoch epoch, std::byte* to) noexcept {
   out.payload = static_cast<std::uint8_t>(message.payload);
   out.right = static_cast<std::uint8_t>(message.right);
   out.flags = message.discard ? kFlagDiscard : 0;
-  out.from = message.from;
-  out.to = message.to;
-  out.requester = message.requester;
-  out.acks = message.acks;
-  out.reads = message.reads;
+  out.from = static_cast<std::uint8_t>(message.from);
+  out.to = static_cast<std::uint8_t>(message.to);
+  out.requester = static_cast<std::uint8_t>(message.requester);
+  out.acks = static_cast<std::uint8_t>(message.acks);
+  out.reads = static_cast<std::uint8_t>(message.reads);
   out.lane = htole16(message.lane);
   out.epoch = htole32(epoch);
   out.txn = htole32(message.txn);

@@ -13,9 +13,10 @@ namespace {
 
 // Whether the right that is asked for is here now. Only the page's manager asks, and never a host
 // on its own behalf.
-Verdict judge(const Context& at, const Message& asked) {
+template <typename Page>
+Verdict judge(const Context<Page>& at, const Message& asked) {
   if (asked.from != at.view.manager || asked.requester == at.view.self) return Verdict::kIllegal;
-  const PageState& page = at.page;
+  const Page& page = at.page;
   const Right held = right_of(page, at.view);
   if (held != Right::kInvalid && asked.version == page.held_version) {
     if (asked.kind == Kind::kReadForward || asked.reads == page.reads_served) {
@@ -32,7 +33,8 @@ Verdict judge(const Context& at, const Message& asked) {
 }
 
 // What goes from here to the requester, with the marks of its request.
-Message answer(const Context& at, const Message& asked, Kind kind) {
+template <typename Page>
+Message answer(const Context<Page>& at, const Message& asked, Kind kind) {
   Message message = asked;
   message.kind = kind;
   message.from = at.view.self;
@@ -44,7 +46,8 @@ Message answer(const Context& at, const Message& asked, Kind kind) {
   return message;
 }
 
-void give_up(const Context& at, const Message& asked) {
+template <typename Page>
+void give_up(const Context<Page>& at, const Message& asked) {
   set_access(at.page, Access::kInvalid);
   at.steps.push(Step::Kind::kWithdraw, asked);
   if (asked.discard) at.steps.push(Step::Kind::kDropFrame, asked);
@@ -52,14 +55,15 @@ void give_up(const Context& at, const Message& asked) {
 
 }  // namespace
 
-Verdict hold_read_forward(const Context& at, const Message& forward) noexcept {
+template <typename Page>
+Verdict hold_read_forward(const Context<Page>& at, const Message& forward) noexcept {
   if (forward.acks != 0 || forward.discard) return Verdict::kIllegal;
   if (const Verdict verdict = judge(at, forward); verdict != Verdict::kAccepted) return verdict;
   if (right_of(at.page, at.view) == Right::kExclusive) {
     set_access(at.page, Access::kShared);
     at.steps.push(Step::Kind::kProtect, forward);
   }
-  at.page.reads_served = (at.page.reads_served + 1) & 63;
+  at.page.reads_served = (at.page.reads_served + 1) & (Page::kHosts - 1);
   Message grant = answer(at, forward, Kind::kGrant);
   grant.right = Right::kShared;
   grant.payload = Payload::kPage;
@@ -67,8 +71,9 @@ Verdict hold_read_forward(const Context& at, const Message& forward) noexcept {
   return Verdict::kAccepted;
 }
 
-Verdict hold_write_forward(const Context& at, const Message& forward) noexcept {
-  if (forward.acks >= kMaxHosts) return Verdict::kIllegal;
+template <typename Page>
+Verdict hold_write_forward(const Context<Page>& at, const Message& forward) noexcept {
+  if (forward.acks >= Page::kHosts) return Verdict::kIllegal;
   if (const Verdict verdict = judge(at, forward); verdict != Verdict::kAccepted) return verdict;
   give_up(at, forward);
   Message grant = answer(at, forward, Kind::kGrant);
@@ -80,7 +85,8 @@ Verdict hold_write_forward(const Context& at, const Message& forward) noexcept {
   return Verdict::kAccepted;
 }
 
-Verdict hold_invalidate(const Context& at, const Message& invalidate) noexcept {
+template <typename Page>
+Verdict hold_invalidate(const Context<Page>& at, const Message& invalidate) noexcept {
   if (const Verdict verdict = judge(at, invalidate); verdict != Verdict::kAccepted) return verdict;
   // The exclusive right has contents that exist nowhere else: it is forwarded, never invalidated.
   if (right_of(at.page, at.view) == Right::kExclusive) return Verdict::kIllegal;
@@ -88,5 +94,12 @@ Verdict hold_invalidate(const Context& at, const Message& invalidate) noexcept {
   at.steps.push(Step::Kind::kSend, answer(at, invalidate, Kind::kInvalidateAck));
   return Verdict::kAccepted;
 }
+
+template Verdict hold_read_forward(const Context<PageState>&, const Message&) noexcept;
+template Verdict hold_write_forward(const Context<PageState>&, const Message&) noexcept;
+template Verdict hold_invalidate(const Context<PageState>&, const Message&) noexcept;
+template Verdict hold_read_forward(const Context<WidePageState>&, const Message&) noexcept;
+template Verdict hold_write_forward(const Context<WidePageState>&, const Message&) noexcept;
+template Verdict hold_invalidate(const Context<WidePageState>&, const Message&) noexcept;
 
 }  // namespace xenspan::dsm::ivy

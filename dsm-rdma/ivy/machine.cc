@@ -4,7 +4,8 @@
 
 namespace xenspan::dsm::ivy {
 
-Right right_of(const PageState& page, const View& view) noexcept {
+template <typename Page>
+Right right_of(const Page& page, const View& view) noexcept {
   switch (static_cast<Access>(page.access)) {
     case Access::kInitial: return view.self == view.home ? Right::kExclusive : Right::kInvalid;
     case Access::kShared: return Right::kShared;
@@ -14,12 +15,13 @@ Right right_of(const PageState& page, const View& view) noexcept {
   return Right::kInvalid;
 }
 
-Verdict on_message(PageState& page, const View& view, const Message& message,
-                   Steps& steps) noexcept {
-  if (message.to != view.self || message.from >= kMaxHosts || message.requester >= kMaxHosts) {
+template <typename Page>
+Verdict on_message(Page& page, const View& view, const Message& message, Steps& steps) noexcept {
+  if (message.to != view.self || message.from >= Page::kHosts ||
+      message.requester >= Page::kHosts) {
     return Verdict::kIllegal;
   }
-  const Context at{page, view, steps};
+  const Context<Page> at{page, view, steps};
   switch (message.kind) {
     case Kind::kReadRequest:
     case Kind::kWriteRequest: return manage_request(at, message);
@@ -31,5 +33,10 @@ Verdict on_message(PageState& page, const View& view, const Message& message,
   }
   return Verdict::kIllegal;
 }
+
+template Right right_of(const PageState&, const View&) noexcept;
+template Verdict on_message(PageState&, const View&, const Message&, Steps&) noexcept;
+template Right right_of(const WidePageState&, const View&) noexcept;
+template Verdict on_message(WidePageState&, const View&, const Message&, Steps&) noexcept;
 
 }  // namespace xenspan::dsm::ivy

@@ -6,6 +6,8 @@
 // caller serialises calls for one gfn (the engine holds the page's lock bit) and carries out the
 // Steps in order before it lets go of that gfn. A zeroed PageState is the start state: the home
 // holds the page exclusively, manager entry says so, contents are zero.
+// A page is a PageState (up to 64 hosts: what the engine uses) or a WidePageState (up to 1024): one
+// machine, made for both.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +16,6 @@
 #include "dsm-rdma/ivy/message.h"
 
 namespace xenspan::dsm::ivy {
-
-// At most 20 bytes, so that an engine's entry with lock and counters stays within 24 bytes a page.
-struct PageState;  // ivy/page_state.h
 
 struct Step {
   enum class Kind : std::uint8_t {
@@ -39,28 +38,46 @@ struct Step {
 // steps.
 class Steps {
  public:
-  Steps() noexcept {}
+  Steps() noexcept : first_(steps_) {}
   Steps(const Steps&) = delete;
   Steps& operator=(const Steps&) = delete;
   void clear() { size_ = 0; }
   void push(Step::Kind kind, const Message& message = {}) {
-    std::construct_at(steps_ + size_++, Step{kind, message});
+    std::construct_at(first_ + size_++, Step{kind, message});
   }
-  const Step* begin() const { return steps_; }
-  const Step* end() const { return steps_ + size_; }
+  const Step* begin() const { return first_; }
+  const Step* end() const { return first_ + size_; }
   std::size_t size() const { return size_; }
 
+ protected:
+  explicit Steps(Step* room) noexcept : first_(room) {}
+
  private:
+  Step* const first_;
   union {
     Step steps_[kMaxHosts + 16];
   };
   std::size_t size_ = 0;
 };
 
+// Room for the invalidations of a wide domain. 40 KiB: not for a fault's stack.
+class WideSteps : public Steps {
+ public:
+  WideSteps() noexcept : Steps(room_) {}
+
+ private:
+  union {
+    Step room_[1024 + 16];
+  };
+};
+
 struct View {  // what a machine knows beside the page
   HostId self = 0;
   HostId home = 0;
   HostId manager = 0;  // of this gfn, from the slot table
+  // With a WidePageState, at the manager: the copyset of this gfn, kRowWords words, zero at first.
+  // Guarded and owned like the page itself; unused elsewhere.
+  std::uint64_t* row = nullptr;
 };
 
 enum class FaultStart : std::uint8_t {
@@ -82,18 +99,21 @@ enum class Verdict : std::uint8_t {
 // A vCPU here wants `wanted`. Self-addressed messages are NOT looped inside: they appear as kSend
 // to self, and the caller feeds them back (after the steps before them), so that checkers can
 // interleave there too.
-FaultStart on_fault(PageState& page, const View& view, Gfn gfn, Right wanted, bool discard,
-                    Lane lane, std::uint32_t txn, Steps& steps) noexcept;
+template <typename Page>
+FaultStart on_fault(Page& page, const View& view, Gfn gfn, Right wanted, bool discard, Lane lane,
+                    std::uint32_t txn, Steps& steps) noexcept;
 
 // A message for view.self. For kGrant with payload the frame already holds the contents.
-Verdict on_message(PageState& page, const View& view, const Message& message,
-                   Steps& steps) noexcept;
+template <typename Page>
+Verdict on_message(Page& page, const View& view, const Message& message, Steps& steps) noexcept;
 
 // Whether on_message would accept this kGrant's contents: the transport asks before it lets bytes
 // into a frame.
-bool expects_contents(const PageState& page, const View& view, const Message& grant) noexcept;
+template <typename Page>
+bool expects_contents(const Page& page, const View& view, const Message& grant) noexcept;
 
 // The right this slice holds now.
-Right right_of(const PageState& page, const View& view) noexcept;
+template <typename Page>
+Right right_of(const Page& page, const View& view) noexcept;
 
 }  // namespace xenspan::dsm::ivy

@@ -1,49 +1,53 @@
 // The host that puts a page's requests in order: each is entered in the directory and passed on at
 // once, whether or not the ones before it are over. The hosts they go to take care of the order
 // (holder.cc).
-#include <bit>
-
+#include "dsm-rdma/ivy/copyset.h"
 #include "dsm-rdma/ivy/roles.h"
 
 namespace xenspan::dsm::ivy {
 namespace {
 
-Message from_manager(const Context& at, const Message& request, Kind kind, HostId to) {
+template <typename Page>
+Message from_manager(const Context<Page>& at, const Message& request, Kind kind, HostId to) {
   Message message{.kind = kind, .from = at.view.self, .to = to, .requester = request.requester};
   message.discard = request.discard;
   message.lane = request.lane;
   message.txn = request.txn;
   message.gfn = request.gfn;
   message.version = static_cast<std::uint16_t>(at.page.version);
-  if (to == at.page.owner) message.reads = static_cast<std::uint8_t>(at.page.reads_sent);
+  if (to == at.page.owner) message.reads = static_cast<std::uint16_t>(at.page.reads_sent);
   return message;
 }
 
-void serve_read(const Context& at, const Message& request) {
-  PageState& page = at.page;
+template <typename Page>
+void serve_read(const Context<Page>& at, const Message& request) {
+  Page& page = at.page;
   const auto owner = static_cast<HostId>(page.owner);
   at.steps.push(Step::Kind::kSend, from_manager(at, request, Kind::kReadForward, owner));
   // At most one for each other host: who is in the copyset does not ask to read.
-  page.reads_sent = (page.reads_sent + 1) & 63;
-  page.set_hosts(page.hosts() | mask_of(request.requester));
+  page.reads_sent = (page.reads_sent + 1) & (Page::kHosts - 1);
+  Copyset<Page>(page, at.view).add(request.requester);
 }
 
-void invalidate(const Context& at, const Message& request, HostMask holders) {
-  for (; holders != 0; holders &= holders - 1) {
-    const auto holder = static_cast<HostId>(std::countr_zero(holders));
+// All in the copyset but one: who is to have the page, or hands it over.
+template <typename Page>
+void invalidate(const Context<Page>& at, const Message& request, HostId but) {
+  Copyset<Page>(at.page, at.view).for_each_other(but, [&](HostId holder) {
     at.steps.push(Step::Kind::kSend, from_manager(at, request, Kind::kInvalidate, holder));
-  }
+  });
 }
 
-void serve_write(const Context& at, const Message& request, bool upgrade) {
-  PageState& page = at.page;
+template <typename Page>
+void serve_write(const Context<Page>& at, const Message& request, bool upgrade) {
+  Page& page = at.page;
   const auto owner = static_cast<HostId>(page.owner);
-  const HostMask holders = page.hosts() & ~mask_of(upgrade ? request.requester : owner);
-  const auto acks = static_cast<std::uint8_t>(std::popcount(holders));
+  Copyset<Page> copyset(page, at.view);
+  const HostId spared = upgrade ? request.requester : owner;
+  const auto acks = static_cast<std::uint16_t>(copyset.count_others(spared));
 
   // The longest way first: the owner's, which carries the page; or the holders' acknowledgements.
   if (upgrade) {
-    invalidate(at, request, holders);
+    invalidate(at, request, spared);
     Message grant = from_manager(at, request, Kind::kGrant, request.requester);
     grant.right = Right::kExclusive;
     grant.acks = acks;
@@ -54,31 +58,35 @@ void serve_write(const Context& at, const Message& request, bool upgrade) {
     Message forward = from_manager(at, request, Kind::kWriteForward, owner);
     forward.acks = acks;
     at.steps.push(Step::Kind::kSend, forward);
-    invalidate(at, request, holders);
+    invalidate(at, request, spared);
   }
   page.owner = request.requester;
-  page.set_hosts(mask_of(request.requester));
+  copyset.become(request.requester);
   page.version = next_version(page.version);
   page.reads_sent = 0;
 }
 
 }  // namespace
 
-Verdict manage_request(const Context& at, const Message& request) noexcept {
+template <typename Page>
+Verdict manage_request(const Context<Page>& at, const Message& request) noexcept {
   if (at.view.self != at.view.manager || request.from != request.requester) {
     return Verdict::kIllegal;
   }
-  PageState& page = at.page;
-  const HostMask copyset = page.directory_set ? page.hosts() : mask_of(at.view.home);
-  const bool holds = (copyset & mask_of(request.requester)) != 0;
+  Page& page = at.page;
+  const HostId requester = request.requester;
+  Copyset<Page> copyset(page, at.view);
+  const bool holds = page.directory_set ? copyset.contains(requester) : requester == at.view.home;
   const bool read = request.kind == Kind::kReadRequest;
   // Who has a copy, or has one under way, does not ask to read; who is alone asks for nothing.
   if (read && (holds || request.discard)) return Verdict::kIllegal;
-  if (holds && std::has_single_bit(copyset)) return Verdict::kIllegal;
+  if (holds && (!page.directory_set || copyset.count_others(requester) == 0)) {
+    return Verdict::kIllegal;
+  }
   if (!page.directory_set) {
     page.directory_set = 1;
     page.owner = at.view.home;
-    page.set_hosts(copyset);
+    copyset.become(at.view.home);
   }
   if (read) {
     serve_read(at, request);
@@ -87,5 +95,8 @@ Verdict manage_request(const Context& at, const Message& request) noexcept {
   }
   return Verdict::kAccepted;
 }
+
+template Verdict manage_request(const Context<PageState>&, const Message&) noexcept;
+template Verdict manage_request(const Context<WidePageState>&, const Message&) noexcept;
 
 }  // namespace xenspan::dsm::ivy

@@ -41,8 +41,8 @@ struct Message {
   HostId from = 0;
   HostId to = 0;
   HostId requester = 0;
-  std::uint8_t acks = 0;   // kWriteForward, kGrant: acknowledgements the requester has to collect
-  std::uint8_t reads = 0;  // to an owner: read forwards sent to it before, in this version
+  std::uint16_t acks = 0;   // kWriteForward, kGrant: acknowledgements the requester has to collect
+  std::uint16_t reads = 0;  // to an owner: read forwards sent to it before, in this version
   std::uint16_t version = 0;  // forwards, kInvalidate: of the right that is asked for; kGrant: of
                               // the right granted
   Lane lane = kServiceLane;   // the requester's lane for kGrant and kInvalidateAck
@@ -52,5 +52,6 @@ struct Message {
 
   friend bool operator==(const Message&, const Message&) = default;
 };
+static_assert(sizeof(Message) == 32);
 
 }  // namespace xenspan::dsm::ivy

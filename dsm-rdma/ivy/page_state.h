@@ -1,9 +1,12 @@
 // What a host remembers about one page: its own right, its own request, and, at the page's manager,
 // the directory entry.
 //
-// A plain value of 20 bytes, all zero at the start. The machine (machine.h) is the only one that
-// changes it; the caller serialises access to it. Checkers and statistics may read it. The fields
-// of three roles live side by side because one host can play all three for a page at the same time.
+// A plain value, all zero at the start. The machine (machine.h) is the only one that changes it;
+// the caller serialises access to it. Checkers and statistics may read it. The fields of three
+// roles live side by side because one host can play all three for a page at the same time. There
+// are two of them with the same fields: PageState (20 bytes, copyset inside) for domains of up to
+// 64 hosts, and WidePageState (16 bytes, copyset in a row of bits that only the page's manager has)
+// for up to 1024. Beyond the width of the numbers, they differ in the copyset's place alone.
 #pragma once
 
 #include <cstdint>
@@ -20,14 +23,16 @@ enum class Access : std::uint8_t { kInitial = 0, kShared = 1, kExclusive = 2, kI
 enum class Pending : std::uint8_t { kNothing = 0, kRead = 1, kWrite = 2, kDiscard = 3 };
 
 // The version of a page counts its write transactions, modulo 4096: it names the one that made a
-// host the owner, and every copy made since. Messages of more than 64 + 1 versions are never under
-// way at once (each waits for the one before), so that twelve bits tell them apart.
+// host the owner, and every copy made since. Messages of more versions than there are hosts, and
+// one, are never under way at once (each waits for the one before): twelve bits tell them apart.
 inline constexpr unsigned kVersionBits = 12;
 constexpr std::uint16_t next_version(unsigned version) {
   return static_cast<std::uint16_t>((version + 1) & ((1u << kVersionBits) - 1));
 }
 
 struct PageState {
+  static constexpr unsigned kHosts = 64;
+
   // Manager: the copyset, every host with a right or with one under way, the owner included (valid
   // once directory_set).
   std::uint32_t hosts_low, hosts_high;
@@ -55,6 +60,28 @@ struct PageState {
   }
 };
 static_assert(sizeof(PageState) == 20, "an engine's entry has 24 bytes a page");
-static_assert(kMaxHosts == 64, "host fields have 6 bits");
+static_assert(PageState::kHosts == kMaxHosts);
+
+struct WidePageState {
+  static constexpr unsigned kHosts = 1024;
+  static constexpr unsigned kRowWords = kHosts / 64;  // of View::row
+
+  std::uint32_t txn;
+
+  std::uint32_t version : kVersionBits;
+  std::uint32_t held_version : kVersionBits;
+  std::uint32_t pending : 2;
+  std::uint32_t access : 2;
+  std::uint32_t directory_set : 1;
+  std::uint32_t granted : 1;
+
+  std::uint32_t owner : 10;
+  std::uint32_t reads_sent : 10;
+  std::uint32_t reads_served : 10;
+
+  std::uint32_t acks_expected : 10;
+  std::uint32_t acks_received : 10;
+};
+static_assert(sizeof(WidePageState) == 16);
 
 }  // namespace xenspan::dsm::ivy

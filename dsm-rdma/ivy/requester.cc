@@ -9,7 +9,8 @@ Step::Kind grant_step(Right right) {
 }
 
 // Whether an answer with this txn belongs to the request under way here.
-Verdict answers_pending(const PageState& page, const View& view, const Message& answer) {
+template <typename Page>
+Verdict answers_pending(const Page& page, const View& view, const Message& answer) {
   if (answer.requester != view.self) return Verdict::kIllegal;
   if (pending_of(page) == Pending::kNothing || answer.txn != page.txn) return Verdict::kDuplicate;
   return Verdict::kAccepted;
@@ -17,7 +18,8 @@ Verdict answers_pending(const PageState& page, const View& view, const Message& 
 
 // The contents a grant brings fit what is held here: a mapped frame is never overwritten, and
 // nobody is told to go on with contents that he does not have.
-bool contents_fit(const PageState& page, const View& view, const Message& grant) {
+template <typename Page>
+bool contents_fit(const Page& page, const View& view, const Message& grant) {
   const Right held = right_of(page, view);
   switch (grant.payload) {
     case Payload::kNone:
@@ -31,7 +33,8 @@ bool contents_fit(const PageState& page, const View& view, const Message& grant)
   return false;
 }
 
-Verdict judge_grant(const PageState& page, const View& view, const Message& grant) {
+template <typename Page>
+Verdict judge_grant(const Page& page, const View& view, const Message& grant) {
   const Verdict pending = answers_pending(page, view, grant);
   if (pending != Verdict::kAccepted) return pending;
   if (page.granted) return Verdict::kDuplicate;
@@ -40,13 +43,14 @@ Verdict judge_grant(const PageState& page, const View& view, const Message& gran
   if (grant.discard != (pending_of(page) == Pending::kDiscard)) return Verdict::kIllegal;
   if (!contents_fit(page, view, grant)) return Verdict::kIllegal;
   if (read && (grant.acks != 0 || grant.payload == Payload::kNone)) return Verdict::kIllegal;
-  if (grant.acks >= kMaxHosts || grant.acks < page.acks_received) return Verdict::kIllegal;
+  if (grant.acks >= Page::kHosts || grant.acks < page.acks_received) return Verdict::kIllegal;
   return Verdict::kAccepted;
 }
 
 // Maps and wakes: once the grant and every acknowledgement are here.
-void finish_when_complete(const Context& at, Gfn gfn) {
-  PageState& page = at.page;
+template <typename Page>
+void finish_when_complete(const Context<Page>& at, Gfn gfn) {
+  Page& page = at.page;
   if (!page.granted || page.acks_received != page.acks_expected) return;
   const bool read = pending_of(page) == Pending::kRead;
   const bool upgrade = right_of(page, at.view) == Right::kShared;
@@ -74,8 +78,9 @@ void finish_when_complete(const Context& at, Gfn gfn) {
 
 }  // namespace
 
-FaultStart on_fault(PageState& page, const View& view, Gfn gfn, Right wanted, bool discard,
-                    Lane lane, std::uint32_t txn, Steps& steps) noexcept {
+template <typename Page>
+FaultStart on_fault(Page& page, const View& view, Gfn gfn, Right wanted, bool discard, Lane lane,
+                    std::uint32_t txn, Steps& steps) noexcept {
   Message request{.from = view.self, .to = view.manager, .requester = view.self};
   request.lane = lane;
   request.txn = txn;
@@ -110,12 +115,14 @@ FaultStart on_fault(PageState& page, const View& view, Gfn gfn, Right wanted, bo
   return FaultStart::kStarted;
 }
 
-bool expects_contents(const PageState& page, const View& view, const Message& grant) noexcept {
+template <typename Page>
+bool expects_contents(const Page& page, const View& view, const Message& grant) noexcept {
   return grant.kind == Kind::kGrant && grant.payload != Payload::kNone && grant.to == view.self &&
-         grant.from < kMaxHosts && judge_grant(page, view, grant) == Verdict::kAccepted;
+         grant.from < Page::kHosts && judge_grant(page, view, grant) == Verdict::kAccepted;
 }
 
-Verdict request_grant(const Context& at, const Message& grant) noexcept {
+template <typename Page>
+Verdict request_grant(const Context<Page>& at, const Message& grant) noexcept {
   const Verdict verdict = judge_grant(at.page, at.view, grant);
   if (verdict != Verdict::kAccepted) return verdict;
   at.page.granted = 1;
@@ -125,17 +132,29 @@ Verdict request_grant(const Context& at, const Message& grant) noexcept {
   return verdict;
 }
 
-Verdict request_ack(const Context& at, const Message& ack) noexcept {
-  PageState& page = at.page;
+template <typename Page>
+Verdict request_ack(const Context<Page>& at, const Message& ack) noexcept {
+  Page& page = at.page;
   const Verdict pending = answers_pending(page, at.view, ack);
   if (pending != Verdict::kAccepted) return pending;
   // A holder never acknowledges to itself, and a read invalidates nobody.
   if (ack.from == at.view.self || pending_of(page) == Pending::kRead) return Verdict::kIllegal;
-  const unsigned expected = page.granted ? page.acks_expected : kMaxHosts - 1;
+  const unsigned expected = page.granted ? page.acks_expected : Page::kHosts - 1;
   if (page.acks_received >= expected) return Verdict::kIllegal;
   page.acks_received = page.acks_received + 1u;
   finish_when_complete(at, ack.gfn);
   return Verdict::kAccepted;
 }
+
+template FaultStart on_fault(PageState&, const View&, Gfn, Right, bool, Lane, std::uint32_t,
+                             Steps&) noexcept;
+template bool expects_contents(const PageState&, const View&, const Message&) noexcept;
+template Verdict request_grant(const Context<PageState>&, const Message&) noexcept;
+template Verdict request_ack(const Context<PageState>&, const Message&) noexcept;
+template FaultStart on_fault(WidePageState&, const View&, Gfn, Right, bool, Lane, std::uint32_t,
+                             Steps&) noexcept;
+template bool expects_contents(const WidePageState&, const View&, const Message&) noexcept;
+template Verdict request_grant(const Context<WidePageState>&, const Message&) noexcept;
+template Verdict request_ack(const Context<WidePageState>&, const Message&) noexcept;
 
 }  // namespace xenspan::dsm::ivy

@@ -11,28 +11,37 @@
 
 namespace xenspan::dsm::ivy {
 
+template <typename Page>
 struct Context {
-  PageState& page;
+  Page& page;
   const View& view;
   Steps& steps;
 };
 
 // manager.cc
-Verdict manage_request(const Context& at, const Message& request) noexcept;
+template <typename Page>
+Verdict manage_request(const Context<Page>& at, const Message& request) noexcept;
 
 // holder.cc
-Verdict hold_read_forward(const Context& at, const Message& forward) noexcept;
-Verdict hold_write_forward(const Context& at, const Message& forward) noexcept;
-Verdict hold_invalidate(const Context& at, const Message& invalidate) noexcept;
+template <typename Page>
+Verdict hold_read_forward(const Context<Page>& at, const Message& forward) noexcept;
+template <typename Page>
+Verdict hold_write_forward(const Context<Page>& at, const Message& forward) noexcept;
+template <typename Page>
+Verdict hold_invalidate(const Context<Page>& at, const Message& invalidate) noexcept;
 
 // requester.cc
-Verdict request_grant(const Context& at, const Message& grant) noexcept;
-Verdict request_ack(const Context& at, const Message& ack) noexcept;
+template <typename Page>
+Verdict request_grant(const Context<Page>& at, const Message& grant) noexcept;
+template <typename Page>
+Verdict request_ack(const Context<Page>& at, const Message& ack) noexcept;
 
-inline void set_access(PageState& page, Access access) noexcept {
+template <typename Page>
+void set_access(Page& page, Access access) noexcept {
   page.access = static_cast<std::uint32_t>(access);
 }
-inline Pending pending_of(const PageState& page) noexcept {
+template <typename Page>
+Pending pending_of(const Page& page) noexcept {
   return static_cast<Pending>(page.pending);
 }
 

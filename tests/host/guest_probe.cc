@@ -9,6 +9,9 @@
 //   work SECONDS    the same, but its threads keep writing one shared page and pages of their own
 //   share           prints "ready" when all its threads run; then all of them, the first too, write
 //                   the same pages for ever, and the first prints a line now and then
+//   hold MIB        each of its threads in turn writes all pages of this much memory; prints
+//   "ready"
+//                   and waits a minute
 //   free            its threads write the same pages for a while, then the pages are unmapped
 //   handle SECONDS  the same as sleep, with a handler of SIGUSR1: prints "signal 10", ends with
 //                   status 10
@@ -124,6 +127,23 @@ int free_pages() {
   return ::munmap(memory, kBytes) == 0 ? 0 : 1;
 }
 
+int hold(std::size_t mebibytes) {
+  std::vector<unsigned char> bytes(mebibytes << 20);
+  const unsigned count = std::thread::hardware_concurrency();
+  std::atomic<unsigned> turn{0};
+  std::vector<std::thread> threads;
+  // All live until the last one is done, so that each host has one.
+  for (unsigned i = 0; i < count; i++)
+    threads.emplace_back([&, i] {
+      while (turn != i) ::usleep(1000);
+      for (std::size_t at = 0; at < bytes.size(); at += 4096) bytes[at]++;
+      turn++;
+      while (turn != count) ::usleep(1000);
+    });
+  for (std::thread& thread : threads) thread.join();
+  return wait(60, false, count);
+}
+
 int crash() {
   std::thread([] {
     auto* volatile nowhere = reinterpret_cast<volatile int*>(0x10);
@@ -142,6 +162,7 @@ int main(int argc, char** argv) {
   if (what == "crash") return crash();
   if (what == "share") return share();
   if (what == "free") return free_pages();
+  if (what == "hold") return hold(static_cast<std::size_t>(std::atoi(argument)));
   if (what == "handle") ::signal(SIGUSR1, on_signal);
   if (what == "sleep" || what == "handle" || what == "work")
     return wait(

@@ -52,6 +52,22 @@ const Case kCases[] = {
       .crash = true,
       .managers = {1}}},
     {{.hosts = 3,
+      .pages = 1,
+      .ops = 2,
+      .refaults = 0,
+      .fine = true,
+      .wide = true,
+      .managers = {2}}},
+    {{.hosts = 4, .pages = 1, .ops = 1, .wide = true, .managers = {1}}},
+    {{.hosts = 2,
+      .pages = 1,
+      .ops = 2,
+      .fine = true,
+      .repeats = true,
+      .crash = true,
+      .wide = true,
+      .managers = {1}}},
+    {{.hosts = 3,
       .pages = 2,
       .ops = 2,
       .kinds = 2,
@@ -74,6 +90,7 @@ bool run_case(const Case& one) {
   std::string what = shape.fine ? ", step by step" : "";
   if (shape.repeats) what += ", grants may come twice";
   if (shape.crash) what += ", a host may die at any moment";
+  if (shape.wide) what += ", wide machine";
   const std::string stops =
       shape.crash ? ", " + std::to_string(found.stopped) + " stopped by a death" : "";
   std::printf(

@@ -7,9 +7,14 @@
 namespace xenspan::dsm::sim {
 namespace {
 
-constexpr unsigned kThreads = 16;
 constexpr unsigned kPages = 4;  // check_order_graph: any number
 using Memory = std::array<Value, kPages>;
+
+std::size_t threads_of(const History& history) {
+  std::size_t threads = 0;
+  for (const Operation& one : history) threads = std::max<std::size_t>(threads, one.thread + 1u);
+  return threads;
+}
 
 // Edges of "must come before" in a legal serialisation, and whether they form a cycle.
 class OrderGraph {
@@ -42,8 +47,7 @@ class OrderGraph {
 };
 
 void add_program_order(const History& history, OrderGraph& graph) {
-  std::array<std::int64_t, kThreads> last;
-  last.fill(-1);
+  std::vector<std::int64_t> last(threads_of(history), -1);
   for (std::size_t i = 0; i < history.size(); ++i) {
     std::int64_t& before = last[history[i].thread];
     if (before >= 0) graph.add(static_cast<std::size_t>(before), i);
@@ -83,7 +87,8 @@ bool add_page_order(const History& history, unsigned page, OrderGraph& graph) {
 
 class Search {
  public:
-  Search(const History& history, unsigned budget) : budget_(budget) {
+  Search(const History& history, unsigned budget)
+      : budget_(budget), programs_(threads_of(history)), at_(programs_.size(), 0) {
     for (const Operation& operation : history) programs_[operation.thread].push_back(operation);
   }
   Judgement run() {
@@ -92,14 +97,14 @@ class Search {
   }
 
  private:
-  bool done(unsigned thread) const { return at_[thread] == programs_[thread].size(); }
-  const Operation& next(unsigned thread) const { return programs_[thread][at_[thread]]; }
+  bool done(std::size_t thread) const { return at_[thread] == programs_[thread].size(); }
+  const Operation& next(std::size_t thread) const { return programs_[thread][at_[thread]]; }
 
   // A read that fits now can go first: it changes nothing, so no serialisation is lost.
   void take_reads() {
     for (bool moved = true; moved;) {
       moved = false;
-      for (unsigned thread = 0; thread < kThreads; ++thread) {
+      for (std::size_t thread = 0; thread < programs_.size(); ++thread) {
         while (!done(thread) && !next(thread).write &&
                memory_[next(thread).page] == next(thread).value) {
           ++at_[thread];
@@ -118,14 +123,15 @@ class Search {
   bool extend() {
     take_reads();
     bool finished = true;
-    for (unsigned thread = 0; thread < kThreads; ++thread) finished = finished && done(thread);
+    for (std::size_t thread = 0; thread < programs_.size(); ++thread)
+      finished = finished && done(thread);
     if (finished) return true;
     if (budget_ == 0) return false;
     --budget_;
     if (!seen_.insert(fingerprint()).second) return false;
     const auto at = at_;
     const Memory memory = memory_;
-    for (unsigned thread = 0; thread < kThreads; ++thread) {
+    for (std::size_t thread = 0; thread < programs_.size(); ++thread) {
       if (done(thread) || !next(thread).write) continue;
       memory_[next(thread).page] = next(thread).value;
       ++at_[thread];
@@ -137,8 +143,8 @@ class Search {
   }
 
   unsigned budget_;
-  std::array<std::vector<Operation>, kThreads> programs_;
-  std::array<unsigned, kThreads> at_{};
+  std::vector<std::vector<Operation>> programs_;
+  std::vector<unsigned> at_;
   Memory memory_{};
   std::unordered_set<std::uint64_t> seen_;
 };

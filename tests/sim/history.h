@@ -13,7 +13,7 @@ namespace xenspan::dsm::sim {
 using Value = std::uint32_t;
 
 struct Operation {
-  std::uint8_t thread = 0;
+  std::uint16_t thread = 0;
   std::uint8_t page = 0;
   bool write = false;
   Value value = 0;  // written, or seen

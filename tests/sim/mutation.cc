@@ -96,6 +96,7 @@ const char* name_of(Mutation mutation) {
     case Mutation::kOwnerStaysWritable: return "owner-stays-writable";
     case Mutation::kOwnerStaysMapped: return "owner-stays-mapped";
     case Mutation::kDiscardKeepsContents: return "discard-keeps-contents";
+    case Mutation::kOldHolderStays: return "old-holder-stays";
     case Mutation::kLostGrant: return "lost-grant";
     case Mutation::kLostAck: return "lost-ack";
   }
@@ -110,19 +111,26 @@ bool alter_steps(Mutation mutation, const ivy::Message* cause, ivy::Steps& steps
   return true;
 }
 
-bool alter_page(Mutation mutation, const ivy::Message* cause, ivy::PageState& page) {
+bool alter_page(Mutation mutation, const ivy::Message* cause, bool wide, SimPage& page,
+                SimPage::Row& row) {
   switch (mutation) {
     case Mutation::kReaderForgotten:
       if (!is(cause, Kind::kReadRequest)) return false;
-      page.set_hosts(page.hosts() & ~mask_of(cause->requester));
+      page.list(wide, row, cause->requester, false);
       return true;
     case Mutation::kVersionStandsStill:
-      if (!is(cause, Kind::kWriteRequest) || page.version == 0) return false;
-      page.version = page.version - 1u;
-      return true;
+      return is(cause, Kind::kWriteRequest) && page.with(wide, [](auto& state) {
+        if (state.version == 0) return false;
+        state.version = state.version - 1u;
+        return true;
+      });
     case Mutation::kReadsNotCounted:
       if (!is(cause, Kind::kReadForward)) return false;
-      page.reads_served = 0;
+      page.with(wide, [](auto& state) { state.reads_served = 0; });
+      return true;
+    case Mutation::kOldHolderStays:
+      if (!is(cause, Kind::kWriteRequest) || cause->requester == 0) return false;
+      page.list(wide, row, 0, true);
       return true;
     default: return false;
   }

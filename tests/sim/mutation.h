@@ -6,7 +6,7 @@
 #pragma once
 
 #include "dsm-rdma/ivy/machine.h"
-#include "dsm-rdma/ivy/page_state.h"
+#include "tests/sim/sim_page.h"
 
 namespace xenspan::dsm::sim {
 
@@ -22,14 +22,18 @@ enum class Mutation {
   kOwnerStaysWritable,  // a read grant leaves the owner's mapping writable
   kOwnerStaysMapped,    // a write grant leaves the old owner's mapping as it was
   kDiscardKeepsContents,  // an upgrade with discard keeps the old contents
+  kOldHolderStays,        // a write leaves a host in the copyset that has no copy any more
   kLostGrant,             // a grant is lost
   kLostAck,               // an acknowledgement is lost
 };
 inline constexpr Mutation kMutations[] = {
-    Mutation::kDropInvalidation,     Mutation::kReaderForgotten,    Mutation::kAckBeforeWithdraw,
-    Mutation::kPageBeforeWithdraw,   Mutation::kGrantBeforeAcks,    Mutation::kVersionStandsStill,
-    Mutation::kReadsNotCounted,      Mutation::kOwnerStaysWritable, Mutation::kOwnerStaysMapped,
-    Mutation::kDiscardKeepsContents, Mutation::kLostGrant,          Mutation::kLostAck,
+    Mutation::kDropInvalidation,  Mutation::kReaderForgotten,
+    Mutation::kAckBeforeWithdraw, Mutation::kPageBeforeWithdraw,
+    Mutation::kGrantBeforeAcks,   Mutation::kVersionStandsStill,
+    Mutation::kReadsNotCounted,   Mutation::kOwnerStaysWritable,
+    Mutation::kOwnerStaysMapped,  Mutation::kDiscardKeepsContents,
+    Mutation::kOldHolderStays,    Mutation::kLostGrant,
+    Mutation::kLostAck,
 };
 
 const char* name_of(Mutation mutation);
@@ -38,7 +42,8 @@ const char* name_of(Mutation mutation);
 // for a local fault. Returns whether it changed anything.
 bool alter_steps(Mutation mutation, const ivy::Message* cause, ivy::Steps& steps);
 // What it does to the page after the event.
-bool alter_page(Mutation mutation, const ivy::Message* cause, ivy::PageState& page);
+bool alter_page(Mutation mutation, const ivy::Message* cause, bool wide, SimPage& page,
+                SimPage::Row& row);
 // Whether the network loses this message.
 bool loses(Mutation mutation, const ivy::Message& message);
 

@@ -17,17 +17,19 @@ const Shape kShapes[] = {
     {.hosts = 3, .pages = 1, .ops = 2, .kinds = 2, .refaults = 0, .fine = true, .managers = {1}},
 };
 
-bool found_by_explorer(Mutation mutation) {
+bool found_by_explorer(Mutation mutation, bool wide) {
   for (Shape shape : kShapes) {
     shape.mutation = mutation;
+    shape.wide = wide;
     const Exploration found = explore(shape, 2'000'000);
     if (found.violation.empty()) continue;
-    std::printf("mutation %s: explorer, %u hosts, %llu states: %s\n", name_of(mutation),
-                shape.hosts, static_cast<unsigned long long>(found.states),
-                found.violation.c_str());
+    std::printf("mutation %s: explorer, %u hosts%s, %llu states: %s\n", name_of(mutation),
+                shape.hosts, wide ? ", wide machine" : "",
+                static_cast<unsigned long long>(found.states), found.violation.c_str());
     return true;
   }
-  std::printf("mutation %s: SURVIVED the explorer\n", name_of(mutation));
+  std::printf("mutation %s: SURVIVED the explorer%s\n", name_of(mutation),
+              wide ? " with the wide machine" : "");
   return false;
 }
 
@@ -77,7 +79,8 @@ bool quiet_without_mutation() {
 int main() {
   bool good = quiet_without_mutation();
   for (Mutation mutation : kMutations) {
-    good = found_by_explorer(mutation) && good;
+    good = found_by_explorer(mutation, false) && good;
+    good = found_by_explorer(mutation, true) && good;
     good = found_by_random(mutation) && good;
   }
   for (Mutation mutation : kVisible) good = found_by_history(mutation) && good;

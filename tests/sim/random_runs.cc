@@ -5,8 +5,8 @@
 namespace xenspan::dsm::sim {
 namespace {
 
-constexpr unsigned kMaxEvents =
-    200'000;  // far above what any schedule needs: more means that nobody advances
+// Far above what any schedule needs: more means that nobody advances.
+constexpr unsigned kMaxEvents = 200'000, kMaxCrowdEvents = 10'000'000;
 
 // splitmix64 (Steele, Lea, Flood, OOPSLA 2014).
 class Random {
@@ -40,7 +40,7 @@ struct Temper {
 Shape draw_shape(Random& random, Mutation mutation) {
   Shape shape;
   const unsigned size = random.below(20);
-  shape.hosts = size < 9 ? 2 : size < 15 ? 3 : size < 18 ? 4 : random.between(5, kMaxSimHosts);
+  shape.hosts = size < 9 ? 2 : size < 15 ? 3 : size < 18 ? 4 : random.between(5, 8);
   shape.pages = random.one_in(2) ? 1 : random.between(1, kMaxSimPages);
   shape.vcpus_per_host = random.one_in(3) ? 2 : 1;
   shape.ops = random.between(2, shape.hosts <= 3 ? 6 : 4);
@@ -51,6 +51,18 @@ Shape draw_shape(Random& random, Mutation mutation) {
   for (HostId& manager : shape.managers) manager = static_cast<HostId>(random.below(shape.hosts));
   shape.mutation = mutation;
   shape.mutate_once = true;
+  shape.wide = random.one_in(3);
+  return shape;
+}
+
+// Many hosts and long runs: a write has many copies to withdraw.
+Shape draw_crowd(Random& random) {
+  Shape shape = draw_shape(random, Mutation::kNone);
+  shape.hosts = random.between(9, shape.wide ? kMaxSimHosts : kMaxHosts);
+  shape.vcpus_per_host = 1;
+  shape.ops = random.between(2, 20);
+  shape.home = static_cast<HostId>(random.below(shape.hosts));
+  for (HostId& manager : shape.managers) manager = static_cast<HostId>(random.below(shape.hosts));
   return shape;
 }
 
@@ -79,7 +91,7 @@ class Runner {
  private:
   void run_schedule(std::uint64_t number) {
     Random random(Random(options_.seed * 0x2545f4914f6cdd1d + number).next());
-    Shape shape = draw_shape(random, options_.mutation);
+    Shape shape = options_.crowds ? draw_crowd(random) : draw_shape(random, options_.mutation);
     shape.blind = options_.history_alone;
     const Temper temper = draw_temper(random, shape);
     system_.reset(shape);
@@ -90,6 +102,7 @@ class Runner {
     if (violation == nullptr) violation = judge(system_.history());
     ++result_.schedules;
     ++result_.by_hosts[shape.hosts];
+    result_.wide += shape.wide;
     result_.accesses += system_.history().size();
     result_.mutated += system_.mutated();
     if (violation != nullptr) report(number, shape, violation);
@@ -97,7 +110,8 @@ class Runner {
 
   // Until nothing can happen any more, or something is wrong. false: there was no end to it.
   bool run_events(Random& random, const Temper& temper) {
-    for (unsigned count = 0; system_.violation() == nullptr && count < kMaxEvents; ++count) {
+    const unsigned limit = options_.crowds ? kMaxCrowdEvents : kMaxEvents;
+    for (unsigned count = 0; system_.violation() == nullptr && count < limit; ++count) {
       events_.clear();
       system_.list_events(events_);
       if (events_.empty()) return true;
@@ -127,7 +141,7 @@ class Runner {
   }
 
   void maybe_unmap(Random& random, Event& event) {
-    const auto host = static_cast<std::uint8_t>(random.below(system_.shape().hosts));
+    const auto host = static_cast<std::uint16_t>(random.below(system_.shape().hosts));
     const auto page = static_cast<std::uint8_t>(random.below(system_.shape().pages));
     const Event unmap{Event::Kind::kUnmap, host, page};
     if (system_.can_run(unmap)) event = unmap;
@@ -187,6 +201,7 @@ void RandomResult::add(const RandomResult& other) {
   accesses += other.accesses;
   repeated += other.repeated;
   mutated += other.mutated;
+  wide += other.wide;
   by_graph += other.by_graph;
   by_search += other.by_search;
   search_undecided += other.search_undecided;

@@ -12,22 +12,22 @@ using ivy::Step;
 using ivy::Verdict;
 
 void System::reset(const Shape& shape) {
-  for (auto& row : places_) std::fill(std::begin(row), std::end(row), Place{});
   const bool same_hosts = !orders_.empty() && shape.hosts == shape_.hosts &&
                           shape.pages == shape_.pages && shape.home == shape_.home &&
                           shape.managers == shape_.managers;
   shape_ = shape;
   dead_ = kNobody;
-  if (!same_hosts) find_alike_hosts();
+  if (!same_hosts) orders_.clear();
+  places_.resize(shape.hosts);
+  work_.resize(shape.hosts);
   for (unsigned host = 0; host < shape.hosts; ++host) {
-    for (unsigned page = 0; page < shape.pages; ++page) work_[host][page].size = 0;
-    for (unsigned page = 0; page < shape.pages; ++page) work_[host][page].at = 0;
+    for (unsigned page = 0; page < shape.pages; ++page) {
+      places_[host][page] = Place{};
+      work_[host][page].clear();
+    }
   }
   std::fill(std::begin(current_), std::end(current_), 0);
-  vcpus_.fill(Vcpu{});
-  for (unsigned v = 0; v < shape.vcpus(); ++v) {
-    vcpus_[v].ops_left = static_cast<std::uint8_t>(shape.ops);
-  }
+  vcpus_.assign(shape.vcpus(), Vcpu{.ops_left = static_cast<std::uint8_t>(shape.ops)});
   in_flight_.clear();
   history_.clear();
   last_value_ = 0;
@@ -48,7 +48,7 @@ bool System::can_attempt(unsigned vcpu, Op op, unsigned page) const {
 
 void System::list_events(std::vector<Event>& events) const {
   const auto add = [&](Event::Kind kind, std::size_t a, unsigned b = 0, unsigned c = 0) {
-    events.push_back({kind, static_cast<std::uint8_t>(a), static_cast<std::uint8_t>(b),
+    events.push_back({kind, static_cast<std::uint16_t>(a), static_cast<std::uint8_t>(b),
                       static_cast<std::uint8_t>(c)});
   };
   for (unsigned v = 0; v < shape_.vcpus(); ++v) {
@@ -68,7 +68,7 @@ void System::list_events(std::vector<Event>& events) const {
     if (message.from == dead_) add(Event::Kind::kLose, i);
     if (locked(message.to, message.gfn) || early(message)) continue;
     add(Event::Kind::kDeliver, i);
-    if (shape_.repeats && can_run({Event::Kind::kRepeat, static_cast<std::uint8_t>(i)}))
+    if (shape_.repeats && can_run({Event::Kind::kRepeat, static_cast<std::uint16_t>(i)}))
       add(Event::Kind::kRepeat, i);
   }
   for (unsigned host = 0; host < shape_.hosts && shape_.crash && !crashed(); ++host) {
@@ -88,9 +88,11 @@ bool System::early(const Message& message) const {
     return false;
   }
   const auto page = static_cast<unsigned>(message.gfn);
-  ivy::PageState state = places_[message.to][page].state;
+  SimPage copy = places_[message.to][page].state;
   ivy::Steps unused;
-  return on_message(state, view(message.to, page), message, unused) == Verdict::kEarly;
+  return copy.with(shape_.wide, [&](auto& state) {
+    return on_message(state, view(message.to, page), message, unused);
+  }) == Verdict::kEarly;
 }
 
 bool System::can_run(const Event& event) const {
@@ -169,7 +171,7 @@ void System::crash(HostId host) {
   dead_ = host;
   for (unsigned page = 0; page < shape_.pages; ++page) {
     places_[host][page] = Place{};
-    work_[host][page].size = work_[host][page].at = 0;
+    work_[host][page].clear();
   }
   for (unsigned i = 0; i < shape_.vcpus_per_host; ++i) {
     vcpus_[host * shape_.vcpus_per_host + i] = Vcpu{};
@@ -187,7 +189,7 @@ void System::start(unsigned v, Op op, std::uint8_t page) {
 
 // Unique among a host's requests, and the same for every way to get to a state.
 std::uint32_t System::txn_of(unsigned v) const {
-  return (v + 1) * 64 + vcpus_[v].ops_left * 8u + vcpus_[v].faults;
+  return (v + 1) * kTxnsOfVcpu + vcpus_[v].ops_left * 8u + vcpus_[v].faults;
 }
 
 void System::attempt(unsigned v) {
@@ -197,10 +199,11 @@ void System::attempt(unsigned v) {
   ++vcpu.faults;
   steps_.clear();
   const bool discard = vcpu.op == Op::kDiscard;
-  const FaultStart start =
-      on_fault(places_[host][vcpu.page].state, view(host, vcpu.page), vcpu.page,
-               vcpu.op == Op::kRead ? Right::kShared : Right::kExclusive, discard, kServiceLane,
-               txn_of(v), steps_);
+  const FaultStart start = places_[host][vcpu.page].state.with(shape_.wide, [&](auto& state) {
+    return on_fault(state, full_view(host, vcpu.page), vcpu.page,
+                    vcpu.op == Op::kRead ? Right::kShared : Right::kExclusive, discard,
+                    kServiceLane, txn_of(v), steps_);
+  });
   if (start != FaultStart::kStarted) --vcpu.faults;
   vcpu.mode = start == FaultStart::kStarted   ? Mode::kWaiting
               : start == FaultStart::kPending ? Mode::kBlocked
@@ -214,7 +217,7 @@ void System::access(unsigned v) {
   Vcpu& vcpu = vcpus_[v];
   Value& frame = places_[host_of(v)][vcpu.page].frame;
   if (vcpu.op == Op::kWrite) current_[vcpu.page] = frame = ++last_value_;
-  history_.push_back({static_cast<std::uint8_t>(v), vcpu.page, vcpu.op == Op::kWrite, frame});
+  history_.push_back({static_cast<std::uint16_t>(v), vcpu.page, vcpu.op == Op::kWrite, frame});
   end_op(vcpu);
 }
 
@@ -226,7 +229,10 @@ void System::place_contents(const InFlight& arrived, Place& place) {
   const Message& message = arrived.message;
   if (message.kind != Kind::kGrant || message.payload == Payload::kNone) return;
   const auto page = static_cast<unsigned>(message.gfn);
-  if (!expects_contents(place.state, view(message.to, page), message)) {
+  const bool expected = place.state.with(shape_.wide, [&](const auto& state) {
+    return expects_contents(state, view(message.to, page), message);
+  });
+  if (!expected) {
     if (strict() && !arrived.repeated) fail("the contents of a correct grant were refused");
     return;
   }
@@ -247,7 +253,9 @@ void System::deliver(unsigned index, bool repeat) {
   Place& place = places_[message.to][page];
   place_contents(arrived, place);
   steps_.clear();
-  const Verdict verdict = on_message(place.state, view(message.to, page), message, steps_);
+  const Verdict verdict = place.state.with(shape_.wide, [&](auto& state) {
+    return on_message(state, full_view(message.to, page), message, steps_);
+  });
   if (strict()) {
     if (verdict == Verdict::kIllegal) fail("a correct message was called illegal");
     if (arrived.repeated != (verdict == Verdict::kDuplicate)) {
@@ -264,7 +272,8 @@ void System::deliver(unsigned index, bool repeat) {
 void System::mutate(HostId host, unsigned page, const Message* cause) {
   if (!may_mutate()) return;
   bool changed = alter_steps(shape_.mutation, cause, steps_);
-  changed = alter_page(shape_.mutation, cause, places_[host][page].state) || changed;
+  Place& place = places_[host][page];
+  changed = alter_page(shape_.mutation, cause, shape_.wide, place.state, place.row) || changed;
   mutated_ = mutated_ || changed;
 }
 
@@ -272,12 +281,8 @@ void System::mutate(HostId host, unsigned page, const Message* cause) {
 
 void System::take_over_steps(HostId host, unsigned page) {
   Work& work = work_[host][page];
-  work.at = 0;
-  work.size = 0;
-  for (const Step& step : steps_) {
-    if (work.size == work.steps.size()) return fail("more steps than the model has room for");
-    work.steps[work.size++] = step;
-  }
+  work.clear();
+  work.steps.assign(steps_.begin(), steps_.end());
   while (!shape_.fine && !work.empty()) run_step(host, page);
 }
 
@@ -326,7 +331,7 @@ System::Vcpu* System::waiting_vcpu(HostId host, unsigned page, std::uint32_t txn
 void System::record_discard(Vcpu& vcpu) {
   vcpu.dropped = true;
   current_[vcpu.page] = 0;
-  history_.push_back({static_cast<std::uint8_t>(index_of(vcpu)), vcpu.page, true, 0});
+  history_.push_back({static_cast<std::uint16_t>(index_of(vcpu)), vcpu.page, true, 0});
 }
 
 void System::drop_frame(HostId host, unsigned page, const Message& about) {

@@ -15,15 +15,16 @@
 #include <vector>
 
 #include "dsm-rdma/ivy/machine.h"
-#include "dsm-rdma/ivy/page_state.h"
 #include "tests/sim/history.h"
 #include "tests/sim/mutation.h"
+#include "tests/sim/sim_page.h"
 
 namespace xenspan::dsm::sim {
 
-inline constexpr unsigned kMaxSimHosts = 8;
+inline constexpr unsigned kMaxSimHosts = 256;
+inline constexpr unsigned kMaxPackedHosts = 8;  // of systems whose states are packed
 inline constexpr unsigned kMaxSimPages = 4;
-inline constexpr unsigned kMaxVcpus = 16;
+inline constexpr std::uint32_t kTxnsOfVcpu = 256;  // room for 31 ops
 
 enum class Op : std::uint8_t { kRead, kWrite, kDiscard };
 
@@ -35,6 +36,7 @@ struct Shape {
   bool fine = false;
   bool repeats = false;  // grants may arrive twice
   bool crash = false;    // one host may stop dead at any moment
+  bool wide = false;     // the machine for more than 64 hosts: copysets in rows
   HostId home = 0;
   std::array<HostId, kMaxSimPages> managers{};
   Mutation mutation = Mutation::kNone;
@@ -57,7 +59,8 @@ struct Event {
     kLose,     // message a of a dead host will not arrive
   };
   Kind kind{};
-  std::uint8_t a = 0, b = 0, c = 0;
+  std::uint16_t a = 0;
+  std::uint8_t b = 0, c = 0;
 };
 
 class System {
@@ -112,24 +115,43 @@ class System {
     bool repeated = false;  // it has arrived before
   };
   struct Work {  // steps not carried out yet
-    std::array<ivy::Step, 2 * kMaxSimHosts + 8> steps;
-    std::uint8_t size = 0, at = 0;
-    bool empty() const { return at == size; }
+    std::vector<ivy::Step> steps;
+    std::size_t at = 0;
+    bool empty() const { return at == steps.size(); }
+    void clear() {
+      steps.clear();
+      at = 0;
+    }
   };
   struct Place {  // one page at one host
-    ivy::PageState state;
-    Right mapped;
-    Value frame;
+    SimPage state;
+    Right mapped = Right::kInvalid;
+    Value frame = 0;
+    SimPage::Row row{};
   };
 
   HostId host_of(unsigned vcpu) const { return static_cast<HostId>(vcpu / shape_.vcpus_per_host); }
   ivy::View view(unsigned host, unsigned page) const {
     return {static_cast<HostId>(host), shape_.home, shape_.managers[page]};
   }
+  // With what the machine may change beside the page.
+  ivy::View full_view(unsigned host, unsigned page) {
+    ivy::View full = view(host, page);
+    if (host == full.manager) full.row = places_[host][page].row.data();
+    return full;
+  }
+  bool lists(unsigned manager, unsigned page, unsigned host) const {
+    const Place& place = places_[manager][page];
+    return place.state.lists(shape_.wide, place.row, static_cast<HostId>(host));
+  }
+  Right right_at(unsigned host, unsigned page) const {
+    return places_[host][page].state.with(
+        shape_.wide, [&](const auto& state) { return right_of(state, view(host, page)); });
+  }
   bool early(const ivy::Message& message) const;
   void crash(HostId host);
   void find_alike_hosts();
-  void pack_as(const std::array<HostId, kMaxSimHosts>& order, std::vector<std::uint8_t>& bytes);
+  void pack_as(const std::array<HostId, kMaxPackedHosts>& order, std::vector<std::uint8_t>& bytes);
   bool locked(unsigned host, unsigned page) const { return !work_[host][page].empty(); }
   unsigned index_of(const Vcpu& vcpu) const { return static_cast<unsigned>(&vcpu - vcpus_.data()); }
   // Whether the vCPU's instruction can run, or fault, now.
@@ -161,23 +183,23 @@ class System {
     if (violation_ == nullptr) violation_ = what;
   }
 
-  static constexpr HostId kNobody = 255;
+  static constexpr HostId kNobody = 0xffff;
 
   Shape shape_;
   HostId dead_ = kNobody;
   // The ways to number the hosts anew: at each old number the new one.
-  std::vector<std::array<HostId, kMaxSimHosts>> orders_;
+  std::vector<std::array<HostId, kMaxPackedHosts>> orders_;
   std::vector<std::uint8_t> other_bytes_;
-  Place places_[kMaxSimHosts][kMaxSimPages] = {};
-  Work work_[kMaxSimHosts][kMaxSimPages] = {};
+  std::vector<std::array<Place, kMaxSimPages>> places_;
+  std::vector<std::array<Work, kMaxSimPages>> work_;
   Value current_[kMaxSimPages] = {};
-  std::array<Vcpu, kMaxVcpus> vcpus_;
+  std::vector<Vcpu> vcpus_;
   std::vector<InFlight> in_flight_;
   Value last_value_ = 0;
   bool mutated_ = false;
   const char* violation_ = nullptr;
   History history_;
-  ivy::Steps steps_;
+  ivy::WideSteps steps_;
 };
 
 }  // namespace xenspan::dsm::sim

@@ -1,6 +1,5 @@
 // What must hold in every state (check_page) and when a page is quiet (check_directory), and states
 // in words.
-#include <bit>
 #include <cstdio>
 
 #include "tests/sim/system.h"
@@ -59,6 +58,17 @@ std::string text(const ivy::Message& m) {
   return line;
 }
 
+struct Facts {
+  bool directory_set;
+  unsigned owner, version, held_version, reads_sent, reads_served, pending;
+};
+Facts facts_of(const SimPage& page, bool wide) {
+  return page.with(wide, [](const auto& s) {
+    return Facts{s.directory_set != 0, s.owner,        s.version, s.held_version,
+                 s.reads_sent,         s.reads_served, s.pending};
+  });
+}
+
 }  // namespace
 
 void System::check_page(unsigned page) {
@@ -75,21 +85,26 @@ void System::check_page(unsigned page) {
 }
 
 void System::check_directory(unsigned page) {
-  const ivy::PageState& manager = places_[shape_.managers[page]][page].state;
-  const HostMask copyset = manager.directory_set ? manager.hosts() : mask_of(shape_.home);
-  const unsigned owner = manager.directory_set ? manager.owner : shape_.home;
-  if (!(copyset & mask_of(static_cast<HostId>(owner)))) fail("the owner is not in the copyset");
-  const bool single = std::popcount(copyset) == 1;
+  const unsigned manager = shape_.managers[page];
+  const Facts directory = facts_of(places_[manager][page].state, shape_.wide);
+  const auto entered = [&](unsigned host) {
+    return directory.directory_set ? lists(manager, page, host) : host == shape_.home;
+  };
+  const unsigned owner = directory.directory_set ? directory.owner : shape_.home;
+  if (!entered(owner)) fail("the owner is not in the copyset");
+  unsigned holders = 0;
+  for (unsigned host = 0; host < shape_.hosts; ++host) holders += entered(host);
   for (unsigned host = 0; host < shape_.hosts; ++host) {
     const Place& place = places_[host][page];
-    const Right right = right_of(place.state, view(host, page));
-    const bool entered = (copyset & mask_of(static_cast<HostId>(host))) != 0;
-    if (place.state.pending != 0) fail("a request is pending, but nothing is under way");
-    if (entered != (right != Right::kInvalid)) fail("the copyset is not who holds the page");
-    if (entered && single != (right == Right::kExclusive)) fail("a right does not fit the copyset");
-    if (entered && place.state.held_version != manager.version)
+    const Facts facts = facts_of(place.state, shape_.wide);
+    const Right right = right_at(host, page);
+    if (facts.pending != 0) fail("a request is pending, but nothing is under way");
+    if (entered(host) != (right != Right::kInvalid)) fail("the copyset is not who holds the page");
+    if (entered(host) && (holders == 1) != (right == Right::kExclusive))
+      fail("a right does not fit the copyset");
+    if (entered(host) && facts.held_version != directory.version)
       fail("a copy is not of the directory's version");
-    if (host == owner && place.state.reads_served != manager.reads_sent)
+    if (host == owner && facts.reads_served != directory.reads_sent)
       fail("manager and owner have not counted the same reads");
     if (place.mapped != right && place.mapped != Right::kInvalid) {
       fail("a guest's mapping is not its host's right");

@@ -10,6 +10,7 @@ namespace xenspan::dsm::sim {
 namespace {
 
 constexpr Value kCurrent = 1, kStale = 2;
+constexpr std::uint8_t kNobodyByte = 255;
 
 class Writer {
  public:
@@ -34,6 +35,10 @@ class Reader {
     std::memcpy(&value, at_, sizeof value);
     at_ += sizeof value;
     return value;
+  }
+  template <typename T>
+  void get_into(T& value) {
+    value = get<T>();
   }
   std::uint8_t get_byte() { return *at_++; }
 
@@ -91,14 +96,14 @@ ivy::Message unpack_message(std::uint64_t bits, Value* contents, bool* repeated)
 // a host is rewritten.
 class Renumber {
  public:
-  Renumber(const std::array<HostId, kMaxSimHosts>& order, unsigned vcpus_per_host)
+  Renumber(const std::array<HostId, kMaxPackedHosts>& order, unsigned vcpus_per_host)
       : order_(order), vcpus_per_host_(vcpus_per_host) {}
   HostId host(HostId old) const { return order_[old]; }
   std::uint32_t txn(std::uint32_t old) const {
-    if (old < 64) return old;
-    const unsigned vcpu = old / 64 - 1, of_host = vcpu % vcpus_per_host_;
+    if (old < kTxnsOfVcpu) return old;
+    const unsigned vcpu = old / kTxnsOfVcpu - 1, of_host = vcpu % vcpus_per_host_;
     const unsigned now = order_[vcpu / vcpus_per_host_] * vcpus_per_host_ + of_host;
-    return (now + 1) * 64 + old % 64;
+    return (now + 1) * kTxnsOfVcpu + old % kTxnsOfVcpu;
   }
   ivy::Message message(ivy::Message m) const {
     m.from = host(m.from);
@@ -108,18 +113,26 @@ class Renumber {
     return m;
   }
   ivy::PageState state(ivy::PageState page) const {
-    page.txn = txn(page.txn);
-    page.owner = host(static_cast<HostId>(page.owner));
-    HostMask mask = 0;
-    for (unsigned old = 0; old < kMaxSimHosts; ++old) {
-      if (page.hosts() & mask_of(static_cast<HostId>(old))) mask |= mask_of(order_[old]);
+    page.set_hosts(hosts(page.hosts()));
+    return with_numbers(page);
+  }
+  ivy::WidePageState state(ivy::WidePageState page) const { return with_numbers(page); }
+  HostMask hosts(HostMask mask) const {
+    HostMask renumbered = 0;
+    for (unsigned old = 0; old < kMaxPackedHosts; ++old) {
+      if (mask & mask_of(static_cast<HostId>(old))) renumbered |= mask_of(order_[old]);
     }
-    page.set_hosts(mask);
-    return page;
+    return renumbered;
   }
 
  private:
-  const std::array<HostId, kMaxSimHosts>& order_;
+  template <typename Page>
+  Page with_numbers(Page page) const {
+    page.txn = txn(page.txn);
+    page.owner = host(static_cast<HostId>(page.owner));
+    return page;
+  }
+  const std::array<HostId, kMaxPackedHosts>& order_;
   unsigned vcpus_per_host_;
 };
 
@@ -127,8 +140,8 @@ class Renumber {
 
 void System::find_alike_hosts() {
   std::vector<HostId> alike;
-  std::array<HostId, kMaxSimHosts> same{};
-  for (unsigned host = 0; host < kMaxSimHosts; ++host) {
+  std::array<HostId, kMaxPackedHosts> same{};
+  for (unsigned host = 0; host < kMaxPackedHosts; ++host) {
     same[host] = static_cast<HostId>(host);
     const auto managers = shape_.managers.begin();
     const bool manages =
@@ -144,6 +157,7 @@ void System::find_alike_hosts() {
 }
 
 void System::pack(std::vector<std::uint8_t>& bytes) {
+  if (orders_.empty()) find_alike_hosts();
   pack_as(orders_.front(), bytes);
   for (std::size_t i = 1; i < orders_.size(); ++i) {
     pack_as(orders_[i], other_bytes_);
@@ -151,17 +165,18 @@ void System::pack(std::vector<std::uint8_t>& bytes) {
   }
 }
 
-void System::pack_as(const std::array<HostId, kMaxSimHosts>& order,
+void System::pack_as(const std::array<HostId, kMaxPackedHosts>& order,
                      std::vector<std::uint8_t>& bytes) {
   bytes.clear();
   Writer out(bytes);
   const Renumber renumber(order, shape_.vcpus_per_host);
-  std::array<HostId, kMaxSimHosts> old{};  // at each new number the old one
-  for (unsigned host = 0; host < kMaxSimHosts; ++host) old[order[host]] = static_cast<HostId>(host);
+  std::array<HostId, kMaxPackedHosts> old{};  // at each new number the old one
+  for (unsigned host = 0; host < kMaxPackedHosts; ++host)
+    old[order[host]] = static_cast<HostId>(host);
   const auto class_of = [&](unsigned page, Value value) {
     return value == 0 ? 0 : value == current_[page] ? kCurrent : kStale;
   };
-  out.put_byte(crashed() ? order[dead_] : kNobody);
+  out.put_byte(crashed() ? order[dead_] : kNobodyByte);
   for (unsigned v = 0; v < shape_.vcpus(); ++v) {
     const Vcpu& vcpu = vcpus_[old[host_of(v)] * shape_.vcpus_per_host + v % shape_.vcpus_per_host];
     out.put_byte(static_cast<unsigned>(vcpu.mode) | static_cast<unsigned>(vcpu.op) << 2 |
@@ -172,12 +187,13 @@ void System::pack_as(const std::array<HostId, kMaxSimHosts>& order,
     out.put_byte(current_[page] != 0);
     for (unsigned host = 0; host < shape_.hosts; ++host) {
       const Place& place = places_[old[host]][page];
-      out.put(renumber.state(place.state));
+      place.state.with(shape_.wide, [&](const auto& state) { out.put(renumber.state(state)); });
+      if (shape_.wide) out.put_byte(renumber.hosts(place.row[0]));
       out.put_byte(static_cast<unsigned>(place.mapped) | class_of(page, place.frame) << 2);
       const Work& work = work_[old[host]][page];
       if (!shape_.fine) continue;
-      out.put_byte(static_cast<unsigned>(work.size - work.at));
-      for (unsigned i = work.at; i < work.size; ++i) {
+      out.put_byte(work.steps.size() - work.at);
+      for (std::size_t i = work.at; i < work.steps.size(); ++i) {
         out.put_byte(static_cast<unsigned>(work.steps[i].kind));
         out.put(pack_message(renumber.message(work.steps[i].message), 0, false));
       }
@@ -200,7 +216,8 @@ void System::pack_as(const std::array<HostId, kMaxSimHosts>& order,
 void System::unpack(const Shape& shape, const std::vector<std::uint8_t>& bytes) {
   reset(shape);
   Reader in(bytes);
-  dead_ = in.get_byte();
+  const std::uint8_t dead = in.get_byte();
+  if (dead != kNobodyByte) dead_ = dead;
   for (unsigned v = 0; v < shape_.vcpus(); ++v) {
     Vcpu& vcpu = vcpus_[v];
     const unsigned first = in.get_byte(), second = in.get_byte();
@@ -215,18 +232,19 @@ void System::unpack(const Shape& shape, const std::vector<std::uint8_t>& bytes) 
     current_[page] = in.get_byte() != 0 ? kCurrent : 0;
     for (unsigned host = 0; host < shape_.hosts; ++host) {
       Place& place = places_[host][page];
-      place.state = in.get<ivy::PageState>();
+      place.state.with(shape_.wide, [&](auto& state) { in.get_into(state); });
+      if (shape_.wide) place.row[0] = in.get_byte();
       const unsigned packed = in.get_byte();
       place.mapped = static_cast<Right>(packed & 3);
       place.frame = packed >> 2 & 3;
       if (!shape_.fine) continue;
       Work& work = work_[host][page];
-      work.size = in.get_byte();
-      for (unsigned i = 0; i < work.size; ++i) {
+      work.steps.resize(in.get_byte());
+      for (ivy::Step& step : work.steps) {
         Value unused;
         bool unused_too;
-        work.steps[i].kind = static_cast<ivy::Step::Kind>(in.get_byte());
-        work.steps[i].message = unpack_message(in.get<std::uint64_t>(), &unused, &unused_too);
+        step.kind = static_cast<ivy::Step::Kind>(in.get_byte());
+        step.message = unpack_message(in.get<std::uint64_t>(), &unused, &unused_too);
       }
     }
   }

@@ -393,5 +393,58 @@ TEST(Steps, HoldOneEventOfTheLargestDomain) {
   EXPECT_EQ((steps.end() - 1)->message.acks, 63);
 }
 
+// A manager of a domain of 1024 hosts, home 0.
+class WideManager : public testing::Test {
+ protected:
+  Verdict ask(Kind kind, HostId host) {
+    steps_.clear();
+    return on_message(page_, View{0, 0, 0, row_},
+                      {.kind = kind, .from = host, .to = 0, .requester = host}, steps_);
+  }
+  // To whom the messages of this kind go.
+  std::vector<HostId> sent(Kind kind) const {
+    std::vector<HostId> to;
+    for (const Step& step : steps_) {
+      if (step.message.kind == kind) to.push_back(step.message.to);
+    }
+    return to;
+  }
+  const Message& first() const { return steps_.begin()->message; }
+
+  std::uint64_t row_[WidePageState::kRowWords] = {};
+  WidePageState page_{};
+  WideSteps steps_;
+};
+
+TEST_F(WideManager, KnowsEachHolderExactly) {
+  const std::vector<HostId> readers = {1, 63, 64, 65, 511, 512, 1022, 1023};
+  for (HostId host : readers) {
+    ASSERT_EQ(ask(Kind::kReadRequest, host), Verdict::kAccepted);
+    EXPECT_EQ(ask(Kind::kReadRequest, host), Verdict::kIllegal) << "it has a copy";
+  }
+  ASSERT_EQ(ask(Kind::kWriteRequest, 700), Verdict::kAccepted);
+  EXPECT_EQ(sent(Kind::kInvalidate), readers) << "and nobody else, the owner gets the forward";
+  EXPECT_EQ(first().kind, Kind::kWriteForward);
+  EXPECT_EQ(first().acks, readers.size());
+  EXPECT_EQ(first().reads, readers.size());
+  EXPECT_EQ(page_.owner, 700u);
+  ASSERT_EQ(ask(Kind::kWriteRequest, 64), Verdict::kAccepted);
+  EXPECT_EQ(sent(Kind::kWriteForward), std::vector<HostId>{700}) << "its copy has gone";
+  EXPECT_EQ(steps_.size(), 1u);
+}
+
+TEST_F(WideManager, UpgradesTheLastOf1024Readers) {
+  for (unsigned host = 1; host < 1024; ++host) {
+    ASSERT_EQ(ask(Kind::kReadRequest, static_cast<HostId>(host)), Verdict::kAccepted);
+  }
+  ASSERT_EQ(ask(Kind::kWriteRequest, 1023), Verdict::kAccepted);
+  ASSERT_EQ(steps_.size(), 1024u);
+  EXPECT_EQ((steps_.end() - 1)->message.kind, Kind::kGrant);
+  EXPECT_EQ((steps_.end() - 1)->message.acks, 1023);
+  EXPECT_EQ(first().reads, 1023) << "to the owner";
+  EXPECT_EQ(ask(Kind::kWriteRequest, 1023), Verdict::kIllegal) << "it has the page alone";
+  EXPECT_EQ(ask(Kind::kReadRequest, 1024), Verdict::kIllegal) << "no such host";
+}
+
 }  // namespace
 }  // namespace xenspan::dsm::ivy
