@@ -32,8 +32,8 @@ EngineCore::EngineCore(const EngineConfig& config, PageBackend& backend, Transpo
       on_stop_(std::move(on_stop)),
       slots_(config.hosts),
       parked_(config.hosts * Requests::kPlaces),  // every place of every host: it cannot run out
-      held_(config.hold_us),
-      predictor_(config.prefetch) {}
+      held_(config.without.has(Feature::kHold) ? 0 : config.hold_us),
+      predictor_(config.without.has(Feature::kPrefetch) ? 0 : config.prefetch) {}
 
 Status EngineCore::prepare() {
   if (Status status = table_.create(config_.pages); !status) return status;
