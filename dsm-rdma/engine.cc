@@ -53,6 +53,7 @@ bool EngineCore::in_range(Gfn first, std::uint64_t count) noexcept {
 Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
   if (!in_range(gfn, 1)) return Outcome::kStopped;
   const std::uint64_t start = now_ns();
+  const Right touched_to = wanted;
   wanted = to_ask_for(gfn, wanted, touch);
   Window window(*this);
   for (;;) {
@@ -68,6 +69,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
         return Outcome::kGranted;
       case Begun::kStarted: {
         window.started(place);
+        held_.wanted(gfn, touched_to, start);
         if (begun.fresh) window.prepare_later(gfn);
         ask_early(gfn, wanted, window);
         const Outcome outcome = window.wait_all();

@@ -157,11 +157,13 @@ bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& eve
         withdrawn = true;
         predictor_.on_lost(gfn);
         migratory_.on_lost(gfn);
+        held_.lost(gfn);
         if (entry.touched()) error = backend_.withdraw(gfn);
         if (error != 0) return backend_failed(error, "be taken from the guest", gfn);
         break;
       case ivy::Step::Kind::kProtect:
         predictor_.on_lost(gfn);
+        held_.lost(gfn);
         if (entry.touched()) error = backend_.protect(gfn);
         if (error != 0) return backend_failed(error, "be made read-only", gfn);
         break;
@@ -214,7 +216,7 @@ bool EngineCore::grant(PageEntry& entry, const ivy::Message& about, Right right)
     if (const int error = backend_.grant(about.gfn, 1, right))
       return backend_failed(error, "be mapped", about.gfn);
   }
-  held_.granted(about.gfn);
+  held_.granted(about.gfn, right);
   return true;
 }
 

@@ -8,6 +8,7 @@
 #include <iostream>
 #include <optional>
 
+#include "tests/bench/contend_bench.h"
 #include "tests/bench/fault_bench.h"
 #include "tests/bench/prefetch_bench.h"
 #include "tests/bench/sharers_bench.h"
@@ -65,6 +66,12 @@ std::vector<Bench> all_benches() {
     all.push_back({std::string("onehost.") + program.name,
                    [&program, speedup_options](const Testbed& bed, const Options& options) {
                      return measure_one_host(program, bed, speedup_options(options));
+                   }});
+  }
+  for (const ContendBench& bench : contend_benches()) {
+    all.push_back({bench.name, [&bench](const Testbed& bed, const Options& options) {
+                     return measure(bench, bed, options.guests, runs_or(options, 5, 2),
+                                    options.quick ? 0.2 : 1);
                    }});
   }
   all.push_back({"sharers",
