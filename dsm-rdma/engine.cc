@@ -63,6 +63,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
       case Begun::kHeld:
         if (begun.remap) {
           counters_.remaps.add();
+          ask_ahead(gfn, window);
         } else {
           counters_.fault(begun.kind, now_ns() - start);
         }
@@ -72,6 +73,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
         held_.wanted(gfn, touched_to, start);
         if (begun.fresh) window.prepare_later(gfn);
         ask_early(gfn, wanted, window);
+        ask_ahead(gfn, window);
         const Outcome outcome = window.wait_all();
         const std::uint64_t end = now_ns();
         predictor_.on_served(::pthread_self(), end);
@@ -81,6 +83,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
         return outcome;
       }
       case Begun::kPending:
+        ask_ahead(gfn, window);
         window.flush();
         requests_.bell(gfn).wait_while(begun.seen, Requests::kSpinNs);
         break;

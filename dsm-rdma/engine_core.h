@@ -92,6 +92,8 @@ class EngineCore final : public Engine {
   void prepare_frame(Gfn gfn) noexcept;
   void ask_early(Gfn gfn, Right wanted, Window& window) noexcept;
   Predictor::Start start_early(Ask ask, bool sampled, Window& window) noexcept;
+  void ask_ahead(Gfn gfn, Window& window) noexcept;
+  Predictor::Start start_ahead(Ask ask, bool marker, Window& window) noexcept;
   Right to_ask_for(Gfn gfn, Right wanted, Touch touch) noexcept;
   bool maps_early(Gfn gfn, Right right, Purpose purpose) noexcept;
   Gfn map_fresh(PageEntry& entry, Gfn gfn) noexcept;

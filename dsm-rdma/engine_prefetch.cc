@@ -55,11 +55,54 @@ Predictor::Start EngineCore::start_early(Ask ask, bool sampled, Window& window) 
   return Start::kStarted;
 }
 
+// A stream goes on: its next run. The service thread takes the answers.
+void EngineCore::ask_ahead(Gfn gfn, Window& window) noexcept {
+  if (!predictor_.on()) return;
+  struct Context {
+    EngineCore& engine;
+    Window& window;
+  } context{*this, window};
+  const auto start = [](void* opaque, Ask ask, bool marker) {
+    auto& about = *static_cast<Context*>(opaque);
+    return about.engine.start_ahead(ask, marker, about.window);
+  };
+  const unsigned started = predictor_.on_marker(::pthread_self(), gfn, start, &context);
+  if (started == 0) return;
+  counters_.prefetched.add(started);
+  window.flush();
+}
+
+Predictor::Start EngineCore::start_ahead(Ask ask, bool marker, Window& window) noexcept {
+  using Start = Predictor::Start;
+  if (ask.gfn >= table_.pages() || !backend_.may_prefetch(ask.gfn, ask.right))
+    return Start::kRefused;
+  PageEntry& entry = table_[ask.gfn];
+  if (!entry.try_lock()) return Start::kRefused;
+  const std::lock_guard guard(entry, std::adopt_lock);
+  if (ivy::right_of(entry.state, view(ask.gfn)) >= ask.right) return Start::kHeld;
+  const unsigned place = requests_.take_ahead_place();
+  if (place == kNoPlace) return Start::kNoRoom;
+  table_.activate(ask.gfn);
+  const std::uint32_t txn = requests_.arm(place, marker ? Purpose::kMarker : Purpose::kAhead);
+  ivy::Steps steps;
+  Event event(window.outbox());
+  const ivy::FaultStart start = ivy::on_fault(entry.state, view(ask.gfn), ask.gfn, ask.right, false,
+                                              kServiceLane, txn, steps);
+  if (start != ivy::FaultStart::kStarted) {
+    requests_.disarm(place);
+    requests_.give_ahead_place(place);
+    return Start::kRefused;
+  }
+  if (!carry_out(entry, steps, event) || !feed_all(entry, event, steps, true))
+    return Start::kRefused;
+  return Start::kStarted;
+}
+
 // Whether a page that was asked for early is to be mapped, now that it is here. A sample is not,
 // and neither is a page whose layout has changed meanwhile: its next touch is looked at anew.
 bool EngineCore::maps_early(Gfn gfn, Right right, Purpose purpose) noexcept {
-  if (purpose == Purpose::kSample) return false;
-  return purpose != Purpose::kEarly || backend_.may_prefetch(gfn, right);
+  if (purpose == Purpose::kSample || purpose == Purpose::kMarker) return false;
+  return purpose == Purpose::kFault || backend_.may_prefetch(gfn, right);
 }
 
 }  // namespace xenspan::dsm

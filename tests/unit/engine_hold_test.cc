@@ -35,8 +35,10 @@ TEST(HoldWindow, GrowsWhereThePageIsWrittenAgainAtOnce) {
     queue.wanted(7, Right::kExclusive, 0);
   }
   EXPECT_EQ(queue.window_ns(7), 500'000u);  // no further
-  queue.granted(8, Right::kExclusive);
-  EXPECT_EQ(queue.window_ns(8), 20'000u);  // each page for itself
+  for (const Gfn gfn : {0, 8}) {
+    queue.granted(gfn, Right::kExclusive);
+    EXPECT_EQ(queue.window_ns(gfn), 20'000u);
+  }  // each page for itself
 }
 
 TEST(HoldWindow, ShrinksWhereThisHostWaitsForAValue) {
