@@ -77,8 +77,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
         const Outcome outcome = window.wait_all();
         const std::uint64_t end = now_ns();
         predictor_.on_served(::pthread_self(), end);
-        if (begun.kind == FaultKind::kRead) migratory_.on_read(gfn, touch.site, end);
-        if (begun.kind == FaultKind::kUpgrade) migratory_.on_upgrade(gfn, start);
+        note_fault(begun.kind, gfn, touch, start, end);
         if (outcome == Outcome::kGranted) counters_.fault(begun.kind, end - start);
         return outcome;
       }
@@ -134,6 +133,7 @@ EngineCore::Beginning EngineCore::begin(Gfn gfn, Wish wish, Window& window,
   result.begun = begin_request(entry, gfn, wish, window, place);
   result.remap = result.begun == Begun::kHeld;
   if (result.remap && predictor_.on_touched(gfn)) counters_.prefetch_used.add();
+  if (result.remap) read_mostly_.on_touched(gfn);
   if (result.begun == Begun::kStarted) entry.count_fault();
   return result;
 }

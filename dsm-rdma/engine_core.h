@@ -26,6 +26,7 @@
 #include "dsm-rdma/page_table.h"
 #include "dsm-rdma/parked.h"
 #include "dsm-rdma/prefetch.h"
+#include "dsm-rdma/read_mostly.h"
 #include "dsm-rdma/requests.h"
 #include "dsm-rdma/slot_table.h"
 
@@ -93,7 +94,11 @@ class EngineCore final : public Engine {
   void ask_early(Gfn gfn, Right wanted, Window& window) noexcept;
   Predictor::Start start_early(Ask ask, bool sampled, Window& window) noexcept;
   void ask_ahead(Gfn gfn, Window& window) noexcept;
-  Predictor::Start start_ahead(Ask ask, bool marker, Window& window) noexcept;
+  Predictor::Start start_ahead(Ask ask, bool marker, Outbox& outbox) noexcept;
+  void fetch_later(const ivy::Message& lost) noexcept;
+  void fetch_again(Gfn gfn, Outbox& outbox) noexcept;
+  void note_fault(FaultKind kind, Gfn gfn, Touch touch, std::uint64_t start_ns,
+                  std::uint64_t end_ns) noexcept;
   Right to_ask_for(Gfn gfn, Right wanted, Touch touch) noexcept;
   bool maps_early(Gfn gfn, Right right, Purpose purpose) noexcept;
   Gfn map_fresh(PageEntry& entry, Gfn gfn) noexcept;
@@ -145,6 +150,7 @@ class EngineCore final : public Engine {
   HoldQueue held_;
   Predictor predictor_;
   MigratoryPages migratory_;
+  ReadMostlyPages read_mostly_;
   OneByOne one_by_one_;
   Counters counters_;
   std::atomic<std::size_t> pages_unsent_{0};  // in all outboxes

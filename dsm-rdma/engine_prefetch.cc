@@ -64,7 +64,7 @@ void EngineCore::ask_ahead(Gfn gfn, Window& window) noexcept {
   } context{*this, window};
   const auto start = [](void* opaque, Ask ask, bool marker) {
     auto& about = *static_cast<Context*>(opaque);
-    return about.engine.start_ahead(ask, marker, about.window);
+    return about.engine.start_ahead(ask, marker, about.window.outbox());
   };
   const unsigned started = predictor_.on_marker(::pthread_self(), gfn, start, &context);
   if (started == 0) return;
@@ -72,7 +72,7 @@ void EngineCore::ask_ahead(Gfn gfn, Window& window) noexcept {
   window.flush();
 }
 
-Predictor::Start EngineCore::start_ahead(Ask ask, bool marker, Window& window) noexcept {
+Predictor::Start EngineCore::start_ahead(Ask ask, bool marker, Outbox& outbox) noexcept {
   using Start = Predictor::Start;
   if (ask.gfn >= table_.pages() || !backend_.may_prefetch(ask.gfn, ask.right))
     return Start::kRefused;
@@ -85,7 +85,7 @@ Predictor::Start EngineCore::start_ahead(Ask ask, bool marker, Window& window) n
   table_.activate(ask.gfn);
   const std::uint32_t txn = requests_.arm(place, marker ? Purpose::kMarker : Purpose::kAhead);
   ivy::Steps steps;
-  Event event(window.outbox());
+  Event event(outbox);
   const ivy::FaultStart start = ivy::on_fault(entry.state, view(ask.gfn), ask.gfn, ask.right, false,
                                               kServiceLane, txn, steps);
   if (start != ivy::FaultStart::kStarted) {
@@ -96,6 +96,36 @@ Predictor::Start EngineCore::start_ahead(Ask ask, bool marker, Window& window) n
   if (!carry_out(entry, steps, event) || !feed_all(entry, event, steps, true))
     return Start::kRefused;
   return Start::kStarted;
+}
+
+// What a fault that needed a request tells about its page.
+void EngineCore::note_fault(FaultKind kind, Gfn gfn, Touch touch, std::uint64_t start_ns,
+                            std::uint64_t end_ns) noexcept {
+  if (kind == FaultKind::kRead) {
+    migratory_.on_read(gfn, touch.site, end_ns);
+    read_mostly_.on_read(gfn, start_ns);
+  } else {
+    if (kind == FaultKind::kUpgrade) migratory_.on_upgrade(gfn, start_ns);
+    read_mostly_.on_write(gfn);
+  }
+}
+
+// A read copy is taken away: perhaps it is to be fetched again by itself. The hold queue is the
+// service thread's clock; this host never holds back a request of its own, so that one there means
+// this.
+void EngineCore::fetch_later(const ivy::Message& lost) noexcept {
+  if (lost.kind != ivy::Kind::kInvalidate || lost.discard || without(Feature::kReadMostly)) return;
+  const std::uint64_t now = now_ns();
+  if (!read_mostly_.on_lost(lost.gfn, now)) return;
+  ivy::Message reminder{.kind = ivy::Kind::kReadRequest, .from = config_.self, .to = config_.self};
+  reminder.gfn = lost.gfn;
+  if (held_.push(reminder, now + ReadMostlyPages::kWaitNs) && !serving()) transport_.nudge();
+}
+
+void EngineCore::fetch_again(Gfn gfn, Outbox& outbox) noexcept {
+  if (start_ahead({gfn, Right::kShared}, true, outbox) != Predictor::Start::kStarted) return;
+  counters_.prefetched.add();
+  read_mostly_.on_fetched(gfn);
 }
 
 // Whether a page that was asked for early is to be mapped, now that it is here. A sample is not,

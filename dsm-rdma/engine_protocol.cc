@@ -129,6 +129,10 @@ long EngineCore::serve_held(Inbox& inbox) noexcept {
   ivy::Message message;
   long wait_ns = -1;
   while (!ended() && held_.pop_due(message, wait_ns)) {
+    if (message.kind == ivy::Kind::kReadRequest) {
+      fetch_again(message.gfn, inbox.outbox());
+      continue;
+    }
     PageEntry& entry = table_[message.gfn];
     const std::lock_guard guard(entry);
     feed(entry, message, false, inbox.outbox());
@@ -158,6 +162,7 @@ bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& eve
         predictor_.on_lost(gfn);
         migratory_.on_lost(gfn);
         held_.lost(gfn);
+        fetch_later(step.message);
         if (entry.touched()) error = backend_.withdraw(gfn);
         if (error != 0) return backend_failed(error, "be taken from the guest", gfn);
         break;

@@ -13,6 +13,7 @@
 #include "tests/bench/prefetch_bench.h"
 #include "tests/bench/sharers_bench.h"
 #include "tests/bench/speedup_bench.h"
+#include "tests/bench/worth_bench.h"
 
 namespace xenspan::bench {
 namespace {
@@ -66,6 +67,11 @@ std::vector<Bench> all_benches() {
     all.push_back({std::string("onehost.") + program.name,
                    [&program, speedup_options](const Testbed& bed, const Options& options) {
                      return measure_one_host(program, bed, speedup_options(options));
+                   }});
+  }
+  for (const WorthBench& bench : worth_benches()) {
+    all.push_back({bench.name, [&bench](const Testbed& bed, const Options& options) {
+                     return measure(bench, bed, options.guests, runs_or(options, 5, 2));
                    }});
   }
   for (const ContendBench& bench : contend_benches()) {
