@@ -1,11 +1,12 @@
-// The hold window and the order of invalidations: HoldQueue and OneByOne alone, and engines that do
-// without one feature each.
+// The hold window, read-mostly pages and the order of invalidations, each alone; and engines that
+// do without one feature each.
 #include <gtest/gtest.h>
 
 #include <random>
 
 #include "dsm-rdma/hold_queue.h"
 #include "dsm-rdma/one_by_one.h"
+#include "dsm-rdma/read_mostly.h"
 #include "dsm-rdma/slot_table.h"
 #include "tests/unit/engine_cluster.h"
 
@@ -92,6 +93,64 @@ TEST(OneByOne, LetsOneOfATransactionOutAtATime) {
   EXPECT_FALSE(turns.next(message(3, 1), next));
   EXPECT_FALSE(turns.next(message(3, 1), next));
   EXPECT_TRUE(turns.admit(message(0, 1)));
+}
+
+TEST(ReadMostly, IsWhatIsReadAgainAfterEachLoss) {
+  ReadMostlyPages pages;
+  constexpr std::uint64_t kLater = 2 * ReadMostlyPages::kWaitNs;
+  std::uint64_t now = kSecond;
+  const auto lose = [&] { return pages.on_lost(5, now += kLater); };
+  const auto read = [&] { pages.on_read(5, now += kLater); };
+  EXPECT_FALSE(lose());
+  read();
+  EXPECT_FALSE(lose());
+  read();
+  EXPECT_FALSE(lose());
+  read();
+  EXPECT_TRUE(lose());
+  // Fetched again and touched: it stays so. Not touched: it has to be learned anew.
+  pages.on_fetched(5);
+  pages.on_touched(5);
+  EXPECT_TRUE(lose());
+  pages.on_fetched(5);
+  EXPECT_FALSE(lose());
+  for (int i = 0; i < 2; ++i) {
+    read();
+    (void)lose();
+  }
+  EXPECT_TRUE(lose());
+  pages.on_write(5);
+  EXPECT_FALSE(lose());
+  // Who reads at once waits for the writer.
+  for (int i = 0; i < 5; ++i) {
+    pages.on_read(5, now);
+    EXPECT_FALSE(lose());
+  }
+}
+
+// A page that host 0 writes and host 1 only reads comes back to host 1 by itself.
+TEST(ReadMostly, PagesComeBackBeforeTheyAreTouched) {
+  test::ClusterOptions options;
+  options.hosts = 2;
+  options.prefetch = 15;
+  test::Cluster cluster(options);
+  ASSERT_EQ(cluster.failure(), "");
+  const auto later = [] {
+    std::this_thread::sleep_for(std::chrono::nanoseconds(2 * ReadMostlyPages::kWaitNs));
+  };
+  bool back = false;
+  for (std::uint64_t round = 1; round < 200 && !back; ++round) {
+    ASSERT_TRUE(cluster.store(0, 9, round));
+    later();
+    for (int i = 0; i < 20 && !back; ++i) {
+      back = cluster.engine(1).right(9) == Right::kShared;
+      if (!back) later();
+      if (round < 4) break;  // it has not learned the page yet
+    }
+    ASSERT_EQ(cluster.load(1, 9), round);
+  }
+  EXPECT_TRUE(back);
+  EXPECT_EQ(cluster.rights.violations, 0u);
 }
 
 TEST(Features, NamesAreChecked) {
