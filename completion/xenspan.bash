@@ -67,7 +67,7 @@ _xenspan() {
       _filedir
       return
       ;;
-    --vcpus | --memory | --name | --prefetch | --delay | -d | --rate | --prefix | --iterations | -n) return ;;
+    --vcpus | --memory | --name | --prefetch | --without | --delay | -d | --rate | --prefix | --iterations | -n) return ;;
   esac
   $split && return
 

@@ -32,8 +32,8 @@ EngineCore::EngineCore(const EngineConfig& config, PageBackend& backend, Transpo
       on_stop_(std::move(on_stop)),
       slots_(config.hosts),
       parked_(config.hosts * Requests::kPlaces),  // every place of every host: it cannot run out
-      held_(config.hold_us),
-      predictor_(config.prefetch) {}
+      held_(config.without.has(Feature::kHold) ? 0 : config.hold_us),
+      predictor_(config.without.has(Feature::kPrefetch) ? 0 : config.prefetch) {}
 
 Status EngineCore::prepare() {
   if (Status status = table_.create(config_.pages); !status) return status;
@@ -54,6 +54,7 @@ bool EngineCore::in_range(Gfn first, std::uint64_t count) noexcept {
 Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
   if (!in_range(gfn, 1)) return Outcome::kStopped;
   const std::uint64_t start = now_ns();
+  const Right touched_to = wanted;
   wanted = to_ask_for(gfn, wanted, touch);
   Window window(*this);
   for (;;) {
@@ -63,25 +64,28 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
       case Begun::kHeld:
         if (begun.remap) {
           counters_.remaps.add();
+          ask_ahead(gfn, window);
         } else {
           counters_.fault(begun.kind, now_ns() - start);
         }
         return Outcome::kGranted;
       case Begun::kStarted: {
         window.started(place);
+        held_.wanted(gfn, touched_to, start);
         if (begun.fresh) window.prepare_later(gfn);
         ask_early(gfn, wanted, window);
+        ask_ahead(gfn, window);
         const Outcome outcome = window.wait_all();
         const std::uint64_t end = now_ns();
         predictor_.on_served(::pthread_self(), end);
-        if (begun.kind == FaultKind::kRead) migratory_.on_read(gfn, touch.site, end);
-        if (begun.kind == FaultKind::kUpgrade) migratory_.on_upgrade(gfn, start);
+        note_fault(begun.kind, gfn, touch, start, end);
         if (outcome != Outcome::kGranted) return outcome;
         counters_.fault(begun.kind, end - start);
         sharing_.note(touch, gfn, wanted == Right::kExclusive, requests_.giver(place));
         return outcome;
       }
       case Begun::kPending:
+        ask_ahead(gfn, window);
         window.flush();
         requests_.bell(gfn).wait_while(begun.seen, Requests::kSpinNs);
         break;
@@ -132,6 +136,7 @@ EngineCore::Beginning EngineCore::begin(Gfn gfn, Wish wish, Window& window,
   result.begun = begin_request(entry, gfn, wish, window, place);
   result.remap = result.begun == Begun::kHeld;
   if (result.remap && predictor_.on_touched(gfn)) counters_.prefetch_used.add();
+  if (result.remap) read_mostly_.on_touched(gfn);
   if (result.begun == Begun::kStarted) entry.count_fault();
   return result;
 }

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "dsm-rdma/features.h"
 #include "dsm-rdma/page_backend.h"
 #include "dsm-rdma/sharing.h"
 #include "dsm-rdma/transport/transport.h"
@@ -34,6 +35,7 @@ struct EngineConfig {
       20;  // a granted page is kept at least this long before it is given up (I3), microseconds
   unsigned prefetch =
       kMostPrefetch;  // pages asked for with a fault's own, at most (prefetch.h); 0: none
+  FeatureSet without{};  // the same in all engines of a domain
   std::vector<std::string>
       names{};  // of the hosts, for error messages; their numbers are used when empty
 };

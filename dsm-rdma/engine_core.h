@@ -2,7 +2,8 @@
 //
 // engine.cc: faults, waiting, stop, statistics. engine_protocol.cc: messages and the steps the
 // machine asks for. engine_range.cc: many pages at once. engine_window.cc: one thread's requests.
-// engine_prefetch.cc: what is asked for before it is touched.
+// engine_prefetch.cc: what is asked for before it is touched. engine_one_by_one.cc: invalidations in
+// turn, to compare with.
 // Everything done to a page is done under its entry's lock, in the order the machine decided.
 // Messages are put into the thread's outbox under that lock, after the mapping has changed, and
 // leave a little later (outbox.h).
@@ -20,10 +21,12 @@
 #include "dsm-rdma/hold_queue.h"
 #include "dsm-rdma/ivy/machine.h"
 #include "dsm-rdma/migratory.h"
+#include "dsm-rdma/one_by_one.h"
 #include "dsm-rdma/outbox.h"
 #include "dsm-rdma/page_table.h"
 #include "dsm-rdma/parked.h"
 #include "dsm-rdma/prefetch.h"
+#include "dsm-rdma/read_mostly.h"
 #include "dsm-rdma/requests.h"
 #include "dsm-rdma/sharing.h"
 #include "dsm-rdma/slot_table.h"
@@ -84,6 +87,7 @@ class EngineCore final : public Engine {
   }
   bool in_range(Gfn first, std::uint64_t count) noexcept;
   bool ended() const noexcept { return requests_.ended(); }
+  bool without(Feature feature) const noexcept { return config_.without.has(feature); }
 
   Beginning begin(Gfn gfn, Wish wish, Window& window, unsigned place) noexcept;
   Begun begin_request(PageEntry& entry, Gfn gfn, Wish wish, Window& window,
@@ -91,6 +95,12 @@ class EngineCore final : public Engine {
   void prepare_frame(Gfn gfn) noexcept;
   void ask_early(Gfn gfn, Right wanted, Window& window) noexcept;
   Predictor::Start start_early(Ask ask, bool sampled, Window& window) noexcept;
+  void ask_ahead(Gfn gfn, Window& window) noexcept;
+  Predictor::Start start_ahead(Ask ask, bool marker, Outbox& outbox) noexcept;
+  void fetch_later(const ivy::Message& lost) noexcept;
+  void fetch_again(Gfn gfn, Outbox& outbox) noexcept;
+  void note_fault(FaultKind kind, Gfn gfn, Touch touch, std::uint64_t start_ns,
+                  std::uint64_t end_ns) noexcept;
   Right to_ask_for(Gfn gfn, Right wanted, Touch touch) noexcept;
   bool maps_early(Gfn gfn, Right right, Purpose purpose) noexcept;
   Gfn map_fresh(PageEntry& entry, Gfn gfn) noexcept;
@@ -110,7 +120,10 @@ class EngineCore final : public Engine {
   bool drop_for(PageEntry& entry, const ivy::Message& about, bool withdrawn,
                 Outbox& outbox) noexcept;
   bool grant(PageEntry& entry, const ivy::Message& about, Right right) noexcept;
-  bool send(PageEntry& entry, ivy::Message message, Event& event) noexcept;
+  bool send(PageEntry& entry, const ivy::Message& message, Event& event) noexcept;
+  bool send_now(PageEntry& entry, ivy::Message message, Event& event) noexcept;
+  bool in_turn(PageEntry& entry, const ivy::Message& message, Event& event) noexcept;
+  bool take_turn(PageEntry& entry, const ivy::Message& ack, Outbox& outbox) noexcept;
   void complete(const ivy::Message& about) noexcept;
   void count(const ivy::Message& message) noexcept;
   long serve_held(Inbox& inbox) noexcept;
@@ -140,6 +153,8 @@ class EngineCore final : public Engine {
   Predictor predictor_;
   MigratoryPages migratory_;
   SharingTable sharing_;
+  ReadMostlyPages read_mostly_;
+  OneByOne one_by_one_;
   Counters counters_;
   std::atomic<std::size_t> pages_unsent_{0};  // in all outboxes
   std::atomic<pthread_t> server_{};           // the thread in serve()

@@ -10,8 +10,8 @@ namespace xenspan::dsm {
 
 // A page that is read in order to be written at once is asked for with the right to write.
 Right EngineCore::to_ask_for(Gfn gfn, Right wanted, Touch touch) noexcept {
-  if (wanted != Right::kShared || !predictor_.on() || !migratory_.wants_exclusive(gfn, touch.site))
-    return wanted;
+  if (wanted != Right::kShared || without(Feature::kMigratory)) return wanted;
+  if (!migratory_.wants_exclusive(gfn, touch.site)) return wanted;
   if (!backend_.may_prefetch(gfn, Right::kExclusive) || right(gfn) != Right::kInvalid)
     return wanted;
   counters_.migratory.add();
@@ -55,11 +55,84 @@ Predictor::Start EngineCore::start_early(Ask ask, bool sampled, Window& window) 
   return Start::kStarted;
 }
 
+// A stream goes on: its next run. The service thread takes the answers.
+void EngineCore::ask_ahead(Gfn gfn, Window& window) noexcept {
+  if (!predictor_.on()) return;
+  struct Context {
+    EngineCore& engine;
+    Window& window;
+  } context{*this, window};
+  const auto start = [](void* opaque, Ask ask, bool marker) {
+    auto& about = *static_cast<Context*>(opaque);
+    return about.engine.start_ahead(ask, marker, about.window.outbox());
+  };
+  const unsigned started = predictor_.on_marker(::pthread_self(), gfn, start, &context);
+  if (started == 0) return;
+  counters_.prefetched.add(started);
+  window.flush();
+}
+
+Predictor::Start EngineCore::start_ahead(Ask ask, bool marker, Outbox& outbox) noexcept {
+  using Start = Predictor::Start;
+  if (ask.gfn >= table_.pages() || !backend_.may_prefetch(ask.gfn, ask.right))
+    return Start::kRefused;
+  PageEntry& entry = table_[ask.gfn];
+  if (!entry.try_lock()) return Start::kRefused;
+  const std::lock_guard guard(entry, std::adopt_lock);
+  if (ivy::right_of(entry.state, view(ask.gfn)) >= ask.right) return Start::kHeld;
+  const unsigned place = requests_.take_ahead_place();
+  if (place == kNoPlace) return Start::kNoRoom;
+  table_.activate(ask.gfn);
+  const std::uint32_t txn = requests_.arm(place, marker ? Purpose::kMarker : Purpose::kAhead);
+  ivy::Steps steps;
+  Event event(outbox);
+  const ivy::FaultStart start = ivy::on_fault(entry.state, view(ask.gfn), ask.gfn, ask.right, false,
+                                              kServiceLane, txn, steps);
+  if (start != ivy::FaultStart::kStarted) {
+    requests_.disarm(place);
+    requests_.give_ahead_place(place);
+    return Start::kRefused;
+  }
+  if (!carry_out(entry, steps, event) || !feed_all(entry, event, steps, true))
+    return Start::kRefused;
+  return Start::kStarted;
+}
+
+// What a fault that needed a request tells about its page.
+void EngineCore::note_fault(FaultKind kind, Gfn gfn, Touch touch, std::uint64_t start_ns,
+                            std::uint64_t end_ns) noexcept {
+  if (kind == FaultKind::kRead) {
+    migratory_.on_read(gfn, touch.site, end_ns);
+    read_mostly_.on_read(gfn, start_ns);
+  } else {
+    if (kind == FaultKind::kUpgrade) migratory_.on_upgrade(gfn, start_ns);
+    read_mostly_.on_write(gfn);
+  }
+}
+
+// A read copy is taken away: perhaps it is to be fetched again by itself. The hold queue is the
+// service thread's clock; this host never holds back a request of its own, so that one there means
+// this.
+void EngineCore::fetch_later(const ivy::Message& lost) noexcept {
+  if (lost.kind != ivy::Kind::kInvalidate || lost.discard || without(Feature::kReadMostly)) return;
+  const std::uint64_t now = now_ns();
+  if (!read_mostly_.on_lost(lost.gfn, now)) return;
+  ivy::Message reminder{.kind = ivy::Kind::kReadRequest, .from = config_.self, .to = config_.self};
+  reminder.gfn = lost.gfn;
+  if (held_.push(reminder, now + ReadMostlyPages::kWaitNs) && !serving()) transport_.nudge();
+}
+
+void EngineCore::fetch_again(Gfn gfn, Outbox& outbox) noexcept {
+  if (start_ahead({gfn, Right::kShared}, true, outbox) != Predictor::Start::kStarted) return;
+  counters_.prefetched.add();
+  read_mostly_.on_fetched(gfn);
+}
+
 // Whether a page that was asked for early is to be mapped, now that it is here. A sample is not,
 // and neither is a page whose layout has changed meanwhile: its next touch is looked at anew.
 bool EngineCore::maps_early(Gfn gfn, Right right, Purpose purpose) noexcept {
-  if (purpose == Purpose::kSample) return false;
-  return purpose != Purpose::kEarly || backend_.may_prefetch(gfn, right);
+  if (purpose == Purpose::kSample || purpose == Purpose::kMarker) return false;
+  return purpose == Purpose::kFault || backend_.may_prefetch(gfn, right);
 }
 
 }  // namespace xenspan::dsm

@@ -27,6 +27,10 @@ bool EngineCore::deliver(const ivy::Message& message, Outbox& outbox) noexcept {
   PageEntry& entry = table_[message.gfn];
   const std::lock_guard guard(entry);
   table_.activate(message.gfn);
+  if (message.kind == ivy::Kind::kInvalidateAck && without(Feature::kParallel) &&
+      take_turn(entry, message, outbox)) {
+    return true;
+  }
   return feed(entry, message, true, outbox);
 }
 
@@ -129,6 +133,10 @@ long EngineCore::serve_held(Inbox& inbox) noexcept {
   ivy::Message message;
   long wait_ns = -1;
   while (!ended() && held_.pop_due(message, wait_ns)) {
+    if (message.kind == ivy::Kind::kReadRequest) {
+      fetch_again(message.gfn, inbox.outbox());
+      continue;
+    }
     PageEntry& entry = table_[message.gfn];
     const std::lock_guard guard(entry);
     feed(entry, message, false, inbox.outbox());
@@ -157,11 +165,14 @@ bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& eve
         withdrawn = true;
         predictor_.on_lost(gfn);
         migratory_.on_lost(gfn);
+        held_.lost(gfn);
+        fetch_later(step.message);
         if (entry.touched()) error = backend_.withdraw(gfn);
         if (error != 0) return backend_failed(error, "be taken from the guest", gfn);
         break;
       case ivy::Step::Kind::kProtect:
         predictor_.on_lost(gfn);
+        held_.lost(gfn);
         if (entry.touched()) error = backend_.protect(gfn);
         if (error != 0) return backend_failed(error, "be made read-only", gfn);
         break;
@@ -214,12 +225,17 @@ bool EngineCore::grant(PageEntry& entry, const ivy::Message& about, Right right)
     if (const int error = backend_.grant(about.gfn, 1, right))
       return backend_failed(error, "be mapped", about.gfn);
   }
-  held_.granted(about.gfn);
+  held_.granted(about.gfn, right);
   return true;
 }
 
+bool EngineCore::send(PageEntry& entry, const ivy::Message& message, Event& event) noexcept {
+  if (without(Feature::kParallel) && !in_turn(entry, message, event)) return true;
+  return send_now(entry, message, event);
+}
+
 // A page is looked at now: it is sent from its frame a little later, unchanged (outbox.h).
-bool EngineCore::send(PageEntry& entry, ivy::Message message, Event& event) noexcept {
+bool EngineCore::send_now(PageEntry& entry, ivy::Message message, Event& event) noexcept {
   if (message.to == config_.self) {
     if (event.push(message)) return true;
     stop(fmt::format("page {}: more messages of host {} to itself than one event can cause",
@@ -229,7 +245,7 @@ bool EngineCore::send(PageEntry& entry, ivy::Message message, Event& event) noex
   const std::byte* page = nullptr;
   if (message.payload == ivy::Payload::kPage) {
     page = backend_.frame(message.gfn);
-    if (!entry.touched() || is_zero_page(page)) {
+    if (!without(Feature::kZero) && (!entry.touched() || is_zero_page(page))) {
       message.payload = ivy::Payload::kZero;
       page = nullptr;
     }
@@ -238,7 +254,8 @@ bool EngineCore::send(PageEntry& entry, ivy::Message message, Event& event) noex
   Outbox& outbox = event.outbox();
   outbox.put(message, page);
   if (page != nullptr) pages_unsent_.fetch_add(1, std::memory_order_relaxed);
-  const bool now = outbox.full() || (page != nullptr && !backend_.frames_keep_still());
+  const bool now = outbox.full() || without(Feature::kBatching) ||
+                   (page != nullptr && !backend_.frames_keep_still());
   return !now || send_all(outbox);
 }
 

@@ -124,6 +124,7 @@ void Predictor::stream(Slot& slot, Ask fault, Run& run) noexcept {
     if (ahead(each.last, each.stride) != fault.gfn) continue;
     if (each.window > 0) slot.trust = std::min(slot.trust + 2, kMostTrust);
     each.window = each.window == 0 ? 1 : std::min(each.window * 2, most_);
+    each.marker = each.window == most_ ? fault.gfn : kNoMarker;
     return extend(each, fault, run);
   }
   for (Stream& each : slot.streams) {
@@ -131,19 +132,22 @@ void Predictor::stream(Slot& slot, Ask fault, Run& run) noexcept {
     const std::int64_t step = between(each.last, fault.gfn);
     if (each.window > 0 && fault.gfn >= std::min(each.run_first, each.last) &&
         fault.gfn <= std::max(each.run_first, each.last)) {
+      each.marker = kNoMarker;
       each.window /= 2;  // one of the run was lost before it was used, or never came
       return;
     }
     if (step == 0 || step > kReach || step < -kReach) continue;
     each.stride = step;
     each.window = 0;
+    each.marker = kNoMarker;
     each.last = each.run_first = fault.gfn;
     if ((step != 1 && step != -1) || slot.trust == 0) return;
     --slot.trust;  // a neighbour: worth a guess, as long as such guesses turn out right
     each.window = 1;
     return extend(each, fault, run);
   }
-  slot.streams[slot.next_stream++ % kStreams] = {fault.gfn, fault.gfn, 0, 0, fault.right};
+  slot.streams[slot.next_stream++ % kStreams] = {fault.gfn, fault.gfn, 0,
+                                                 0,         kNoMarker, fault.right};
 }
 
 // Asks for the next run. It ends where a page is refused, so that the next fault is just behind it.
@@ -156,6 +160,34 @@ void Predictor::extend(Stream& stream, Ask fault, Run& run) noexcept {
     if (i == 0) stream.run_first = gfn;
     stream.last = gfn;
   }
+}
+
+unsigned Predictor::on_marker(std::uint64_t thread, Gfn gfn, StartFn start,
+                              void* context) noexcept {
+  if (!on()) return 0;
+  Slot& slot = slot_of(thread);
+  if (!slot.lock.try_lock()) return 0;
+  const std::lock_guard guard(slot.lock, std::adopt_lock);
+  if (slot.thread != thread) return 0;
+  for (Stream& each : slot.streams) {
+    if (each.marker == gfn) return run_ahead(each, start, context);
+  }
+  return 0;
+}
+
+unsigned Predictor::run_ahead(Stream& stream, StartFn start, void* context) noexcept {
+  stream.marker = kNoMarker;
+  unsigned started = 0;
+  for (unsigned i = 0; i < kAheadSteps && started < kAheadRuns * (most_ + 1); ++i) {
+    const Gfn gfn = ahead(stream.last, stream.stride);
+    const Start result = start(context, {gfn, stream.right}, stream.marker == kNoMarker);
+    if (result == Start::kRefused || result == Start::kNoRoom) break;
+    stream.last = gfn;
+    if (result != Start::kStarted) continue;
+    ++started;
+    if (stream.marker == kNoMarker) stream.marker = gfn;
+  }
+  return started;
 }
 
 void Predictor::remember(Ask from, Ask to) noexcept {

@@ -5,8 +5,11 @@
 // thread and within a short time; what was seen twice is followed as a chain. It knows bursts that
 // come again, such as the boundary rows of a grid: some read, some written. Streams: faults at a
 // constant stride; a run of 1, 2, 4 .. pages is asked for as long as the next fault is the one just
-// behind the run. Pages that hosts take from each other again and again (locks, barriers) are left
-// alone.
+// behind the run. A stream that has come to full length runs ahead of its thread: the next run is
+// asked for, with no thread waiting for it, when the first page of the run before it is touched.
+// That page, the marker, is held and not mapped, so that its touch is seen (after the page flag
+// PG_readahead of Linux, mm/readahead.c). Pages that hosts take from each other again and again
+// (locks, barriers) are left alone.
 //
 // Whether what was asked for early is used cannot be seen in general, so some of it is sampled: the
 // engine holds a sampled page but does not map it, and tells on_touched() or on_lost(). A sample
@@ -55,6 +58,10 @@ class Predictor {
   // were started.
   unsigned on_fault(std::uint64_t thread, Ask fault, std::uint64_t now_ns, StartFn start,
                     void* context) noexcept;
+  // The thread has come to a page that shows that one of its streams goes on: the fault that
+  // on_fault was told of, or a marker. Calls `start` for the next pages of the stream, with
+  // `sampled` for the one that is to be the next marker. How many were started.
+  unsigned on_marker(std::uint64_t thread, Gfn gfn, StartFn start, void* context) noexcept;
   // The fault and all that was asked for with it are here.
   void on_served(std::uint64_t thread, std::uint64_t now_ns) noexcept;
   // Another host wanted the page within its hold window.
@@ -77,18 +84,22 @@ class Predictor {
   static constexpr std::uint64_t kTwiceNs = 10'000'000;  // two contentions within this time do it
   static constexpr unsigned kSlots = 64, kStreams = 4, kLinks = 4096, kSamples = 64,
                             kContentions = 256;
-  static constexpr unsigned kSteps = 32;      // links followed, or pages looked at, for one fault
+  static constexpr unsigned kSteps = 32;  // links followed, or pages looked at, for one fault
+  // A run ahead has so many times the pages of a fault's run; pages looked at for one marker.
+  static constexpr unsigned kAheadRuns = 4, kAheadSteps = 128;
   static constexpr unsigned kFewBetween = 4;  // one run in so many has a sample
   static constexpr std::int64_t kReach = 16;  // pages between two faults of one stream, at most
   // A link is followed once it was seen kSure times; twice as many for each time that it was wrong.
   static constexpr unsigned kSure = 2, kMostWrong = 5;
   static constexpr unsigned kMostTrust = 8;
+  static constexpr Gfn kNoMarker = ~Gfn{0};
 
   struct Stream {
     Gfn last = 0;             // fault, or end of the run
     Gfn run_first = 0;        // the run asked for last; empty when it is behind `last`
     std::int64_t stride = 0;  // 0: unknown
     unsigned window = 0;      // length of the run asked for last
+    Gfn marker = kNoMarker;   // when this page is touched, the next run is asked for
     Right right = Right::kInvalid;
   };
   // What is known of one thread.
@@ -125,6 +136,7 @@ class Predictor {
   void follow(Ask fault, Run& run) noexcept;
   void stream(Slot& slot, Ask fault, Run& run) noexcept;
   void extend(Stream& stream, Ask fault, Run& run) noexcept;
+  unsigned run_ahead(Stream& stream, StartFn start, void* context) noexcept;
   void remember(Ask from, Ask to) noexcept;
   void judge(std::uint64_t key, bool used) noexcept;
   static Knowledge knowledge(const Link& link) noexcept;

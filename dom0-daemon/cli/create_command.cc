@@ -69,6 +69,8 @@ int create_domain(const DaemonChoice& daemon, const std::string& path, bool cons
   options.hosts = file->hosts;
   options.command = file->command;
   options.environment = file->environment;
+  options.prefetch = file->prefetch;
+  options.without = file->without;
   options.directory = file->directory;
   options.fd_numbers = {0, 1, 2};
   if (console) {

@@ -10,6 +10,8 @@
 #include <set>
 #include <variant>
 
+#include "dsm-rdma/features.h"
+
 namespace xenspan::cli {
 namespace {
 
@@ -189,6 +191,8 @@ class Reader {
     if (key == "command") return list(setting, file_.command);
     if (key == "environment") return environment(setting);
     if (key == "directory") return text(setting, file_.directory);
+    if (key == "prefetch") return prefetch(setting);
+    if (key == "without") return without(setting);
     if (key == "stdin") return text(setting, file_.input);
     if (key == "stdout") return text(setting, file_.output);
     if (key == "stderr") return text(setting, file_.errors);
@@ -274,6 +278,25 @@ class Reader {
     for (const std::string& entry : file_.environment)
       if (entry.find('=') == std::string::npos || entry.front() == '=')
         return wrong(setting, fmt::format("environment \"{}\": write NAME=VALUE", entry));
+    return {};
+  }
+
+  Status prefetch(const Parser::Setting& setting) {
+    if (const auto* word = std::get_if<std::string>(&setting.value.what);
+        word != nullptr && *word == "off") {
+      file_.prefetch = 0;
+      return {};
+    }
+    std::uint64_t pages = 0;
+    if (Status read = number(setting, 0, dsm::kMostPrefetch, pages); !read) return read;
+    file_.prefetch = static_cast<unsigned>(pages);
+    return {};
+  }
+
+  Status without(const Parser::Setting& setting) {
+    if (Status read = list(setting, file_.without); !read) return read;
+    if (const auto known = dsm::features_of(file_.without); !known)
+      return wrong(setting, known.error().message);
     return {};
   }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "dsm-rdma/types.h"
 
 namespace xenspan::cli {
 
@@ -20,6 +21,8 @@ struct DomainFile {
   std::vector<std::string> hosts;
   std::vector<std::string> command;
   std::vector<std::string> environment;
+  unsigned prefetch = dsm::kMostPrefetch;
+  std::vector<std::string> without;  // features (dsm-rdma/features.h)
   std::string directory;
   std::string input;   // "stdin"
   std::string output;  // "stdout"

@@ -31,6 +31,7 @@ struct Arguments {
   std::string stats;
   std::string domain;
   std::string file;
+  std::string without;
   std::string key_file = XENSPAN_SYSCONFDIR "/cluster.key";
   bool json = false;
   bool all = false;
@@ -60,6 +61,8 @@ int run(Arguments& arguments) {
   }
   std::istringstream hosts(arguments.hosts);
   for (std::string host; std::getline(hosts, host, ',');) options.hosts.push_back(host);
+  std::istringstream without(arguments.without);
+  for (std::string name; std::getline(without, name, ',');) options.without.push_back(name);
   // CLI11 sets a flag without a value to "true".
   options.stats = !arguments.stats.empty();
   options.stats_file = arguments.stats == "true" ? "" : arguments.stats;
@@ -93,6 +96,10 @@ void add_run(CLI::App& app, Arguments& arguments) {
       ->transform(CLI::Transformer(std::map<std::string, unsigned>{{"off", 0}}))
       ->check(CLI::Range(0u, xenspan::dsm::kMostPrefetch))
       ->type_name("N|off");
+  run_app
+      ->add_option("--without", arguments.without,
+                   "do without these of the engine's features, as hold,batching")
+      ->type_name("LIST");
   run_app->add_flag("--stats", arguments.stats,
                     "write statistics as JSON to standard error, or with --stats=FILE to a file");
   run_app->callback([&arguments] { arguments.status = run(arguments); });
@@ -199,8 +206,8 @@ struct RunWords {
 };
 
 RunWords find_run(int argc, char** argv) {
-  const std::vector<std::string> with_value = {"--host",  "--socket", "--vcpus",   "--memory",
-                                               "--hosts", "--name",   "--prefetch"};
+  const std::vector<std::string> with_value = {"--host",  "--socket", "--vcpus",    "--memory",
+                                               "--hosts", "--name",   "--prefetch", "--without"};
   RunWords words{false, "", argc, argc};
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];

@@ -22,6 +22,7 @@ struct RunOptions {
   std::uint64_t memory = 0;  // 0: the daemon's default
   std::vector<std::string> hosts;
   unsigned prefetch = dsm::kMostPrefetch;
+  std::vector<std::string> without;  // features (dsm-rdma/features.h)
   bool stats = false;
   std::string stats_file;  // "": standard error
   std::vector<std::string> command;

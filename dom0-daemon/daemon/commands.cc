@@ -9,6 +9,7 @@
 #include "config.h"
 #include "dom0-daemon/daemon/names.h"
 #include "dom0-daemon/daemon/stats_report.h"
+#include "dsm-rdma/features.h"
 #include "dsm-rdma/types.h"
 
 namespace xenspan::daemon {
@@ -116,6 +117,8 @@ Result<DomainSpec> Commands::make_spec(const User& user, const Json& message,
   spec.umask = static_cast<unsigned>(number_or(message, "umask", 022) & 0777);
   spec.stats = flag_field(message, "stats");
   spec.prefetch = number_or(message, "prefetch", dsm::kMostPrefetch);
+  spec.without = texts_field(message, "without").value_or(std::vector<std::string>{});
+  if (const auto known = dsm::features_of(spec.without); !known) return known.error();
 
   const std::string name = text_or(message, "name", "");
   if (!name.empty() && !is_domain_name(name))

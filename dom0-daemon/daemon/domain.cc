@@ -89,6 +89,7 @@ Json Domain::create_message(int index) const {
               {"secret", secret_},
               {"encrypt", encrypt},
               {"prefetch", spec_.prefetch},
+              {"without", spec_.without},
               {"bind", placement.hosts[static_cast<std::size_t>(index)].address},
               {"user", to_json(spec_.user)},
               {"stats_hottest", kHottestPages}};

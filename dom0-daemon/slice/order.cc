@@ -3,6 +3,7 @@
 #include <cerrno>
 
 #include "dom0-daemon/slice/descriptors.h"
+#include "dsm-rdma/features.h"
 
 namespace xenspan::slice {
 namespace {
@@ -45,6 +46,9 @@ Status read_slice(const json& body, Order& order) {
     return Error{EPROTO, "`secret` is not 64 hexadecimal digits"};
   slice.encrypt = body.value("encrypt", false);
   slice.prefetch = body.value("prefetch", dsm::kMostPrefetch);
+  const auto without = dsm::features_of(body.value("without", std::vector<std::string>{}));
+  if (!without) return Error{EPROTO, "`without`: " + without.error().message};
+  slice.without = *without;
   slice.directory = body.at("rundir").get<std::string>();
   slice.descriptor_limit = kGuestDescriptors;
   return {};

@@ -11,6 +11,10 @@ namespace xenspan::bench {
 struct Answer {  // what the guest prints itself
   double seconds = 0;
   std::string checksum;
+  std::string line;
+
+  // Another member of the line, `name`=NUMBER; 0 when there is none.
+  double number(const std::string& name) const;
 };
 
 // On the given cores only (empty: the daemon places it).

@@ -6,10 +6,14 @@
 #include <filesystem>
 #include <functional>
 #include <iostream>
+#include <optional>
 
+#include "tests/bench/contend_bench.h"
 #include "tests/bench/fault_bench.h"
 #include "tests/bench/prefetch_bench.h"
+#include "tests/bench/sharers_bench.h"
 #include "tests/bench/speedup_bench.h"
+#include "tests/bench/worth_bench.h"
 
 namespace xenspan::bench {
 namespace {
@@ -21,9 +25,18 @@ struct Options {
   std::string prefix = "xsbench", xenspan, guests;
 };
 
+// The test bed that a benchmark is for.
+struct Bed {
+  unsigned hosts = 2;
+  std::vector<std::string> options{};  // of `testbed up`
+
+  friend bool operator==(const Bed&, const Bed&) = default;
+};
+
 struct Bench {
   std::string name;
   std::function<Status(const Testbed&, const Options&)> measure;
+  Bed bed{};
 };
 
 unsigned runs_or(const Options& options, unsigned full, unsigned quick) {
@@ -56,6 +69,22 @@ std::vector<Bench> all_benches() {
                      return measure_one_host(program, bed, speedup_options(options));
                    }});
   }
+  for (const WorthBench& bench : worth_benches()) {
+    all.push_back({bench.name, [&bench](const Testbed& bed, const Options& options) {
+                     return measure(bench, bed, options.guests, runs_or(options, 5, 2));
+                   }});
+  }
+  for (const ContendBench& bench : contend_benches()) {
+    all.push_back({bench.name, [&bench](const Testbed& bed, const Options& options) {
+                     return measure(bench, bed, options.guests, runs_or(options, 5, 2),
+                                    options.quick ? 0.2 : 1);
+                   }});
+  }
+  all.push_back({"sharers",
+                 [](const Testbed& bed, const Options& options) {
+                   return measure_sharers(bed, options.guests, runs_or(options, 10, 2));
+                 },
+                 {kSharersHosts, {"--delay", kSharersDelay}}});
   return all;
 }
 
@@ -92,14 +121,21 @@ int run(const Options& options) {
     return 0;
   }
   end_early_on_signals();
-  auto bed = Testbed::up(options.xenspan, options.prefix, 2);
-  if (!bed) {
-    std::cerr << "xenspan-bench: " << bed.error().message << '\n';
-    return 1;
-  }
+  std::optional<Testbed> bed;
+  Bed shape;
   int failures = 0;
   for (const Bench& bench : chosen) {
     if (interrupted != 0) return 128 + interrupted;
+    if (!bed || bench.bed != shape) {
+      bed.reset();
+      shape = bench.bed;
+      auto made = Testbed::up(options.xenspan, options.prefix, shape.hosts, shape.options);
+      if (!made) {
+        std::cerr << "xenspan-bench: " << made.error().message << '\n';
+        return 1;
+      }
+      bed.emplace(std::move(*made));
+    }
     if (const Status status = bench.measure(*bed, options); !status) {
       std::cerr << "xenspan-bench: " << bench.name << ": " << status.error().message << '\n';
       failures++;

@@ -1,6 +1,7 @@
 #include "tests/bench/prefetch_bench.h"
 
 #include "tests/bench/guest_run.h"
+#include "tests/bench/iperf.h"
 #include "tests/bench/raw_tcp.h"
 #include "tests/bench/samples.h"
 
@@ -30,7 +31,7 @@ Status measure_prefetch(const Testbed& bed, const std::string& guests, unsigned 
                      .measured = {},
                      .baseline = {},
                      .hosts = bed.names(2)};
-  Samples without;
+  Samples without, stream;
   for (unsigned i = 0; i < runs; i++) {
     for (const bool prefetch : {true, false}) {
       auto answer =
@@ -41,10 +42,14 @@ Status measure_prefetch(const Testbed& bed, const std::string& guests, unsigned 
     }
     auto rate = stream_rate(*raw, bytes);
     if (!rate) return rate.error();
-    result.baseline.add(*rate);
+    stream.add(*rate);
+    auto iperf = iperf_rate(home, other, mib);
+    if (!iperf) return iperf.error();
+    result.baseline.add(*iperf);
   }
   result.ratio = result.measured.median() / result.baseline.median();
   result.more["without_prefetch"] = without.median();
+  result.more["tcp_stream"] = stream.median();
   print(result);
   return {};
 }

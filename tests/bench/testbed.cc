@@ -32,12 +32,15 @@ Result<std::vector<BedHost>> hosts_of(const std::string& json, const std::string
 
 }  // namespace
 
-Result<Testbed> Testbed::up(const std::string& xenspan, const std::string& prefix, unsigned hosts) {
+Result<Testbed> Testbed::up(const std::string& xenspan, const std::string& prefix, unsigned hosts,
+                            const std::vector<std::string>& options) {
   // A killed run may have left its bed; the destructor takes down what a failed attempt leaves.
   (void)output_of({xenspan, "testbed", "down", "--prefix", prefix});
   Testbed bed(xenspan, prefix);
-  const auto made =
-      output_of({xenspan, "testbed", "up", std::to_string(hosts), "--prefix", prefix});
+  std::vector<std::string> line = {xenspan,    "testbed", "up", std::to_string(hosts),
+                                   "--prefix", prefix};
+  line.insert(line.end(), options.begin(), options.end());
+  const auto made = output_of(line);
   if (!made) return made.error();
   const auto json = output_of({xenspan, "--socket", bed.socket(), "hosts", "--json"});
   if (!json) return json.error();

@@ -18,8 +18,9 @@ struct BedHost {
 
 class Testbed {
  public:
-  // `xenspan` is the command's path.
-  static Result<Testbed> up(const std::string& xenspan, const std::string& prefix, unsigned hosts);
+  // `xenspan` is the command's path; `options`: further ones of `testbed up`.
+  static Result<Testbed> up(const std::string& xenspan, const std::string& prefix, unsigned hosts,
+                            const std::vector<std::string>& options = {});
   Testbed(Testbed&& other) noexcept;
   Testbed& operator=(Testbed&&) = delete;
   ~Testbed();

@@ -155,7 +155,8 @@ struct ClusterOptions {
   unsigned hold_us = 20;
   unsigned wait_spin_us = 30, serve_spin_us = 0;
   std::uint32_t around = 1;
-  unsigned prefetch = 0;  // most tests count what they cause
+  unsigned prefetch = 0;  // most tests count what they cause; 0: nor anything else that guesses
+  FeatureSet without{};
   // Service threads as in the product: SCHED_FIFO (needs CAP_SYS_NICE), host i's on core i.
   bool realtime = false;
   std::function<void(const std::vector<tcp::Peer>&)>
@@ -286,6 +287,11 @@ class Cluster {
     config.pages = options_.pages;
     config.hold_us = options_.hold_us;
     config.prefetch = options_.prefetch;
+    config.without = options_.without;
+    if (options_.prefetch == 0) {
+      config.without.add(Feature::kMigratory);
+      config.without.add(Feature::kReadMostly);
+    }
     for (const tcp::Peer& peer : mesh.hosts) config.names.push_back(peer.name);
     auto made = Engine::create(config, *host.backend, *host.transport,
                                [this](const std::string&) { ++stops; });

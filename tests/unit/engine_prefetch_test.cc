@@ -215,5 +215,57 @@ TEST(Prefetch, SamplesAreAFewOfAll) {
   EXPECT_LT(program.samples, program.early / 20);
 }
 
+// A stream at full length runs ahead: each marker that is touched brings the next run, and nothing
+// else does.
+TEST(RunsAhead, WhereItsMarkersAreTouched) {
+  const auto predictor = std::make_unique<Predictor>(Predictor::kMostRun);
+  struct Asked {
+    std::vector<Gfn> pages;
+    std::vector<Gfn> markers;
+    Gfn end = ~Gfn{0};
+  } asked;
+  const auto start = [](void* opaque, Ask ask, bool marker) {
+    auto& all = *static_cast<Asked*>(opaque);
+    if (ask.gfn >= all.end) return Predictor::Start::kRefused;
+    all.pages.push_back(ask.gfn);
+    if (marker) all.markers.push_back(ask.gfn);
+    return Predictor::Start::kStarted;
+  };
+  const auto early = [](void* opaque, Ask ask, bool) {
+    static_cast<std::vector<Gfn>*>(opaque)->push_back(ask.gfn);
+    return Predictor::Start::kStarted;
+  };
+  std::uint64_t now = 1'000'000;
+  Gfn next = 100;
+  unsigned faults = 0;
+  while (asked.pages.empty()) {
+    ASSERT_LT(++faults, 20u);
+    std::vector<Gfn> run;
+    now += kMicrosecond;
+    (void)predictor->on_fault(1, read_of(next), now, early, &run);
+    (void)predictor->on_marker(1, next, start, &asked);
+    next += 1 + run.size();
+  }
+  // From here on without a fault.
+  for (int runs = 0; runs < 5; ++runs) {
+    ASSERT_EQ(asked.markers.size(), 1u);
+    for (std::size_t i = 0; i < asked.pages.size(); ++i) EXPECT_EQ(asked.pages[i], next + i);
+    next += asked.pages.size();
+    const Gfn marker = asked.markers.front();
+    EXPECT_EQ(marker, asked.pages.front());
+    asked = {};
+    EXPECT_EQ(predictor->on_marker(2, marker, start, &asked), 0u);  // another thread's stream
+    EXPECT_EQ(predictor->on_marker(1, marker + 1, start, &asked), 0u);
+    EXPECT_GT(predictor->on_marker(1, marker, start, &asked), 0u);
+    std::vector<Gfn> second;
+    EXPECT_EQ(predictor->on_marker(1, marker, early, &second), 0u);  // once
+  }
+  // It ends where a page is refused.
+  const Gfn marker = asked.markers.front();
+  asked = {};
+  asked.end = 0;
+  EXPECT_EQ(predictor->on_marker(1, marker, start, &asked), 0u);
+}
+
 }  // namespace
 }  // namespace xenspan::dsm

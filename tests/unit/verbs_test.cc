@@ -108,7 +108,8 @@ TEST(VerbsFlow, NeverOverrunsAndNeverStands) {
 TEST(VerbsShapes, WindowsCoverWhatAFewHostsCanHaveUnderWay) {
   for (const unsigned hosts : {2u, 4u, 8u}) {
     // A host's requests at this manager, and forwards for all requests in the domain.
-    const std::uint32_t places = 8 * Requests::kWindow + Requests::kServicePlaces;
+    const std::uint32_t places =
+        8 * Requests::kWindow + Requests::kServicePlaces + Requests::kAheadPlaces;
     EXPECT_GE(shape_of(false, kServiceLane, 8, hosts).buffers,
               Requests::kServicePlaces + places * hosts);
     EXPECT_GE(shape_of(false, 3, 8, hosts).buffers, Requests::kWindow);

@@ -76,6 +76,7 @@ Status Slice::start_engine(UniqueFd listening) {
   engine.hosts = static_cast<unsigned>(config_.hosts.size());
   engine.pages = kWindowPages;
   engine.prefetch = config_.prefetch;
+  engine.without = config_.without;
   engine.names = config_.hosts;
   auto made = dsm::Engine::create(engine, *view_, *transport_,
                                   [this](const std::string& cause) { failed_(cause); });

@@ -38,6 +38,7 @@ struct SliceConfig {
   dsm::tcp::Secret secret{};
   bool encrypt = false;
   unsigned prefetch = dsm::kMostPrefetch;
+  dsm::FeatureSet without;
   std::string directory;
   int descriptor_limit = 1024;
   std::string cwd;  // at the home

@@ -1,7 +1,7 @@
 // How many buffers each end of a lane has.
 //
 // An owner's end of a lane receives the answers to the requests that its thread has under way: at
-// most sixteen (sixty-four on the service lane), each a grant or an acknowledgement from one peer,
+// most sixteen (320 on the service lane), each a grant or an acknowledgement from one peer,
 // or both. A peer's end receives those requests; on the service lane also forwards and
 // invalidations, at most one for each request under way in the whole domain. Up to a few hosts the
 // windows cover all of that, so that no sender ever waits for credit. Pure. Internal to
@@ -33,9 +33,11 @@ inline constexpr std::uint32_t kMostBuffers = 4096;
 
 inline LinkShape shape_of(bool own, Lane lane, unsigned lanes, unsigned hosts) {
   const bool service = lane == kServiceLane;
-  const std::uint32_t window = service ? Requests::kServicePlaces : Requests::kWindow;
+  const std::uint32_t window =
+      service ? Requests::kServicePlaces + Requests::kAheadPlaces : Requests::kWindow;
   if (own) return {4 * window, 2 * window, 0, 256};
-  const std::uint32_t places = lanes * Requests::kWindow + Requests::kServicePlaces;
+  const std::uint32_t places =
+      lanes * Requests::kWindow + Requests::kServicePlaces + Requests::kAheadPlaces;
   const std::uint32_t buffers =
       service ? std::min(places * (hosts + 1) + window, kMostBuffers) : 4 * window;
   return {buffers, 0, 2 * window, 256};

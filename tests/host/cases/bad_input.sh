@@ -19,6 +19,7 @@ a_folder() { refused 126 '/tmp' run --hosts "$(bed_hosts 2)" -- /tmp; }
 not_executable() { : >plain; chmod 644 plain; refused 126 'plain' run --hosts "$(bed_hosts 2)" -- ./plain; }
 too_much_memory() { refused 125 'memory' run --memory 900T --hosts "$(bed_hosts 2)" -- /bin/true; }
 bad_memory() { refused 125 'memory|lots' run --memory lots --hosts "$(bed_hosts 2)" -- /bin/true; }
+no_feature() { refused 125 'feature "speed".*batching' run --without hold,speed --hosts "$(bed_hosts 2)" -- /bin/true; }
 too_few_vcpus() { refused 125 'vcpu' run --vcpus 0 --hosts "$(bed_hosts 2)" -- /bin/true; }
 
 # An ELF header made by hand: class, machine.
@@ -46,7 +47,7 @@ others_domain() {
   return $bad
 }
 
-for name in no_program no_path no_host a_folder not_executable too_much_memory bad_memory too_few_vcpus elf32 aarch64 \
+for name in no_program no_path no_host a_folder not_executable too_much_memory bad_memory too_few_vcpus no_feature elf32 aarch64 \
   cut_elf no_such_domain no_such_create_file others_domain; do
   cases+=("bad.$name $name")
 done
