@@ -1,5 +1,8 @@
 #include "machine.h"
 
+// Otherwise Xen's headers give the calls of Xen 3.0: its sched_op is one that no HVM guest has.
+#define __XEN_INTERFACE_VERSION__ __XEN_LATEST_INTERFACE_VERSION__
+
 #include <stddef.h>
 #include <xen/hvm/hvm_vcpu.h>
 #include <xen/sched.h>
