@@ -111,7 +111,7 @@ def network_lines(number: int, hub: Hub | None) -> str:
         return ""
     return (
         "pci: enabled=1, chipset=i440fx, slot1=e1000\n"
-        f"e1000: enabled=1, mac=52:54:00:77:00:{number + 1:02x}, ethmod=vde, ethdev={hub.control}\n"
+        f"e1000: enabled=1, mac=52:54:00:77:00:{number + 1:02x}, ethmod=vde, ethdev={hub.control.name}\n"  # 15 characters at most
     )
 
 
