@@ -1,5 +1,7 @@
 #include "sync.h"
 
+uint64_t spins_before_yield = 32;
+
 void acquire(struct lock* lock) {
   const uint32_t mine = __atomic_fetch_add(&lock->next, 1, __ATOMIC_SEQ_CST);
   WAIT_UNTIL(__atomic_load_n(&lock->serving, __ATOMIC_ACQUIRE) == mine);

@@ -4,10 +4,14 @@
 #define XENSPAN_TESTGUEST_SYNC_H
 #include "machine.h"
 
-#define WAIT_UNTIL(condition)                \
-  for (unsigned spins_ = 0; !(condition);) { \
-    pause();                                 \
-    if (++spins_ % 32 == 0) yield();         \
+// 32 suits vCPUs that share one CPU; where each has its own, thousands let them meet closely enough
+// to race.
+extern uint64_t spins_before_yield;
+
+#define WAIT_UNTIL(condition)                        \
+  for (unsigned spins_ = 0; !(condition);) {         \
+    pause();                                         \
+    if (++spins_ % spins_before_yield == 0) yield(); \
   }
 
 // A ticket lock: first come, first served. All zero is unlocked.
