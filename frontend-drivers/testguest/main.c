@@ -163,7 +163,7 @@ static void run(const struct workload* workload, unsigned me) {
     for (uint64_t i = 0; i < kArenaPages * (uint64_t)PAGE / 8; i++) arena(0)[i] = 0;
     if (workload->prepare != NULL) workload->prepare(workload->argument);
   }
-  barrier();
+  meet();
   workload->work(me, workload->argument);
   barrier();
   if (me == 0) say_verdict(workload, workload->judge(workload->argument));

@@ -25,4 +25,9 @@ void release(struct lock* lock);
 // vCPUs call it equally often.
 void barrier(void);
 
+// A barrier that vCPUs with a CPU each leave at nearly the same moment, so that what follows races.
+// Who has come waits a little without PAUSE, which may be a way out to the hypervisor and a long
+// way back.
+void meet(void);
+
 #endif
