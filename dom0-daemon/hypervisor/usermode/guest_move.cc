@@ -71,9 +71,9 @@ void GuestThread::go(ucontext_t& context, bool in_call) {
     xs_leave_guest();
   }
   slice_.add(std::unique_ptr<GuestThread>(this));
-  if (!in.ok() || result < 0 || vcpu >= slice_.places().size()) return;
+  if (!in.ok() || vcpu >= slice_.places().size()) return;
   start_.vcpu = vcpu;
-  keep_to_core();
+  if (result > 0) keep_to_core();
 }
 
 bool GuestThread::arrive(ucontext_t& context) {

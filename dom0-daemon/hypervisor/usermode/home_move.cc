@@ -75,8 +75,10 @@ bool Home::move(HomeThread& thread, const Packet& request, Packet& answer) {
     thread.core = from.core;
     thread.proxy = proxy;
     // A vCPU that was placed anew meanwhile: the thread is called again. One that chose another
-    // vCPU stays with the one it has.
-    if (error != -ESTALE) {
+    // vCPU and cannot go there stays with the one it has.
+    if (error == -ESTALE) {
+      thread.told_vcpu = vcpu;
+    } else {
       thread.move_error = -error;
       thread.vcpu = thread.told_vcpu;
     }

@@ -74,7 +74,7 @@ place_is_told() {
   "$xenspan" --socket "$bed_dir/c/control" migrate moving 1 a || bad=1
   wait_until 10 placed 1 a || { echo "not on host a:"; placed 1 a; bad=1; }
   cli stats moving | jq -c '.hosts[] | .threads' >threads
-  jq -e -s 'flatten | length == 3 and all(.[]; .vcpu == 2 or .host == "a")' threads >/dev/null ||
+  jq -e -s 'flatten | length == 4 and all(.[]; .vcpu == 2 or .host == "a")' threads >/dev/null ||
     { echo "the threads are elsewhere:"; cat threads; bad=1; }
   use() { cli hosts --json | jq -e --arg host "$1" --argjson n "$2" '.[] | select(.name == $host) | .vcpus == $n' >/dev/null; }
   wait_until 5 use a 2 && wait_until 5 use b 0 || { echo "the hosts' vCPUs are counted wrongly:"; cli hosts; bad=1; }

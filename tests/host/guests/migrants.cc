@@ -196,12 +196,12 @@ void read_pipe() {
   REQUIRE(number + 1 == pipe_written);
 }
 
-// Each wait lasts as long as it should, and no longer than a busy machine makes it.
+// No wait ends early, and none by a signal that is not there.
 void sleeps() {
-  constexpr double kLength = 0.02, kLate = 60;
+  constexpr double kLength = 0.02;
   const auto check = [](const char* what, double start, bool right) {
     const double took = now() - start;
-    if (!right || took < kLength - 0.0011 || took > kLate) {
+    if (!right || took < kLength - 0.0011) {
       std::fprintf(stderr, "%s: took %.6f s, errno %d\n", what, took, errno);
       exit(1);
     }
