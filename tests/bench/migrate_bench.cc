@@ -14,7 +14,7 @@
 namespace xenspan::bench {
 namespace {
 
-constexpr std::size_t kRoundTrips = 100;
+constexpr std::size_t kRoundTrips = 500;
 constexpr const char* kLeastGap = "50";  // us; shorter ones are no pauses
 constexpr double kWithin = 0.02;         // s after the command that a pause may end
 constexpr double kAllowance = 2000;      // us: median <= 5 x round trip + 2 ms
@@ -60,16 +60,20 @@ Samples pauses_of(const std::string& output, const std::vector<Moment>& moves) {
 
 Status measure_migration(const Testbed& bed, const std::string& guests, const std::string& xenspan,
                          unsigned runs) {
-  const std::string domain = "bench-pauses";
-  auto guest = Process::start(bed.run(2, {guests + "/pauses", kLeastGap}, {"--name", domain}));
-  if (!guest) return guest.error();
-  if (auto ready = guest->read_line(); !ready) return ready.error();
   const BedHost &home = bed.hosts()[0], &other = bed.hosts()[1];
   auto raw = RawTcp::start({home.netns, home.address, home.core},
                            {other.netns, other.address, other.core}, {});
   if (!raw) return raw.error();
   Measurement result{
       .bench = "migrate.vcpu", .unit = "us", .measured = {}, .baseline = {}, .hosts = bed.names(2)};
+  // Before the guest runs: its thread never leaves a core to a round trip of ordinary processes.
+  auto trips = raw->round_trips(kRoundTrips, 64);
+  if (!trips) return trips.error();
+  for (const double ns : *trips) result.baseline.add(ns / 1000);
+  const std::string domain = "bench-pauses";
+  auto guest = Process::start(bed.run(2, {guests + "/pauses", kLeastGap}, {"--name", domain}));
+  if (!guest) return guest.error();
+  if (auto ready = guest->read_line(); !ready) return ready.error();
   std::vector<Moment> moves;
   for (unsigned i = 0; i < runs; i++) {
     // Away from the home and back; between two moves the thread runs, with its pages around it.
@@ -79,9 +83,6 @@ Status measure_migration(const Testbed& bed, const std::string& guests, const st
       moves.push_back(*move);
       std::this_thread::sleep_for(std::chrono::milliseconds(30));
     }
-    auto trips = raw->round_trips(kRoundTrips, 64);
-    if (!trips) return trips.error();
-    for (const double ns : *trips) result.baseline.add(ns / 1000);
   }
   const Process::End end = guest->finish();
   if (end.status != 0) return Error{0, "pauses ended with status " + std::to_string(end.status)};
