@@ -30,6 +30,7 @@ struct Arguments {
   std::string hosts;
   std::string stats;
   std::string domain;
+  MigrateOptions migrate;
   std::string file;
   std::string without;
   std::string key_file = XENSPAN_SYSCONFDIR "/cluster.key";
@@ -131,6 +132,20 @@ void add_domain_commands(CLI::App& app, Arguments& arguments) {
   CLI::App* destroy = app.add_subcommand("destroy", "end a domain at once");
   destroy->add_option("domain", arguments.domain, "name or uuid")->required()->type_name("DOMAIN");
   destroy->callback([&] { arguments.status = destroy_domain(arguments.daemon, arguments.domain); });
+
+  CLI::App* migrate =
+      app.add_subcommand("migrate", "move a vCPU of a running domain to another of its hosts");
+  migrate->add_option("domain", arguments.migrate.domain, "name or uuid")
+      ->required()
+      ->type_name("DOMAIN");
+  migrate->add_option("vcpu", arguments.migrate.vcpu, "number, see `xenspan list -v`")
+      ->required()
+      ->type_name("VCPU");
+  migrate->add_option("host", arguments.migrate.host, "a host of the domain")
+      ->required()
+      ->type_name("HOST");
+  migrate->add_flag("--alone", arguments.migrate.alone, "only to a core that no other vCPU uses");
+  migrate->callback([&] { arguments.status = migrate_vcpu(arguments.daemon, arguments.migrate); });
 
   CLI::App* stats = app.add_subcommand("stats", "show a running domain's statistics as JSON");
   stats->add_option("domain", arguments.domain, "name or uuid")->required()->type_name("DOMAIN");

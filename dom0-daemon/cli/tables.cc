@@ -182,4 +182,34 @@ int show_stats(const DaemonChoice& choice, const std::string& domain) {
   return 0;
 }
 
+int migrate_vcpu(const DaemonChoice& choice, const MigrateOptions& options) {
+  constexpr std::chrono::seconds kMoveLimit{30};
+  auto client = Client::connect(choice);
+  if (!client) return fail(client.error());
+  const auto answer = client->ask({{"op", "migrate"},
+                                   {"domain", options.domain},
+                                   {"vcpu", options.vcpu},
+                                   {"host", options.host},
+                                   {"alone", options.alone}},
+                                  kMoveLimit);
+  if (!answer) return fail(answer.error());
+  const std::uint64_t shared = number_or(*answer, "shared", 0);
+  const std::uint64_t waiting = number_or(*answer, "waiting", 0);
+  const std::string place =
+      fmt::format("vCPU {} of {} is on host {}, core {}", options.vcpu, options.domain,
+                  text_or(*answer, "host", "?"), number_or(*answer, "core", 0));
+  if (daemon::flag_field(*answer, "here")) {
+    fmt::print("{} already\n", place);
+    return 0;
+  }
+  fmt::print("{}{}: {} threads, {:.1f} ms\n", place,
+             shared > 0 ? fmt::format(" (shared with {} more)", shared) : "",
+             number_or(*answer, "threads", 0),
+             static_cast<double>(number_or(*answer, "us", 0)) / 1000);
+  if (waiting > 0)
+    log::warning("{} of them are in calls that nothing interrupts: they follow when these return",
+                 waiting);
+  return 0;
+}
+
 }  // namespace xenspan::cli

@@ -1,5 +1,5 @@
-// `xenspan list` and `xenspan hosts`: what the daemon tells, as tables for people or JSON for
-// programs. One thread.
+// `xenspan list`, `hosts` and other commands of one question: what the daemon tells, as text for
+// people or JSON for programs. One thread.
 #pragma once
 
 #include <string>
@@ -24,5 +24,12 @@ int list_domains(const DaemonChoice& daemon, const ListOptions& options);
 int list_hosts(const DaemonChoice& daemon, bool json);
 int destroy_domain(const DaemonChoice& daemon, const std::string& domain);
 int show_stats(const DaemonChoice& daemon, const std::string& domain);
+
+struct MigrateOptions {
+  std::string domain, host;
+  unsigned vcpu = 0;
+  bool alone = false;  // only to a core that no other vCPU uses
+};
+int migrate_vcpu(const DaemonChoice& daemon, const MigrateOptions& options);
 
 }  // namespace xenspan::cli

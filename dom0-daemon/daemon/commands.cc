@@ -64,6 +64,7 @@ void Commands::client_message(ClientId client, const User& user, const Json& mes
   if (op == "hosts") return hosts(client);
   if (op == "destroy") return destroy(client, user, message);
   if (op == "stats") return stats(client, user, message);
+  if (op == "migrate") return migrate(client, user, message);
   refuse(client, malformed("unknown operation").message);
 }
 
@@ -77,6 +78,7 @@ void Commands::client_closed(ClientId client) {
   }
   for (auto& [uuid, waiting] : destroying_) waiting.erase(client);
   std::erase_if(remote_stats_, [&](const auto& each) { return each.second == client; });
+  std::erase_if(remote_moves_, [&](const auto& each) { return each.second.first == client; });
 }
 
 Result<Placement> Commands::choose_placement(const Json& message) {
@@ -323,7 +325,7 @@ bool Commands::handle(const std::string& host, const std::string& op, const Json
     else
       refuse(client, text_or(message, "error", "no statistics"));
   } else {
-    return false;
+    return handle_migrate(host, op, message);
   }
   return true;
 }

@@ -1,5 +1,5 @@
 // What a client of the control socket can ask for: run, signal, detach, list, hosts, destroy,
-// stats.
+// stats, migrate.
 //
 // Each request is checked here: its members' types and ranges, and whether this user may do this to
 // that domain. dom0-daemon/daemon/control.md has the messages. Threading: the loop's thread.
@@ -48,6 +48,13 @@ class Commands : public ControlSocket::Handler {
   Result<DomainRecord> managed_domain(const User& user, const Json& message) const;
   Status destroy_domain(const DomainRecord& record, const std::string& by);
   void peer_stats(const std::string& host, const Json& message);
+  // commands_migrate.cc
+  void migrate(ClientId client, const User& user, const Json& message);
+  bool handle_migrate(const std::string& host, const std::string& op, const Json& message);
+  void move_vcpu(Domain& domain, const Json& wish, Domain::MoveDone done);
+  Result<std::uint32_t> check_move(const DomainRecord& record, const Json& wish) const;
+  Result<CoreChoice> choose_core_for(const DomainRecord& record, const std::string& name,
+                                     bool alone) const;
   void answer(ClientId client, Json message);
   void refuse(ClientId client, const std::string& error);
 
@@ -59,7 +66,9 @@ class Commands : public ControlSocket::Handler {
   std::map<std::string, ClientId> attached_;  // run: who waits for a domain's end, by uuid
   std::map<std::string, std::set<ClientId>> destroying_;  // destroy: who waits, by uuid
   std::map<std::uint64_t, ClientId> remote_stats_;        // stats asked of other homes
-  std::uint64_t next_stats_ = 1;
+  // Migrations asked of other homes: who waits for which.
+  std::map<std::uint64_t, std::pair<ClientId, std::string>> remote_moves_;
+  std::uint64_t next_stats_ = 1;  // numbers both kinds of requests
 };
 
 }  // namespace xenspan::daemon

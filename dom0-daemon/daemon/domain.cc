@@ -155,6 +155,8 @@ void Domain::slice_event(const std::string& host, const Json& event) {
     on_exited(event);
   } else if (kind == "resolved") {
     on_resolved(event);
+  } else if (kind == "migrated") {
+    on_migrated(event);
   }
 }
 
@@ -308,6 +310,8 @@ void Domain::member_gone(int index) {
   for (DomainMember& member : record_.members) member.counters.threads = 0;
   for (auto& [id, request] : std::exchange(stats_, {}))
     request.done(Error{ESRCH, fmt::format("domain {} has ended", record_.name)});
+  for (auto& [id, move] : std::exchange(moves_, {}))
+    move.done(Error{ESRCH, fmt::format("domain {} has ended", record_.name)});
   handler_.domain_over(*this);
 }
 
@@ -380,6 +384,55 @@ void Domain::stats_finish(std::uint64_t id, const std::vector<std::string>& name
   for (const HostRecord& host : spec_.placement.hosts)
     report["cores"][host.name] = host.cores.size();
   request.done(std::move(report));
+}
+
+void Domain::migrate(std::uint32_t vcpu, const std::string& host, int core, MoveDone done) {
+  const int index = index_of(host);
+  if (phase_ != Phase::kRunning || index < 0 || vcpu >= record_.vcpus.size())
+    return done(Error{
+        EAGAIN, fmt::format("domain {} is not running: its vCPUs cannot move", record_.name)});
+  const std::uint64_t id = next_move_++;
+  moves_[id] = {vcpu, index, core, std::move(done)};
+  log::info("domain {}: vCPU {} goes from host {} to host {}, core {}", record_.name, vcpu,
+            record_.vcpus[vcpu].host, host, core);
+  links_.send_to_slice(
+      home(), record_.uuid,
+      {{"op", "migrate"}, {"id", id}, {"vcpu", vcpu}, {"host", index}, {"core", core}});
+}
+
+void Domain::on_migrated(const Json& event) {
+  const auto found = moves_.find(number_or(event, "id", 0));
+  if (found == moves_.end()) return;
+  const Move move = std::move(found->second);
+  moves_.erase(found);
+  const std::string error = text_or(event, "error", "");
+  if (!error.empty()) {
+    const std::string sentence = fmt::format("vCPU {} of domain {} stays on host {}: {}", move.vcpu,
+                                             record_.name, record_.vcpus[move.vcpu].host, error);
+    log::warning("{}", sentence);
+    return move.done(Error{EAGAIN, sentence});
+  }
+  place_vcpu(move.vcpu, move.host, move.core);
+  changed();
+  move.done(Json{{"threads", number_or(event, "threads", 0)},
+                 {"waiting", number_or(event, "waiting", 0)},
+                 {"us", number_or(event, "us", 0)}});
+}
+
+// In what everybody may know of it, and in each host's use of its cores.
+void Domain::place_vcpu(std::uint32_t vcpu, int index, int core) {
+  const int before = index_of(record_.vcpus[vcpu].host);
+  record_.vcpus[vcpu].host = record_.members[static_cast<std::size_t>(index)].host;
+  record_.vcpus[vcpu].core = core;
+  for (const int changed : {before, index}) {
+    DomainMember& member = record_.members[static_cast<std::size_t>(changed)];
+    std::vector<int> cores;
+    for (const DomainVcpu& each : record_.vcpus)
+      if (each.host == member.host) cores.push_back(each.core);
+    member.vcpus = static_cast<int>(cores.size());
+    links_.set_slice_cores(member.host, record_.uuid, cores);
+    if (before == index) break;
+  }
 }
 
 }  // namespace xenspan::daemon

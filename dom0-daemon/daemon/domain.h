@@ -37,6 +37,9 @@ class SliceLinks {
                               std::uint64_t promised_memory) = 0;
   virtual void send_to_slice(const std::string& host, const std::string& uuid,
                              const Json& message) = 0;
+  // The cores of the domain's vCPUs on that host are now these.
+  virtual void set_slice_cores(const std::string& host, const std::string& uuid,
+                               const std::vector<int>& cores) = 0;
   virtual void stop_slice(const std::string& host, const std::string& uuid,
                           const std::string& cause) = 0;
 };
@@ -75,6 +78,8 @@ class Domain {
     virtual void domain_changed(Domain& domain) = 0;
     virtual void domain_over(Domain& domain) = 0;
   };
+  // A vCPU's new place, checked and chosen by the caller; `core` belongs to that host.
+  using MoveDone = std::function<void(Result<Json> moved)>;
   using StatsDone = std::function<void(Result<Json> stats)>;
 
   Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec spec);
@@ -99,6 +104,8 @@ class Domain {
   // xenspan's own failure with this cause.
   void fail(int status, const std::string& cause);
   void collect_stats(StatsDone done);
+  // Moves a vCPU; `done` gets threads, waiting, us (of slice/control.md).
+  void migrate(std::uint32_t vcpu, const std::string& host, int core, MoveDone done);
 
  private:
   enum class Phase { kCreating, kReady, kRunning, kExited, kStopping, kOver };
@@ -124,6 +131,8 @@ class Domain {
   void on_failed(int index, const Json& event);
   void on_stats(int index, const Json& event);
   void on_resolved(const Json& event);
+  void on_migrated(const Json& event);
+  void place_vcpu(std::uint32_t vcpu, int index, int core);
   void send_all(const Json& message);
   void stop_all(const std::string& cause);
   void member_gone(int index);
@@ -144,6 +153,13 @@ class Domain {
   bool better_cause_wanted_ = false;
   std::map<std::uint64_t, StatsRequest> stats_;
   std::uint64_t next_stats_ = 1;
+  struct Move {
+    std::uint32_t vcpu;
+    int host, core;
+    MoveDone done;
+  };
+  std::map<std::uint64_t, Move> moves_;
+  std::uint64_t next_move_ = 1;
   std::unique_ptr<Timer> limit_;
 };
 

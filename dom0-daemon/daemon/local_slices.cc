@@ -104,6 +104,11 @@ void LocalSlices::send(const std::string& uuid, const Json& message) {
     log::error("domain {}: {}", uuid, sent.error().message);
 }
 
+void LocalSlices::set_cores(const std::string& uuid, std::vector<int> cores) {
+  const auto found = slices_.find(uuid);
+  if (found != slices_.end()) found->second.cores = std::move(cores);
+}
+
 void LocalSlices::stop(const std::string& uuid, const std::string& cause) {
   const auto found = slices_.find(uuid);
   if (found != slices_.end()) found->second.process->stop(cause);

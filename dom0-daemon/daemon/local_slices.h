@@ -30,6 +30,8 @@ class LocalSlices {
                 SliceProcess::OnEnd on_end);
   // Any other message; an unknown slice swallows it (it has ended, and that was reported).
   void send(const std::string& uuid, const Json& message);
+  // vCPUs have come or gone; what is no core for vCPUs counts nowhere.
+  void set_cores(const std::string& uuid, std::vector<int> cores);
   void stop(const std::string& uuid, const std::string& cause);
 
   bool empty() const { return slices_.empty(); }

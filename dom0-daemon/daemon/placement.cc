@@ -140,6 +140,16 @@ int Placement::vcpus_on(int host) const {
                                         [&](const Vcpu& vcpu) { return vcpu.host == host; }));
 }
 
+CoreChoice choose_core(const HostRecord& host, const std::vector<int>& own) {
+  CoreChoice best;
+  for (std::size_t i = 0; i < host.cores.size(); ++i) {
+    const int use =
+        std::max(i < host.core_use.size() ? host.core_use[i] : 0, i < own.size() ? own[i] : 0);
+    if (i == 0 || use < best.shared) best = {host.cores[i], use};
+  }
+  return best;
+}
+
 Result<Placement> place(const PlacementRequest& request, const std::vector<HostChoice>& known) {
   if (request.vcpus < 0 || request.vcpus > kMaxVcpus)
     return refusal(EINVAL,

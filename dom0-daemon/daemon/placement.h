@@ -45,6 +45,14 @@ struct Placement {
   int vcpus_on(int host) const;
 };
 
+// Where a vCPU goes on a host it moves to: the least used core. `own`: how many vCPUs of its domain
+// are on each of the host's cores, which may be newer than what the host said.
+struct CoreChoice {
+  int core = 0;
+  int shared = 0;  // vCPUs that are there already
+};
+CoreChoice choose_core(const HostRecord& host, const std::vector<int>& own);
+
 // The refusal is one sentence that names the thing and the remedy.
 Result<Placement> place(const PlacementRequest& request, const std::vector<HostChoice>& known);
 

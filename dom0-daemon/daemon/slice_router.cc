@@ -43,6 +43,14 @@ void SliceRouter::send_to_slice(const std::string& host, const std::string& uuid
     cluster_.send(host, {{"op", "slice-message"}, {"uuid", uuid}, {"message", message}});
 }
 
+void SliceRouter::set_slice_cores(const std::string& host, const std::string& uuid,
+                                  const std::vector<int>& cores) {
+  if (host == config_.name)
+    slices_.set_cores(uuid, cores);
+  else
+    cluster_.send(host, {{"op", "slice-cores"}, {"uuid", uuid}, {"cores", cores}});
+}
+
 void SliceRouter::stop_slice(const std::string& host, const std::string& uuid,
                              const std::string& cause) {
   if (host == config_.name)
@@ -73,7 +81,8 @@ PeerSlices::PeerSlices(const Config& config, Cluster& cluster, LocalSlices& slic
     : config_(config), cluster_(cluster), slices_(slices) {}
 
 bool PeerSlices::handle(const std::string& home, const std::string& op, const Json& message) {
-  if (op != "slice-create" && op != "slice-message" && op != "slice-stop") return false;
+  if (op != "slice-create" && op != "slice-message" && op != "slice-stop" && op != "slice-cores")
+    return false;
   const std::string uuid = text_or(message, "uuid", "");
   if (op == "slice-create") {
     create(home, uuid, message);
@@ -84,6 +93,8 @@ bool PeerSlices::handle(const std::string& home, const std::string& op, const Js
   if (found == homes_.end() || found->second != home) return true;
   if (op == "slice-stop")
     slices_.stop(uuid, text_or(message, "cause", "stopped by its home"));
+  else if (op == "slice-cores")
+    set_cores(uuid, message);
   else if (const Json* inner = object_field(message, "message"))
     slices_.send(uuid, *inner);
   return true;
@@ -121,6 +132,14 @@ void PeerSlices::create(const std::string& home, const std::string& uuid, const 
   if (!created) return refuse(created.error().message);
   homes_[uuid] = home;
   log::info("slice of domain {} for {} from host {} started", uuid, user->name, home);
+}
+
+void PeerSlices::set_cores(const std::string& uuid, const Json& message) {
+  const auto numbers = numbers_field(message, "cores");
+  std::vector<int> cores;
+  for (const std::uint64_t core : numbers.value_or(std::vector<std::uint64_t>{}))
+    if (core < kMaxCores) cores.push_back(static_cast<int>(core));
+  if (numbers && cores.size() == numbers->size()) slices_.set_cores(uuid, cores);
 }
 
 void PeerSlices::home_lost(const std::string& home, const std::string& cause) {

@@ -27,6 +27,8 @@ class SliceRouter : public SliceLinks {
                       std::uint64_t promised_memory) override;
   void send_to_slice(const std::string& host, const std::string& uuid,
                      const Json& message) override;
+  void set_slice_cores(const std::string& host, const std::string& uuid,
+                       const std::vector<int>& cores) override;
   void stop_slice(const std::string& host, const std::string& uuid,
                   const std::string& cause) override;
   // A message about one of our domains from the daemon of one of its hosts. False: not such a
@@ -53,6 +55,7 @@ class PeerSlices {
 
  private:
   void create(const std::string& home, const std::string& uuid, const Json& message);
+  void set_cores(const std::string& uuid, const Json& message);
 
   const Config& config_;
   Cluster& cluster_;

@@ -254,7 +254,7 @@ void XenstoreStory::not_supported(const std::string& path, const std::string& re
   check(store_->atomically([&](Nodes& nodes) -> Status {
     if (Status cleared = xenstore::clear_request(nodes, path); !cleared) return cleared;
     return nodes.write(path + "/" + node::kError,
-                       fmt::format("\"{}\" is refused: threads of user-mode domains stay on their "
+                       fmt::format("\"{}\" is refused: a user-mode domain keeps its "
                                    "hosts; use --hosts when starting a program",
                                    xenstore::encode_text(request)));
   }));

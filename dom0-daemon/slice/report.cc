@@ -92,7 +92,7 @@ json counters_event(hypervisor::usermode::Slice& slice) {
              {"cpu_us", microseconds(usage.ru_utime) + microseconds(usage.ru_stime)}};
   // Only the home knows the threads of all vCPUs.
   if (slice.home() != nullptr) {
-    std::vector<std::uint32_t> on(slice.config().vcpus.size());
+    std::vector<std::uint32_t> on(slice.places().size());
     for (const auto& thread : slice.home()->threads()) ++on[thread.vcpu];
     event["vcpu_threads"] = on;
   }

@@ -175,6 +175,10 @@ bool Worker::obey(const ControlChannel::Packet& packet) {
     control_.send(stats_event(*slice_, order_.hottest, body.value("id", json())));
   } else if (op == "resolve" && slice_->home() != nullptr) {
     resolve(body.value("bytes", std::vector<std::uint64_t>{}), body.value("id", json()));
+  } else if (op == "migrate" && slice_->home() != nullptr) {
+    migrate(body.value("vcpu", ~0U),
+            {body.value("host", dsm::HostId{dsm::kMaxHosts}), body.value("core", -1)},
+            body.value("id", json()));
   }
   return true;
 }
@@ -186,6 +190,23 @@ void Worker::resolve(std::vector<std::uint64_t> bytes, json id) {
   hypervisor::usermode::start_service_thread(
       "xs-names", Priority::kHouse, [this, bytes = std::move(bytes), id = std::move(id)] {
         control_.send({{"event", "resolved"}, {"id", id}, {"names", slice_->home()->names(bytes)}});
+      });
+}
+
+// In a thread of its own, because it waits for the vCPU's threads.
+void Worker::migrate(unsigned vcpu, hypervisor::usermode::VcpuPlace to, json id) {
+  using hypervisor::usermode::Priority;
+  hypervisor::usermode::start_service_thread(
+      "xs-migrate", Priority::kCalls, [this, vcpu, to, id = std::move(id)] {
+        json event{{"event", "migrated"}, {"id", id}};
+        if (const auto moved = slice_->home()->migrate(vcpu, to)) {
+          event["threads"] = moved->threads;
+          event["waiting"] = moved->waiting;
+          event["us"] = moved->ns / 1000;
+        } else {
+          event["error"] = moved.error().message;
+        }
+        control_.send(event);
       });
 }
 

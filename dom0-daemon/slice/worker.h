@@ -26,6 +26,7 @@ class Worker {
   void serve();
   bool obey(const ControlChannel::Packet& packet);
   void resolve(std::vector<std::uint64_t> bytes, nlohmann::json id);
+  void migrate(unsigned vcpu, hypervisor::usermode::VcpuPlace to, nlohmann::json id);
   Result<ControlChannel::Packet> expect(const char* op);
   Status listen();
   void fail(int status, const std::string& cause);

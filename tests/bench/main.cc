@@ -10,6 +10,7 @@
 
 #include "tests/bench/contend_bench.h"
 #include "tests/bench/fault_bench.h"
+#include "tests/bench/migrate_bench.h"
 #include "tests/bench/prefetch_bench.h"
 #include "tests/bench/sharers_bench.h"
 #include "tests/bench/speedup_bench.h"
@@ -53,6 +54,10 @@ std::vector<Bench> all_benches() {
   all.push_back({"prefetch.sequential", [](const Testbed& bed, const Options& options) {
                    return measure_prefetch(bed, options.guests, runs_or(options, 5, 2),
                                            options.quick ? 8 : 64);
+                 }});
+  all.push_back({"elastic.migrate.vcpu", [](const Testbed& bed, const Options& options) {
+                   return measure_migration(bed, options.guests, options.xenspan,
+                                            runs_or(options, 50, 5));
                  }});
   const auto speedup_options = [](const Options& options) {
     return SpeedupOptions{options.guests, runs_or(options, 5, 2), options.quick};

@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "dom0-daemon/hypervisor/usermode/home.h"
+#include "dom0-daemon/hypervisor/usermode/thread_state.h"
 #include "tests/fuzz/bytes.h"
 #include "tests/fuzz/demand.h"
 
@@ -31,13 +32,17 @@ Home::Services services() {
   static LayoutTable layout;
   Home::Services services;
   services.layout = &layout;
-  services.vcpus = {{0, 0}, {1, 0}};
+  static VcpuPlaces places({{0, 0}, {1, 0}});
+  services.places = &places;
   services.hosts = {"a", "b"};
   services.memory = 1 << 30;
   services.start_thread = [](dsm::HostId, const StartThread&) { return 0; };
   services.forbid = [](dsm::HostId, std::uint64_t, const Range&) {};
-  services.kick = [](dsm::HostId, int) {};
+  services.kick = services.call_away = [](dsm::HostId, int) {};
   services.take_back_lease = [](dsm::HostId, std::uint64_t, std::uint64_t) {};
+  services.take_over = [](dsm::HostId, const Packet& state) {
+    return check_thread_state(state) ? 0 : -EINVAL;
+  };
   // The real one stops the process; here it is the way out of a call that never returns.
   services.end = [](const Home::Services::End& end) {
     DEMAND(end.status >= 0 && end.status <= 255 && end.signo >= 0 && end.signo <= 64);
@@ -65,7 +70,8 @@ std::size_t answer_bytes(Op op) {
     case Op::kTakeSignal: return 4 + sizeof(siginfo_t) + sizeof(GuestAction);
     case Op::kSignalWait: return 4 + sizeof(siginfo_t);
     case Op::kFault: return sizeof(GuestAction);
-    case Op::kAffinity: return 8 + 128;
+    case Op::kAffinity: return 8 + 128 + 1;
+    case Op::kMove: return 8 + 4;
     default: return 0;
   }
 }

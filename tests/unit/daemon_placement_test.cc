@@ -146,5 +146,20 @@ TEST(Placement, OtherVersionsAndLesserCpusAreRefused) {
   EXPECT_EQ(refusal(request(), known), "");
 }
 
+TEST(Placement, AMovingVcpuTakesTheLeastUsedCore) {
+  HostRecord host;
+  host.cores = {4, 5, 6};
+  host.core_use = {1, 0, 0};
+  CoreChoice choice = choose_core(host, {0, 0, 0});
+  EXPECT_EQ(choice.core, 5);
+  EXPECT_EQ(choice.shared, 0);
+  // What the host said is older than what the domain knows of its own vCPUs.
+  choice = choose_core(host, {0, 2, 0});
+  EXPECT_EQ(choice.core, 6);
+  choice = choose_core(host, {2, 2, 1});
+  EXPECT_EQ(choice.core, 6);
+  EXPECT_EQ(choice.shared, 1);
+}
+
 }  // namespace
 }  // namespace xenspan::daemon

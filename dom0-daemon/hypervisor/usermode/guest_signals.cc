@@ -9,6 +9,7 @@
 #include "dom0-daemon/hypervisor/usermode/guest_thread.h"
 #include "dom0-daemon/hypervisor/usermode/home.h"
 #include "dom0-daemon/hypervisor/usermode/slice.h"
+#include "dom0-daemon/hypervisor/usermode/thread_state.h"
 
 namespace xenspan::hypervisor::usermode {
 namespace {
@@ -17,7 +18,6 @@ constexpr std::uint64_t kRedZone = 128;      // System V AMD64 ABI 3.2.2
 constexpr std::size_t kLegacyFpBytes = 512;  // FXSAVE area
 constexpr std::size_t kSoftwareBytes = 464;  // struct _fpx_sw_bytes within it (asm/sigcontext.h)
 constexpr std::uint32_t kXstateMagic = 0x46505853;
-constexpr greg_t kUserFlags = 0x50dd5;  // flags sigreturn may change: FIX_EFLAGS in the kernel
 
 struct KernelContext {  // struct ucontext of the kernel; glibc's is longer
   std::uint64_t flags, link;
@@ -71,6 +71,7 @@ bool restarts(std::int64_t number) {
 
 void GuestThread::on_kick(ucontext_t& context) {
   if (in_window(static_cast<std::uint64_t>(context.uc_mcontext.gregs[REG_RIP]))) {
+    if (called_away()) go(context, false);
     take_signal(context, 0, -1);
   } else {
     kicked_ = true;
@@ -184,8 +185,8 @@ bool GuestThread::pop_frame(ucontext_t& context) {
   if (!read(&saved, sp, sizeof saved)) return false;
   for (int index = REG_R8; index <= REG_RIP; ++index)
     registers[index] = saved.registers.gregs[index];
-  registers[REG_EFL] =
-      (registers[REG_EFL] & ~kUserFlags) | (saved.registers.gregs[REG_EFL] & kUserFlags);
+  constexpr auto kFlags = static_cast<greg_t>(kUserFlags);
+  registers[REG_EFL] = (registers[REG_EFL] & ~kFlags) | (saved.registers.gregs[REG_EFL] & kFlags);
   mask_ = saved.mask & ~(signal_bit(SIGKILL) | signal_bit(SIGSTOP));
   const auto state_address = reinterpret_cast<std::uint64_t>(saved.registers.fpregs);
   const std::uint32_t bytes = state_bytes(context.uc_mcontext.fpregs);

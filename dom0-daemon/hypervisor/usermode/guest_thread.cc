@@ -24,8 +24,13 @@ constexpr std::size_t kHostStackBytes = 256 << 10;
 }  // namespace
 
 int GuestThread::start(Slice& slice, const StartThread& start) {
-  std::unique_ptr<GuestThread> thread(new GuestThread(slice, start));
+  return launch(std::unique_ptr<GuestThread>(new GuestThread(slice, start)));
+}
+
+int GuestThread::launch(std::unique_ptr<GuestThread> thread) {
   GuestThread* raw = thread.get();
+  Slice& slice = raw->slice_;
+  const int tid = raw->tid();
   raw->signal_stack_ = ::mmap(nullptr, kSignalStackBytes, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (raw->signal_stack_ == MAP_FAILED) return -EAGAIN;
@@ -36,7 +41,7 @@ int GuestThread::start(Slice& slice, const StartThread& start) {
   ::pthread_attr_setstacksize(&attributes, kHostStackBytes);
   const int error = ::pthread_create(&raw->kernel_thread_, &attributes, &GuestThread::body, raw);
   ::pthread_attr_destroy(&attributes);
-  if (error != 0) slice.remove(start.clone.tid);
+  if (error != 0) slice.remove(tid);
   return -error;
 }
 
@@ -54,7 +59,11 @@ void* GuestThread::body(void* self) {
   none.ss_flags = SS_DISABLE;
   ::sigaltstack(&none, nullptr);
   leave_thread_block();
-  slice.remove(thread->tid());
+  // One that has gone may be back already, as another.
+  if (thread->gone_)
+    delete thread;
+  else
+    slice.remove(thread->tid());
   return nullptr;
 }
 
@@ -62,14 +71,7 @@ void GuestThread::run() {
   kernel_tid_ = ::gettid();
   const sched_param ordinary{};
   ::sched_setscheduler(0, SCHED_OTHER, &ordinary);  // the creator may be a real-time service thread
-  const VcpuPlace& place = slice_.config().vcpus[start_.vcpu];
-  cpu_set_t core;
-  CPU_ZERO(&core);
-  CPU_SET(place.core, &core);
-  ::sched_setaffinity(0, sizeof core, &core);
-  // A core that went away leaves the thread where the host's other threads may run: slower, not
-  // wrong.
-
+  keep_to_core();
   block_.thread = this;
   enter_thread_block(block_);
   stack_t stack{};
@@ -87,6 +89,16 @@ void GuestThread::run() {
         "CONFIG_GENERIC_ENTRY");
     park();
   }
+  if (!arrival_.empty()) {
+    // The state is loaded by the first signal handler, into its frame: see on_syscall().
+    StartRegisters at_door{};
+    at_door.rip = reinterpret_cast<std::uint64_t>(xs_arrive);
+    at_door.mxcsr = 0x1f80;
+    at_door.fcw = 0x37f;
+    xs_enter_guest(&at_door);
+    slice_.give_back(std::move(line_));
+    return;
+  }
   mask_ = start_.clone.signal_mask;
   guest_fs = start_.clone.registers.fs;
   const auto id = static_cast<std::uint32_t>(tid());
@@ -95,6 +107,15 @@ void GuestThread::run() {
   if ((start_.clone.flags & CLONE_CHILD_CLEARTID) == 0) start_.clone.child_tid = 0;
   xs_enter_guest(&start_.clone.registers);
   slice_.give_back(std::move(line_));
+}
+
+void GuestThread::keep_to_core() {
+  cpu_set_t core;
+  CPU_ZERO(&core);
+  CPU_SET(slice_.places().at(start_.vcpu).core, &core);
+  ::sched_setaffinity(0, sizeof core, &core);
+  // A core that went away leaves the thread where the host's other threads may run: slower, not
+  // wrong.
 }
 
 void GuestThread::kick() {

@@ -1,9 +1,9 @@
 // One guest thread on this host: its kernel thread, its line to the home, its signal state, and the
 // entry points of what it does: system calls (syscalls.cc), page faults (guest_fault.cc), signals
-// (guest_signals.cc).
+// (guest_signals.cc), moving to another host (guest_move.cc).
 //
-// Threading: everything is for the thread itself, except kick(). Ownership: the Slice owns guest
-// threads until they end.
+// Threading: everything is for the thread itself, except kick() and call_away(). Ownership: the
+// Slice owns guest threads until they end; one that moves away owns itself for its last steps.
 #pragma once
 
 #include <pthread.h>
@@ -31,11 +31,17 @@ class GuestThread final : public GuestMemory {
  public:
   // Makes the kernel thread and lets it run the guest. 0 or -errno.
   static int start(Slice& slice, const StartThread& start);
+  // The same for a thread that comes from another host; the packet has been checked
+  // (thread_state.h).
+  static int take_over(Slice& slice, const Packet& state);
   ~GuestThread() override;
 
   int tid() const { return start_.clone.tid; }
   // Makes the thread look for signals soon. Any thread.
   void kick();
+  // Makes it ask the home soon where to be, and go there. Any thread.
+  void call_away();
+  bool called_away() const { return called_away_.load(std::memory_order_relaxed); }
 
   // GuestMemory
   bool read(void* to, std::uint64_t address, std::size_t bytes) noexcept override;
@@ -48,14 +54,19 @@ class GuestThread final : public GuestMemory {
   bool on_page_fault(std::uint64_t address, bool write, bool mapped, std::uint64_t pc);
   void on_guest_fault(int signo, const siginfo_t& info, ucontext_t& context);
   void on_kick(ucontext_t& context);
+  // At a point where `context` is the guest's whole state: asks the home, and does not return when
+  // the thread has gone. in_call: RAX holds the number of a system call to be started again there.
+  void go(ucontext_t& context, bool in_call);
 
   // The FS base the guest has now.
   std::uint64_t guest_fs = 0;
 
  private:
   explicit GuestThread(Slice& slice, const StartThread& start) : slice_(slice), start_(start) {}
+  static int launch(std::unique_ptr<GuestThread> thread);
   static void* body(void* self);
   void run();
+  void keep_to_core();
   [[noreturn]] void leave(bool ask_home);
   [[noreturn]] void park();
   // One request to the home; the answer is in answer_.
@@ -63,7 +74,14 @@ class GuestThread final : public GuestMemory {
   void forget_child_tid();
   void release_robust_list();
 
+  // guest_move.cc
+  void write_state(const ucontext_t& context, bool in_call);
+  // true: it came in the middle of a system call.
+  bool arrive(ucontext_t& context);
+  std::int64_t time_left(std::int64_t timeout);
+
   // syscalls.cc
+  void run_call(ucontext_t& context);
   std::int64_t dispatch(std::int64_t number, ucontext_t& context, bool& finished);
   std::int64_t home_io(const Call& call);
   std::int64_t clone_call(std::int64_t number, ucontext_t& context);
@@ -109,6 +127,13 @@ class GuestThread final : public GuestMemory {
   std::atomic<bool> kicked_{false};
   std::uint64_t robust_list_ = 0;
   char name_[16] = {};
+
+  std::atomic<bool> called_away_{false};
+  bool gone_ = false;  // to another host
+  // When the timeout of a system call ends that may be started again, here or elsewhere; ns on the
+  // home's clock, 0: none.
+  std::int64_t deadline_ = 0;
+  Packet arrival_;  // what the old host sent, until it is loaded
 
   // request_/answer_ belong to system calls; fault_* to page faults, which happen inside them.
   Packet request_, answer_, fault_request_, fault_answer_;

@@ -32,8 +32,8 @@ std::vector<Home::ThreadInfo> Home::threads() {
   std::lock_guard guard(lock_);
   std::vector<ThreadInfo> all;
   for (const auto& [tid, thread] : threads_)
-    all.push_back(
-        {tid, thread->vcpu, thread->host, thread->in_call.load() != 0 ? "home call" : "running"});
+    all.push_back({tid, thread->vcpu.load(), thread->host.load(),
+                   thread->in_call.load() != 0 ? "home call" : "running"});
   return all;
 }
 
@@ -75,6 +75,9 @@ void Home::serve(HomeThread& thread, Op op, const Packet& request, Packet& answe
       break;
     }
     case Op::kThreadExit: thread_exit(thread); return;  // `thread` is gone
+    case Op::kMove:
+      if (move(thread, request, answer)) return;  // it runs elsewhere now
+      break;
     case Op::kExec: exec(thread, in, out); break;
     case Op::kExitGroup: {
       Services::End end;

@@ -11,6 +11,7 @@
 
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
@@ -34,6 +35,7 @@
 #include "dom0-daemon/hypervisor/usermode/parker.h"
 #include "dom0-daemon/hypervisor/usermode/proc_files.h"
 #include "dom0-daemon/hypervisor/usermode/symbols.h"
+#include "dom0-daemon/hypervisor/usermode/vcpu_places.h"
 #include "dsm-rdma/engine.h"
 
 namespace xenspan::hypervisor::usermode {
@@ -45,16 +47,14 @@ constexpr std::uint64_t signal_bit(int signo) { return std::uint64_t{1} << (sign
 using BootId = std::array<char, 36>;
 BootId boot_id();
 
-struct VcpuPlace {
-  dsm::HostId host = 0;
-  int core = 0;
-};
-
 // One guest thread as the home knows it.
 struct HomeThread {
   int tid = 0;
-  unsigned vcpu = 0;
-  dsm::HostId host = 0;
+  std::atomic<unsigned> vcpu{0};     // where it shall be; written under Home::lock_
+  std::atomic<dsm::HostId> host{0};  // where it is; written under Home::lock_
+  int core = 0;                      // GUARDED_BY(Home::lock_)
+  unsigned told_vcpu = 0;            // what its slice shows it. GUARDED_BY(Home::lock_)
+  int move_error = 0;                // of its last try to go, an errno. GUARDED_BY(Home::lock_)
   Parker parker;
   std::atomic<std::uint64_t> mask{0};  // blocked signals at its last call
   std::atomic<int> in_call{0};         // 1 while the home works or sleeps for it
@@ -63,7 +63,7 @@ struct HomeThread {
   std::map<int, siginfo_t> pending;          // GUARDED_BY(Home::lock_)
   std::uint64_t waiting_for = 0;             // rt_sigtimedwait's set. GUARDED_BY(Home::lock_)
   std::uint32_t futex_count = 0;             // makes tickets. Its own thread
-  std::array<std::uint64_t, 16> affinity{};  // GUARDED_BY(Home::lock_)
+  std::array<std::uint64_t, 16> affinity{};  // zeros: all. GUARDED_BY(Home::lock_)
 };
 
 class Home {
@@ -73,7 +73,7 @@ class Home {
     GuestView* view = nullptr;
     LayoutTable* layout = nullptr;
     dsm::Engine* engine = nullptr;
-    std::vector<VcpuPlace> vcpus;
+    VcpuPlaces* places = nullptr;
     std::vector<std::string> hosts;  // names
     std::uint64_t memory = 0;        // bytes
     int descriptor_limit = 1024;
@@ -85,6 +85,10 @@ class Home {
     // Waits for the host (futex_leases.h).
     std::function<void(dsm::HostId, std::uint64_t address, std::uint64_t version)> take_back_lease;
     std::function<void(dsm::HostId, int tid)> kick;  // does not wait for the host
+    // For threads that move (home_move.cc), on any host, the home included.
+    std::function<int(dsm::HostId, const Packet& state)> take_over;  // 0 or -errno
+    std::function<void(unsigned vcpu, VcpuPlace)> place;             // to all other slices
+    std::function<void(dsm::HostId, int tid)> call_away;             // does not wait for the host
     // The domain is over. Called once.
     struct End {
       int status = 0;  // 0-255
@@ -106,6 +110,13 @@ class Home {
   void serve(HomeThread& thread, Op op, const Packet& request, Packet& answer);
   // A signal from outside (terminal, kill): as kill(2) to the program.
   void outside_signal(int signo);
+  // Places a vCPU anew and waits until its threads are there. Threads that a call holds for long
+  // follow when it returns: `waiting`. Error: all is as before.
+  struct Moved {
+    unsigned threads = 0, waiting = 0;
+    std::int64_t ns = 0;
+  };
+  Result<Moved> migrate(unsigned vcpu, VcpuPlace to);
   // The thread of the domain's kicks and timers; runs until the process ends.
   void run_pump();
 
@@ -142,9 +153,17 @@ class Home {
   void wake_tickets(const std::vector<FutexTicket>& tickets);
   // home_threads.cc
   std::int64_t clone(HomeThread& parent, const CloneRequest& request);
-  unsigned choose_vcpu();
+  using CpuMask = std::array<std::uint64_t, 16>;
+  unsigned choose_vcpu(const CpuMask& allowed);
   void thread_exit(HomeThread& thread);
   void affinity(HomeThread& caller, Reader& in, Writer& out);
+  // home_move.cc
+  bool settled(const HomeThread& thread) const;
+  bool move(HomeThread& thread, const Packet& request, Packet& answer);
+  void call_away(HomeThread& thread);
+  void call_away_unsettled();
+  void place(unsigned vcpu, VcpuPlace to);
+  Result<Moved> await_settled(unsigned vcpu);
   // home_exec.cc
   Result<StartThread> load_image(Program wanted);
   Result<Program> check_exec(Reader& in);
@@ -168,6 +187,7 @@ class Home {
   void timer(Reader& in, Writer& out);
   void fault(HomeThread& thread, Reader& in, Writer& out);
   void kick_pending();
+  void interrupt(HomeThread& thread);
   void kick_thread(HomeThread& thread);
   int fatal_pending();
   std::map<int, siginfo_t>::iterator deliverable(std::map<int, siginfo_t>& set, std::uint64_t mask);
@@ -200,6 +220,8 @@ class Home {
   std::int64_t timer_due_ = 0,
                timer_interval_ = 0;  // CLOCK_MONOTONIC ns, 0 = off. GUARDED_BY(lock_)
   Parker pump_;
+  std::mutex placing_;                // orders changes of placement
+  std::condition_variable settling_;  // a thread has moved or ended; with lock_
 };
 
 }  // namespace xenspan::hypervisor::usermode

@@ -42,7 +42,8 @@ Result<StartThread> Home::load(const std::string& program, std::vector<std::stri
   if (!start) return start;
   auto main_thread = std::make_shared<HomeThread>();
   main_thread->tid = main_tid_;
-  main_thread->host = services_.vcpus[0].host;
+  main_thread->host = services_.places->at(0).host;
+  main_thread->core = services_.places->at(0).core;
   threads_.emplace(main_tid_, std::move(main_thread));
   return start;
 }
@@ -68,7 +69,7 @@ Result<StartThread> Home::load_image(Program wanted) {
   space_.set_brk_start(entry->brk_start);
 
   ProcFiles::Sources sources;
-  sources.vcpus = static_cast<unsigned>(services_.vcpus.size());
+  sources.vcpus = services_.places->size();
   sources.memory = services_.memory;
   sources.program = program_.path;
   sources.arguments = program_.arguments;
@@ -125,7 +126,7 @@ Result<Program> Home::check_exec(Reader& in) {
 // Only the main thread is left. A thread that was joined may still be on its way to tell the home
 // that it has ended, so this waits a little.
 bool Home::alone(const HomeThread& caller) {
-  if (caller.tid != main_tid_ || caller.host != 0) return false;
+  if (caller.tid != main_tid_) return false;
   const std::int64_t deadline = clock_ns(CLOCK_MONOTONIC) + kLeaveLimit;
   for (;;) {
     {

@@ -17,7 +17,7 @@ namespace xenspan::hypervisor::usermode {
 inline constexpr std::uint8_t kLinePurpose =
     1;  // remote slice -> home: one guest thread's system calls
 inline constexpr std::uint8_t kControlPurpose =
-    2;  // home -> remote slice: start threads, forbid ranges, kick
+    2;  // home -> remote slice: start and move threads, forbid ranges, kick
 
 inline constexpr std::size_t kMaxFrame = (1 << 20) + (64 << 10);
 
@@ -49,13 +49,18 @@ enum class Op : std::uint16_t {
   kPending,     // nothing -> u64 set
   kTimer,       // i64 new value ns, i64 interval ns, u8 set -> i64 old value, i64 old interval
   kFault,     // FaultReport -> GuestAction if the guest handles it, else no answer: the domain ends
-  kAffinity,  // i32 tid, u8 set, u64[16] mask -> i64 result, u64[16] mask
+  kAffinity,  // i32 tid, u8 set, u64[16] mask -> i64 result, u64[16] mask, u8 1: now kMove
   kRefuse,    // text -> nothing: one line on the user's standard error
+  kMove,      // ThreadState and its vector registers (thread_state.h) -> i64 0: the thread is now
+              // elsewhere, this line is free; 1: it stays; -errno; u32 its vCPU
   // home -> slice
-  kStartThread = 100,  // StartThread -> i64 0 or -errno
+  kStartThread = 100,  // StartThread -> i64 0 or -errno (-ESTALE: that vCPU is not here)
   kForbid,             // u64 version, u64 start, u64 end -> nothing
   kKick,               // i32 tid -> nothing
   kFutexTakeBack,      // u64 address, u64 version -> nothing: its lease is over
+  kCallAway,           // i32 tid -> nothing: a kick, and the thread asks with kMove where to be
+  kTakeOver,           // as kMove's request -> i64 0 or -errno (as kStartThread)
+  kPlace,              // u32 vCPU, u32 host, i32 core -> nothing: where it is from now on
 };
 
 struct FrameHeader {
@@ -85,6 +90,10 @@ struct StartThread {
   CloneRequest clone;
   std::uint32_t vcpu;
 };
+
+// Answer of a call at the home that a move interrupted (the kernel's ERESTARTSYS): it is to be made
+// again, and the guest sees nothing of it.
+inline constexpr std::int32_t kStartAgain = -512;
 
 struct FaultReport {
   std::int32_t signo, code;

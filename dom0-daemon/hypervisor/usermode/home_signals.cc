@@ -169,6 +169,11 @@ void Home::signal_wait(HomeThread& thread, Reader& in, Writer& out) {
     thread.parker.prepare();
     {
       std::lock_guard guard(lock_);
+      if (!settled(thread)) {
+        thread.waiting_for = 0;
+        out.put(kStartAgain).put(siginfo_t{});
+        return;
+      }
       thread.waiting_for = set;
       for (auto* pending : {&thread.pending, &process_pending_})
         if (const auto found = deliverable(*pending, ~set); found != pending->end()) {
@@ -220,10 +225,15 @@ void Home::timer(Reader& in, Writer& out) {
   pump_.wake();
 }
 
-void Home::kick_thread(HomeThread& thread) {
+// Ends what it waits for here.
+void Home::interrupt(HomeThread& thread) {
   thread.parker.interrupt();
   const int proxy = thread.proxy.load();
   if (proxy > 0) ::syscall(SYS_tgkill, ::getpid(), proxy, kKickSignal);
+}
+
+void Home::kick_thread(HomeThread& thread) {
+  interrupt(thread);
   if (thread.host != 0) services_.kick(thread.host, thread.tid);
 }
 
@@ -276,7 +286,8 @@ void Home::run_pump() {
     {
       std::lock_guard guard(lock_);
       idle = process_pending_.empty();
-      for (const auto& [tid, thread] : threads_) idle = idle && thread->pending.empty();
+      for (const auto& [tid, thread] : threads_)
+        idle = idle && thread->pending.empty() && settled(*thread);
       if (timer_due_ != 0) timer_left = std::max<std::int64_t>(0, timer_due_ - monotonic_ns());
       fatal = fatal_pending();
     }
@@ -305,6 +316,7 @@ void Home::run_pump() {
       post(nullptr, SIGALRM, info);
     } else {
       kick_pending();
+      call_away_unsettled();
     }
   }
 }
@@ -320,7 +332,7 @@ std::string Home::crash_text(const HomeThread& thread, const FaultReport& report
   char text[256];
   std::snprintf(text, sizeof text,
                 "guest crashed: SIG%s on host %s, vCPU %u (thread %d), pc 0x%llx (", name,
-                services_.hosts[thread.host].c_str(), thread.vcpu, thread.tid,
+                services_.hosts[thread.host].c_str(), thread.vcpu.load(), thread.tid,
                 static_cast<unsigned long long>(report.pc));
   std::string all = text + place + ")";
   if (report.signo == SIGABRT) return all;

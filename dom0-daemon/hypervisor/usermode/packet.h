@@ -59,6 +59,16 @@ class Reader {
     left_ -= bytes;
     return all;
   }
+  // The next bytes, in the packet itself; nullptr when there are fewer.
+  const std::uint8_t* skip(std::size_t bytes) {
+    if (left_ < bytes) ok_ = false;
+    if (!ok_) return nullptr;
+    const std::uint8_t* at = next_;
+    next_ += bytes;
+    left_ -= bytes;
+    return at;
+  }
+  bool empty() const { return left_ == 0; }
   std::string rest() { return std::string(reinterpret_cast<const char*>(next_), left_); }
   bool ok() const { return ok_; }
 

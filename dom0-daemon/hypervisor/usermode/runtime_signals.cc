@@ -95,7 +95,10 @@ extern "C" std::uint64_t xs_on_signal(int signo, siginfo_t* info, ucontext_t* co
       thread->on_page_fault(address, (cause & kWriteFault) != 0, (cause & kMappedFault) != 0,
                             pc_of(*context))) {
     errno = saved;
-    return fs;
+    if (!in_guest || !thread->called_away()) return fs;
+    thread->guest_fs = fs;
+    thread->go(*context, false);  // the kick came while the page was fetched
+    return thread->guest_fs;
   }
   if (!in_guest) {
     if (!fix_up(*context)) runtime_fault(signo, *info, *context);

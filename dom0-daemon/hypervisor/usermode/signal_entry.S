@@ -82,6 +82,15 @@ xs_enter_guest:
         jmp     *%gs:24
         .size   xs_enter_guest, . - xs_enter_guest
 
+        /* The kernel makes SIGSYS of it, as the selector says; its handler fills in the thread's own registers. */
+        .globl  xs_arrive
+        .type   xs_arrive, @function
+        .align  16
+xs_arrive:
+        syscall
+        hlt
+        .size   xs_arrive, . - xs_arrive
+
         /* void xs_leave_guest(void): FS base is glibc's and the selector is 0 already (signal entry). */
         .globl  xs_leave_guest
         .type   xs_leave_guest, @function

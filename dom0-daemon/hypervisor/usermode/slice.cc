@@ -1,5 +1,6 @@
 #include "dom0-daemon/hypervisor/usermode/slice.h"
 
+#include <sched.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -10,6 +11,7 @@
 #include "dom0-daemon/hypervisor/usermode/runtime_signals.h"
 #include "dom0-daemon/hypervisor/usermode/service_threads.h"
 #include "dom0-daemon/hypervisor/usermode/stream_line.h"
+#include "dom0-daemon/hypervisor/usermode/thread_state.h"
 #include "dsm-rdma/transport/tcp/tcp_transport.h"
 
 namespace xenspan::hypervisor::usermode {
@@ -47,6 +49,7 @@ Result<std::unique_ptr<Slice>> Slice::create(Ended ended, Failed failed) {
 
 Status Slice::join(const SliceConfig& config, UniqueFd listening) {
   config_ = config;
+  places_.assign(config_.vcpus);
   if (Status status = start_engine(std::move(listening)); !status) return status;
   return is_home() ? start_home() : start_remote();
 }
@@ -92,7 +95,7 @@ Status Slice::start_home() {
   services.view = view_.get();
   services.layout = &layout_;
   services.engine = engine_.get();
-  services.vcpus = config_.vcpus;
+  services.places = &places_;
   services.hosts = config_.hosts;
   services.memory = config_.memory;
   services.descriptor_limit = config_.descriptor_limit;
@@ -108,6 +111,11 @@ Status Slice::start_home() {
     take_back_lease(host, address, version);
   };
   services.kick = [this](dsm::HostId host, int tid) { kick_on(host, tid); };
+  services.take_over = [this](dsm::HostId host, const Packet& state) {
+    return take_over_on(host, state);
+  };
+  services.place = [this](unsigned vcpu, VcpuPlace place) { place_on_all(vcpu, place); };
+  services.call_away = [this](dsm::HostId host, int tid) { call_away_on(host, tid); };
   services.end = ended_;
   home_ = std::make_unique<Home>(std::move(services));
   home_pid_ = ::getpid();
@@ -257,6 +265,14 @@ void Slice::remove(int tid) {
   threads_.erase(tid);
 }
 
+void Slice::release(int tid) {
+  std::lock_guard guard(lock_);
+  if (const auto found = threads_.find(tid); found != threads_.end()) {
+    [[maybe_unused]] GuestThread* own = found->second.release();
+    threads_.erase(found);
+  }
+}
+
 std::size_t Slice::threads_here() {
   std::lock_guard guard(lock_);
   return threads_.size();
@@ -294,6 +310,8 @@ void Slice::serve_line(std::unique_ptr<dsm::tcp::SecureStream> stream) {
       if (header.op == Op::kThreadExit) {
         thread->proxy = 0;
         thread.reset();
+      } else if (header.op == Op::kMove && Reader(answer).get<std::int64_t>() == 0) {
+        thread.reset();  // it speaks by another line now
       }
     } else {
       break;
@@ -336,11 +354,45 @@ void Slice::take_back_lease(dsm::HostId host, std::uint64_t address, std::uint64
   control_call(host, Op::kFutexTakeBack, request, answer);
 }
 
+int Slice::take_over_on(dsm::HostId host, const Packet& state) {
+  if (host == config_.self)
+    return check_thread_state(state) ? GuestThread::take_over(*this, state) : -EINVAL;
+  Packet answer;
+  if (!control_call(host, Op::kTakeOver, state, answer)) return -EAGAIN;
+  Reader in(answer);
+  const auto error = in.get<std::int64_t>();
+  return in.ok() ? static_cast<int>(error) : -EIO;
+}
+
+void Slice::place_on_all(unsigned vcpu, VcpuPlace place) {
+  Packet request, answer;
+  Writer(request)
+      .put(std::uint32_t{vcpu})
+      .put(std::uint32_t{place.host})
+      .put(std::int32_t{place.core});
+  for (dsm::HostId host = 1; host < config_.hosts.size(); ++host)
+    control_call(host, Op::kPlace, request, answer);
+}
+
 void Slice::kick_on(dsm::HostId host, int tid) {
   Control& control = *controls_[host];
   {
     std::lock_guard guard(control.kick_lock);
-    control.kicks.insert(tid);
+    control.kicks.emplace(tid, Op::kKick);
+  }
+  control.kicker.wake();
+}
+
+void Slice::call_away_on(dsm::HostId host, int tid) {
+  if (host == config_.self) {
+    std::lock_guard guard(lock_);
+    if (const auto found = threads_.find(tid); found != threads_.end()) found->second->call_away();
+    return;
+  }
+  Control& control = *controls_[host];
+  {
+    std::lock_guard guard(control.kick_lock);
+    control.kicks[tid] = Op::kCallAway;  // which is a kick too
   }
   control.kicker.wake();
 }
@@ -350,20 +402,25 @@ void Slice::send_kicks(dsm::HostId host) {
   Packet request, answer;
   for (;;) {
     control.kicker.prepare();
-    std::set<int> kicks;
+    std::map<int, Op> kicks;
     {
       std::lock_guard guard(control.kick_lock);
       kicks.swap(control.kicks);
     }
     if (kicks.empty()) control.kicker.sleep(-1);
-    for (const int tid : kicks) {
+    for (const auto& [tid, op] : kicks) {
       Writer(request).put(std::int32_t{tid});
-      if (!control_call(host, Op::kKick, request, answer)) return;  // the engine reports the loss
+      if (!control_call(host, op, request, answer)) return;  // the engine reports the loss
     }
   }
 }
 
 // ---- remote side of the control line ----
+
+int Slice::vcpu_is_here(std::uint32_t vcpu) const {
+  if (vcpu >= places_.size()) return -EINVAL;
+  return places_.at(vcpu).host == config_.self ? 0 : -ESTALE;
+}
 
 void Slice::serve_control(dsm::tcp::SecureStream& stream) {
   FrameHeader header;
@@ -374,13 +431,28 @@ void Slice::serve_control(dsm::tcp::SecureStream& stream) {
     switch (header.op) {
       case Op::kStartThread: {
         const auto start = in.get<StartThread>();
-        const bool valid = in.ok() && start.vcpu < config_.vcpus.size() &&
-                           config_.vcpus[start.vcpu].host == config_.self;
-        const int error = valid ? GuestThread::start(*this, start) : -EINVAL;
-        if (error != 0)
+        int error = in.ok() ? vcpu_is_here(start.vcpu) : -EINVAL;
+        if (error == 0) error = GuestThread::start(*this, start);
+        if (error != 0 && error != -ESTALE)
           log::error("cannot start thread {} for vCPU {}: {}", start.clone.tid, start.vcpu,
-                     valid ? strerrordesc_np(-error) : "the home's order is not for this slice");
+                     strerrordesc_np(-error));
         out.put(std::int64_t{error});
+        break;
+      }
+      case Op::kTakeOver: {
+        int error =
+            check_thread_state(request) ? vcpu_is_here(in.get<ThreadState>().vcpu) : -EINVAL;
+        if (error == 0) error = GuestThread::take_over(*this, request);
+        out.put(std::int64_t{error});
+        break;
+      }
+      case Op::kPlace: {
+        const auto vcpu = in.get<std::uint32_t>();
+        const auto host = in.get<std::uint32_t>();
+        const auto core = in.get<std::int32_t>();
+        if (in.ok() && vcpu < places_.size() && host < config_.hosts.size() && core >= 0 &&
+            core < CPU_SETSIZE)
+          places_.set(vcpu, {static_cast<dsm::HostId>(host), core});
         break;
       }
       case Op::kForbid: {
@@ -403,10 +475,16 @@ void Slice::serve_control(dsm::tcp::SecureStream& stream) {
         if (in.ok()) idle_futexes_.take_back(address, version);
         break;
       }
-      case Op::kKick: {
+      case Op::kKick:
+      case Op::kCallAway: {
         const auto tid = in.get<std::int32_t>();
         std::lock_guard guard(lock_);
-        if (const auto found = threads_.find(tid); found != threads_.end()) found->second->kick();
+        const auto found = threads_.find(tid);
+        if (found == threads_.end()) break;
+        if (header.op == Op::kKick)
+          found->second->kick();
+        else
+          found->second->call_away();
         break;
       }
       default: break;

@@ -12,7 +12,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -64,7 +63,8 @@ class Slice {
   dsm::Engine& engine() { return *engine_; }
   GuestView& view() { return *view_; }
   LayoutTable& layout() { return layout_; }
-  const SliceConfig& config() const { return config_; }
+  const SliceConfig& config() const { return config_; }  // its `vcpus`: as they were at the start
+  VcpuPlaces& places() { return places_; }
   bool is_home() const { return config_.self == 0; }
   Home* home() { return home_.get(); }
   IdleFutexes& idle_futexes() { return idle_futexes_; }
@@ -73,6 +73,8 @@ class Slice {
   void give_back(std::unique_ptr<Line> line);
   void add(std::unique_ptr<GuestThread> thread);
   void remove(int tid);
+  // Gives up one that may go to another host.
+  void release(int tid);
   // Learns a layout answer unless a newer prohibition has arrived meanwhile.
   bool learn(std::uint64_t version, std::uint64_t address, const Range& range, int prot);
   // The domain's process id: the home's slice, the one an outsider's kill would name.
@@ -94,6 +96,9 @@ class Slice {
   Status start_remote();
   Status measure_clocks();
   int start_thread_on(dsm::HostId host, const StartThread& start);
+  int take_over_on(dsm::HostId host, const Packet& state);
+  void place_on_all(unsigned vcpu, VcpuPlace place);
+  void call_away_on(dsm::HostId host, int tid);
   void forbid_on(dsm::HostId host, std::uint64_t version, const Range& range);
   void take_back_lease(dsm::HostId host, std::uint64_t address, std::uint64_t version);
   void kick_on(dsm::HostId host, int tid);
@@ -101,10 +106,13 @@ class Slice {
   bool control_call(dsm::HostId host, Op op, const Packet& request, Packet& answer);
   void serve_line(std::unique_ptr<dsm::tcp::SecureStream> stream);
   void serve_control(dsm::tcp::SecureStream& stream);
+  // 0, -EINVAL, or -ESTALE: it is on another host.
+  int vcpu_is_here(std::uint32_t vcpu) const;
 
   Ended ended_;
   Failed failed_;
   SliceConfig config_;
+  VcpuPlaces places_;
   LayoutTable layout_;
   IdleFutexes idle_futexes_;
   std::unique_ptr<GuestView> view_;
@@ -122,7 +130,7 @@ class Slice {
     std::unique_ptr<dsm::tcp::SecureStream> stream;
     // Kicks are sent by a thread of their own: whoever signals must not wait for a host.
     std::mutex kick_lock;
-    std::set<int> kicks;  // threads to kick. GUARDED_BY(kick_lock)
+    std::map<int, Op> kicks;  // thread -> kKick or kCallAway. GUARDED_BY(kick_lock)
     Parker kicker;
   };
   std::vector<std::unique_ptr<Control>> controls_;  // home only; by host

@@ -94,6 +94,15 @@ bool raises_sigpipe(const Call& call) {
 }  // namespace
 
 void GuestThread::on_syscall(ucontext_t& context) {
+  // The first one of a thread that comes from another host is its arrival (xs_arrive).
+  if (arrival_.empty() || arrive(context))
+    run_call(context);
+  else if (kicked_.exchange(false))
+    take_signal(context, 0, -1);
+  if (called_away()) go(context, false);
+}
+
+void GuestThread::run_call(ucontext_t& context) {
   auto& registers = context.uc_mcontext.gregs;
   const std::int64_t number = registers[REG_RAX];
   for (;;) {
@@ -102,14 +111,22 @@ void GuestThread::on_syscall(ucontext_t& context) {
     const bool kicked = kicked_.exchange(false);
     if (finished) {  // rt_sigreturn: the registers are the guest's business; rax among them
       if (kicked) take_signal(context, 0, -1);
+      deadline_ = 0;
       return;
     }
-    registers[REG_RAX] = result;
-    if (!kicked && result != -EINTR) return;
-    if (take_signal(context, result, number)) return;
-    // Interrupted by a kick whose signal another thread took: the guest must not see that.
-    if (result != -EINTR || number == SYS_rt_sigtimedwait) return;
+    const bool again = result == kStartAgain;
+    const std::int64_t told = again ? -EINTR : result;
+    registers[REG_RAX] = told;
+    const bool interrupted = again || (result == -EINTR && number != SYS_rt_sigtimedwait);
+    // Interrupted by a kick whose signal another thread took, or by a move: the guest must not see
+    // that.
+    if ((!kicked && result != -EINTR && !again) || take_signal(context, told, number) ||
+        !interrupted) {
+      deadline_ = 0;
+      return;
+    }
     registers[REG_RAX] = number;
+    if (called_away()) go(context, true);
   }
 }
 
@@ -222,6 +239,15 @@ std::int64_t GuestThread::dispatch(std::int64_t number, ucontext_t& context, boo
     default: break;
   }
   if (!handles(number)) return -ENOSYS;
+  // Timeouts in milliseconds; the others are counted down in the guest's memory.
+  const bool is_epoll = number == SYS_epoll_wait || number == SYS_epoll_pwait;
+  if (is_epoll || number == SYS_poll) {
+    constexpr std::int64_t kMillisecond = 1'000'000;
+    std::uint64_t& timeout = call.args[is_epoll ? 3 : 2];
+    if (const auto wanted = static_cast<std::int32_t>(timeout); wanted > 0)
+      timeout = static_cast<std::uint64_t>((time_left(wanted * kMillisecond) + kMillisecond - 1) /
+                                           kMillisecond);
+  }
   return home_io(call);
 }
 
@@ -297,7 +323,7 @@ std::int64_t GuestThread::refuse_process(const std::string& what, const std::str
 }
 
 std::int64_t GuestThread::affinity_call(bool set, const Call& call) {
-  const std::size_t vcpus = slice_.config().vcpus.size();
+  const std::size_t vcpus = slice_.places().size();
   const std::size_t kernel_bytes = (vcpus + 63) / 64 * 8;
   std::array<std::uint64_t, 16> mask{};
   const std::size_t given = std::min<std::size_t>(call.args[1], sizeof mask);
@@ -314,6 +340,7 @@ std::int64_t GuestThread::affinity_call(bool set, const Call& call) {
   Reader in(answer_);
   const auto result = in.get<std::int64_t>();
   mask = in.get<std::array<std::uint64_t, 16>>();
+  if (in.get<std::uint8_t>() != 0) called_away_ = true;  // goes when this call returns
   if (result != 0 || set) return result;
   return write(call.args[2], mask.data(), kernel_bytes) ? static_cast<std::int64_t>(kernel_bytes)
                                                         : -EFAULT;

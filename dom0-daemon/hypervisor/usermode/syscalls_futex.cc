@@ -70,6 +70,8 @@ std::int64_t GuestThread::futex(const Call& call) {
           timeout -= std::int64_t{now.tv_sec} * kSecond + now.tv_nsec +
                      (realtime ? slice_.realtime_offset() : slice_.monotonic_offset());
           timeout = std::max<std::int64_t>(timeout, 0);
+        } else {
+          timeout = time_left(timeout);
         }
       }
       const std::uint32_t bitset =

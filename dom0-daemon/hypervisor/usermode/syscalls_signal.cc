@@ -111,6 +111,10 @@ std::int64_t GuestThread::signal_call(const Call& call, ucontext_t& context, boo
           }
           restore_mask_ = false;
         }
+        if (called_away()) {
+          mask_ = before;
+          return kStartAgain;
+        }
         const timespec nap{0, 2'000'000};
         ::nanosleep(&nap, nullptr);  // a kick ends it early
       }
@@ -123,7 +127,7 @@ std::int64_t GuestThread::signal_call(const Call& call, ucontext_t& context, boo
       if (args[2] != 0) {
         timespec given{};
         if (!read(&given, args[2], sizeof given)) return -EFAULT;
-        timeout = std::int64_t{given.tv_sec} * 1'000'000'000 + given.tv_nsec;
+        timeout = time_left(std::int64_t{given.tv_sec} * 1'000'000'000 + given.tv_nsec);
       }
       Writer(request_).put(set).put(timeout);
       ask(Op::kSignalWait, request_, answer_);

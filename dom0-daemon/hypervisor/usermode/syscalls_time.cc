@@ -92,7 +92,9 @@ std::int64_t GuestThread::clock_sleep(const Call&, clockid_t clock, int flags,
   // An absolute time on this host's clock: a kick whose signal is not ours sleeps on without losing
   // time.
   timespec deadline{};
-  if ((flags & TIMER_ABSTIME) != 0) {
+  if (deadline_ != 0) {  // started again
+    deadline = timespec_of(deadline_ - offset_of(slice_, clock));
+  } else if ((flags & TIMER_ABSTIME) != 0) {
     deadline = timespec_of(nanoseconds(wanted) - offset_of(slice_, clock));
   } else {
     ::clock_gettime(clock, &deadline);
@@ -106,7 +108,11 @@ std::int64_t GuestThread::clock_sleep(const Call&, clockid_t clock, int flags,
     Packet& pending = fault_request_;  // free here: no guest memory is touched in between
     Writer(pending).put(std::uint8_t{0});
     ask(Op::kPending, pending, fault_answer_);
-    if ((Reader(fault_answer_).get<std::uint64_t>() & ~mask_) == 0) continue;
+    if ((Reader(fault_answer_).get<std::uint64_t>() & ~mask_) == 0) {
+      if (!called_away()) continue;
+      deadline_ = nanoseconds(deadline) + offset_of(slice_, clock);
+      return kStartAgain;
+    }
     kicked_ = true;
     if (remain != 0 && (flags & TIMER_ABSTIME) == 0) {
       timespec now{};

@@ -48,6 +48,8 @@ extern "C" {
 // Runs the guest from these registers on the calling thread; returns when leave_guest() is called
 // in it.
 void xs_enter_guest(const StartRegisters* registers);
+// A system call instruction in the runtime: where a thread that came from another host begins.
+void xs_arrive();
 // From a signal handler of a guest thread: abandons the guest and returns from its
 // xs_enter_guest().
 [[noreturn]] void xs_leave_guest();
