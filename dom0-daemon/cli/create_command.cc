@@ -70,6 +70,7 @@ int create_domain(const DaemonChoice& daemon, const std::string& path, bool cons
   options.command = file->command;
   options.environment = file->environment;
   options.directory = file->directory;
+  options.transport = file->transport;
   options.fd_numbers = {0, 1, 2};
   if (console) {
     options.fds = {0, 1, 2};

@@ -21,9 +21,10 @@ struct DomainFile {
   std::vector<std::string> command;
   std::vector<std::string> environment;
   std::string directory;
-  std::string input;   // "stdin"
-  std::string output;  // "stdout"
-  std::string errors;  // "stderr"
+  std::string transport;  // "tcp", "verbs", "auto"; "": not given
+  std::string input;      // "stdin"
+  std::string output;     // "stdout"
+  std::string errors;     // "stderr"
 };
 
 // `file` is the name for errors: "FILE:LINE: what and remedy".

@@ -83,6 +83,7 @@ Result<Json> request_of(const RunOptions& options) {
               {"vcpus", options.vcpus},
               {"memory", options.memory},
               {"prefetch", options.prefetch},
+              {"transport", options.transport},
               {"hosts", options.hosts},
               {"stats", options.stats},
               {"program", options.command.front()},

@@ -22,6 +22,7 @@ struct RunOptions {
   std::uint64_t memory = 0;  // 0: the daemon's default
   std::vector<std::string> hosts;
   unsigned prefetch = dsm::kMostPrefetch;
+  std::string transport;  // "": the daemon's default
   bool stats = false;
   std::string stats_file;  // "": standard error
   std::vector<std::string> command;

@@ -56,6 +56,7 @@ struct DomainSpec {
   std::vector<UniqueFd> fds;
   bool stats = false;  // collect statistics when the program has ended
   std::uint64_t prefetch = 0;
+  xenstore::Transport transport = xenstore::Transport::kNone;
 };
 
 class Domain {

@@ -117,6 +117,7 @@ Json stats_report(const DomainRecord& record, const std::map<std::string, Json>&
               {"command", record.command},
               {"vcpus", record.vcpus.size()},
               {"memory", record.memory},
+              {"transport", xenstore::to_word(record.transport)},
               {"created", record.created},
               {"faults", faults},
               {"hottest", page_list(pages, names)},

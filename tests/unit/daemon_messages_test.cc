@@ -206,7 +206,7 @@ TEST(DomainFile, TakesTheXlSyntax) {
   const auto file = cli::parse_domain_file(
       "# a job\nname = 'job' ; type=\"usermode\"\nmemory = 0x200\nvcpus = \"4\"\n"
       "hosts = [ \"a\", # first\n  'b',\n]\ncommand = [ \"/bin/echo\", \"a \\\"b\\\"\\x41\\n\" ]\n"
-      "environment = [\"X=1\"]\ndirectory = \"/tmp\"\n",
+      "environment = [\"X=1\"]\ndirectory = \"/tmp\"\ntransport = \"auto\"\n",
       "job.cfg");
   ASSERT_TRUE(file.ok()) << file.error().message;
   EXPECT_EQ(file->name, "job");
@@ -215,6 +215,7 @@ TEST(DomainFile, TakesTheXlSyntax) {
   EXPECT_EQ(file->hosts, (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(file->command, (std::vector<std::string>{"/bin/echo", "a \"b\"A\n"}));
   EXPECT_EQ(file->directory, "/tmp");
+  EXPECT_EQ(file->transport, "auto");
 }
 
 TEST(DomainFile, ErrorsNameTheLine) {
@@ -236,6 +237,7 @@ TEST(DomainFile, ErrorsNameTheLine) {
       {"directory = '\\q'", "escape"},
       {"environment = ['X']", "NAME=VALUE"},
       {"stdin = 5", "string"},
+      {"transport = 'rdma'", "verbs"},
   };
   for (const auto& [line, words] : cases) {
     const auto file = cli::parse_domain_file(good + line + "\n", "f");
