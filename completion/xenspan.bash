@@ -40,7 +40,7 @@ _xenspan() {
   if [[ ${command[0]-} == run ]]; then
     for ((i++; i <= cword; i++)); do
       case ${words[i]} in
-        --vcpus | --memory | --hosts | --name) ((i++)) ;;
+        --vcpus | --memory | --hosts | --name | --prefetch | --transport) ((i++)) ;;
         --) ((++i <= cword)) && _command_offset "$i" && return ;;
         -*) ;;
         *) [[ $i -eq $cword && (-z $cur || $split == true) ]] || { _command_offset "$i"; return; } ;;
@@ -62,6 +62,10 @@ _xenspan() {
       ;;
     --stats)
       $split && _filedir && return
+      ;;
+    --transport)
+      COMPREPLY=($(compgen -W "tcp verbs auto" -- "$cur"))
+      return
       ;;
     --socket | --from)
       _filedir

@@ -188,6 +188,7 @@ void visit_host(Record& record, Visitor& visit) {
   visit({node::kKernel, Need::kOptional}, record.kernel);
   visit({node::kVersion, Need::kOptional}, record.version);
   visit({node::kBackend, Need::kRequired}, record.backend);
+  visit({node::kRdma, Need::kOptional}, record.rdma);
   visit({node::kCpuFeatures, Need::kOptional}, record.cpu_features);
   visit(kHeartbeat, record.heartbeat);
   visit(kError, record.error);
@@ -199,6 +200,7 @@ void visit_domain(Record& record, Visitor& visit) {
   visit(kState, record.state);
   visit({node::kHome, Need::kRequired, 0, 0, TextKind::kHostName}, record.home);
   visit({node::kKind, Need::kRequired}, record.kind);
+  visit({node::kTransport, Need::kOptional}, record.transport);
   visit({node::kMemory, Need::kRequired}, record.memory_kib);
   visit({node::kVcpus, Need::kRequired, 1, kMaxCount}, record.vcpus);
   visit({node::kUser, Need::kOptional}, record.user);

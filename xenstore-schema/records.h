@@ -31,6 +31,7 @@ struct HostRecord {
   std::string kernel;
   std::string version;
   Backend backend = Backend::kUsermode;
+  std::string rdma;  // device and port, "mlx5_0/1"; "": none
   std::vector<std::string> cpu_features;
   std::string cpu_features_hash;  // read only: writing makes it from cpu_features
   uint64_t heartbeat = 0;         // seconds since 1970 when xenspand last wrote
@@ -44,6 +45,7 @@ struct DomainRecord {
   DomainState state = DomainState::kCreating;
   std::string home;
   Backend kind = Backend::kUsermode;
+  Transport transport = Transport::kNone;
   uint64_t memory_kib = 0;
   uint32_t vcpus = 1;
   std::string user;

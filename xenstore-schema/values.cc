@@ -26,6 +26,8 @@ constexpr Word<HostState> kHostStates[] = {{HostState::kStarting, "starting"},
 constexpr Word<HostRequest> kHostRequests[] = {
     {HostRequest::kNone, ""}, {HostRequest::kDrain, "drain"}, {HostRequest::kResume, "resume"}};
 constexpr Word<Backend> kBackends[] = {{Backend::kUsermode, "usermode"}, {Backend::kXen, "xen"}};
+constexpr Word<Transport> kTransports[] = {
+    {Transport::kNone, "none"}, {Transport::kTcp, "tcp"}, {Transport::kVerbs, "verbs"}};
 constexpr Word<DomainState> kDomainStates[] = {{DomainState::kCreating, "creating"},
                                                {DomainState::kRunning, "running"},
                                                {DomainState::kDraining, "draining"},
@@ -44,6 +46,7 @@ constexpr Word<MemberRequest> kMemberRequests[] = {
 std::span<const Word<HostState>> table(HostState) { return kHostStates; }
 std::span<const Word<HostRequest>> table(HostRequest) { return kHostRequests; }
 std::span<const Word<Backend>> table(Backend) { return kBackends; }
+std::span<const Word<Transport>> table(Transport) { return kTransports; }
 std::span<const Word<DomainState>> table(DomainState) { return kDomainStates; }
 std::span<const Word<DomainRequest>> table(DomainRequest) { return kDomainRequests; }
 std::span<const Word<MemberState>> table(MemberState) { return kMemberStates; }
@@ -88,6 +91,7 @@ std::string words_of() {
 XENSPAN_WORDS(HostState)
 XENSPAN_WORDS(HostRequest)
 XENSPAN_WORDS(Backend)
+XENSPAN_WORDS(Transport)
 XENSPAN_WORDS(DomainState)
 XENSPAN_WORDS(DomainRequest)
 XENSPAN_WORDS(MemberState)

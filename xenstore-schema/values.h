@@ -15,6 +15,8 @@ namespace xenspan::xenstore {
 enum class HostState { kStarting, kUp, kDraining, kDown, kFailed };
 enum class HostRequest { kNone, kDrain, kResume };
 enum class Backend { kUsermode, kXen };  // what a host runs domains with, and what kind a domain is
+// What pages travel by; none: the domain has one host.
+enum class Transport { kNone, kTcp, kVerbs };
 enum class DomainState { kCreating, kRunning, kDraining, kEnded, kFailed };
 enum class DomainRequest { kNone, kDestroy };
 enum class MemberState { kJoining, kActive, kDraining, kLeft, kFailed };

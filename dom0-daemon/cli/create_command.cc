@@ -72,6 +72,7 @@ int create_domain(const DaemonChoice& daemon, const std::string& path, bool cons
   options.prefetch = file->prefetch;
   options.without = file->without;
   options.directory = file->directory;
+  options.transport = file->transport;
   options.fd_numbers = {0, 1, 2};
   if (console) {
     options.fds = {0, 1, 2};

@@ -193,6 +193,7 @@ class Reader {
     if (key == "directory") return text(setting, file_.directory);
     if (key == "prefetch") return prefetch(setting);
     if (key == "without") return without(setting);
+    if (key == "transport") return transport(setting);
     if (key == "stdin") return text(setting, file_.input);
     if (key == "stdout") return text(setting, file_.output);
     if (key == "stderr") return text(setting, file_.errors);
@@ -257,6 +258,14 @@ class Reader {
                                "create takes type \"usermode\"",
                                value));
     return wrong(setting, fmt::format("unknown type \"{}\": use \"usermode\"", value));
+  }
+
+  Status transport(const Parser::Setting& setting) {
+    if (Status read = text(setting, file_.transport); !read) return read;
+    const std::string& value = file_.transport;
+    if (value == "tcp" || value == "verbs" || value == "auto") return {};
+    return wrong(setting,
+                 fmt::format("transport \"{}\": use \"tcp\", \"verbs\" or \"auto\"", value));
   }
 
   Status memory(const Parser::Setting& setting) {

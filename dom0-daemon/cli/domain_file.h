@@ -24,9 +24,10 @@ struct DomainFile {
   unsigned prefetch = dsm::kMostPrefetch;
   std::vector<std::string> without;  // features (dsm-rdma/features.h)
   std::string directory;
-  std::string input;   // "stdin"
-  std::string output;  // "stdout"
-  std::string errors;  // "stderr"
+  std::string transport;  // "tcp", "verbs", "auto"; "": not given
+  std::string input;      // "stdin"
+  std::string output;     // "stdout"
+  std::string errors;     // "stderr"
 };
 
 // `file` is the name for errors: "FILE:LINE: what and remedy".

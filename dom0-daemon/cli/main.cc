@@ -101,6 +101,12 @@ void add_run(CLI::App& app, Arguments& arguments) {
       ->add_option("--without", arguments.without,
                    "do without these of the engine's features, as hold,batching")
       ->type_name("LIST");
+  run_app
+      ->add_option("--transport", arguments.run.transport,
+                   "what pages travel by; auto: RDMA where all hosts have it (default: as the "
+                   "daemon's configuration says)")
+      ->check(CLI::IsMember({"tcp", "verbs", "auto"}))
+      ->type_name("tcp|verbs|auto");
   run_app->add_flag("--stats", arguments.stats,
                     "write statistics as JSON to standard error, or with --stats=FILE to a file");
   run_app->callback([&arguments] { arguments.status = run(arguments); });
@@ -119,7 +125,8 @@ void add_domain_commands(CLI::App& app, Arguments& arguments) {
   CLI::App* list = app.add_subcommand("list", "show domains");
   list->add_flag("--json", arguments.json, "as JSON");
   list->add_flag("-a,--all", arguments.all, "also those that ended lately");
-  list->add_flag("-v,--vcpus", arguments.vcpus, "their vCPUs: host, core, threads");
+  list->add_flag("-v,--vcpus", arguments.vcpus,
+                 "their transport, and their vCPUs: host, core, threads");
   list->callback([&] {
     arguments.status =
         list_domains(arguments.daemon, {arguments.all, arguments.vcpus, arguments.json});
@@ -222,7 +229,8 @@ struct RunWords {
 
 RunWords find_run(int argc, char** argv) {
   const std::vector<std::string> with_value = {"--host",  "--socket", "--vcpus",    "--memory",
-                                               "--hosts", "--name",   "--prefetch", "--without"};
+                                               "--hosts", "--name",   "--prefetch", "--without",
+                                               "--transport"};
   RunWords words{false, "", argc, argc};
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];

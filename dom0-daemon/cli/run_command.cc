@@ -84,6 +84,7 @@ Result<Json> request_of(const RunOptions& options) {
               {"memory", options.memory},
               {"prefetch", options.prefetch},
               {"without", options.without},
+              {"transport", options.transport},
               {"hosts", options.hosts},
               {"stats", options.stats},
               {"program", options.command.front()},

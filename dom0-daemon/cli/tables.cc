@@ -122,6 +122,7 @@ int list_domains(const DaemonChoice& choice, const ListOptions& options) {
   }
   std::vector<std::vector<std::string>> rows = {
       {"NAME", "UUID", "STATE", "HOME", ">VCPUS", ">MEMORY", "HOSTS", "USER", ">AGE", "COMMAND"}};
+  if (options.vcpus) rows.front().push_back("TRANSPORT");
   if (options.all) rows.front().push_back("RESULT");
   for (const Json& domain : shown) {
     const Json* vcpus = array_field(domain, "vcpus");
@@ -131,6 +132,7 @@ int list_domains(const DaemonChoice& choice, const ListOptions& options) {
                     size_text(number_or(domain, "memory", 0)), members_text(domain),
                     text_or(domain, "user", "?"), age_text(number_or(domain, "created", 0)),
                     text_or(domain, "command", "").substr(0, 40)});
+    if (options.vcpus) rows.back().push_back(text_or(domain, "transport", "?"));
     if (!options.all) continue;
     const std::string error = text_or(domain, "error", "");
     const auto status = daemon::number_field(domain, "exit_status");
@@ -152,8 +154,8 @@ int list_hosts(const DaemonChoice& choice, bool json) {
     print_json(*hosts);
     return 0;
   }
-  std::vector<std::vector<std::string>> rows = {
-      {"NAME", "STATE", "ADDRESS", "CORES", ">VCPUS", ">MEMORY", ">FREE", "XENSPAN", "NOTE"}};
+  std::vector<std::vector<std::string>> rows = {{"NAME", "STATE", "ADDRESS", "CORES", ">VCPUS",
+                                                 ">MEMORY", ">FREE", "RDMA", "XENSPAN", "NOTE"}};
   for (const Json& host : *hosts) {
     // Numbers of a host that is not connected are old.
     const bool known = text_or(host, "state", "") == "up";
@@ -163,6 +165,7 @@ int list_hosts(const DaemonChoice& choice, bool json) {
                     known ? fmt::format("{}", number_or(host, "vcpus", 0)) : "-",
                     known ? size_text(number_or(host, "memory", 0)) : "-",
                     known ? size_text(number_or(host, "memory_free", 0)) : "-",
+                    known && !text_or(host, "rdma", "").empty() ? text_or(host, "rdma", "") : "-",
                     known ? text_or(host, "version", "") : "-",
                     daemon::flag_field(host, "here") ? "this host" : text_or(host, "error", "")});
   }

@@ -35,6 +35,8 @@ Json host_line(const HostRecord& record, const char* state, bool here) {
               {"vcpus", record.vcpus()},
               {"memory", record.memory},
               {"memory_free", record.memory_free()},
+              {"rdma", record.rdma.device},
+              {"rdma_problem", record.rdma.problem},
               {"version", record.version},
               {"error", ""},
               {"here", here}};
@@ -135,6 +137,14 @@ Result<DomainSpec> Commands::make_spec(const User& user, const Json& message,
   auto placement = choose_placement(message);
   if (!placement) return placement.error();
   spec.placement = std::move(*placement);
+  const std::string word = text_or(message, "transport", "");
+  const auto wish = word.empty() ? config_.transport : transport_wish_from(word);
+  if (!wish)
+    return Error{EINVAL, fmt::format("transport \"{}\": use {}", xenstore::encode_text(word),
+                                     kTransportWords)};
+  const auto transport = choose_transport(*wish, spec.placement.hosts);
+  if (!transport) return transport.error();
+  spec.transport = *transport;
   return spec;
 }
 

@@ -16,6 +16,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kTick{1000};
+constexpr unsigned kTicksBetweenLooks = 5;  // for RDMA devices
 constexpr milliseconds kEndTick{20};
 // Slices get 2 s before they are killed; then messages to peers get what is left.
 constexpr int kEndTicks = 3000 / 20;
@@ -71,6 +72,7 @@ Daemon::Daemon(const Config& config, std::unique_ptr<TlsContext> tls, std::strin
 Daemon::~Daemon() = default;
 
 Status Daemon::open() {
+  look_for_rdma();
   auto story = XenstoreStory::open(loop_, config_, *this);
   if (!story) return story.error();
   story_ = std::move(*story);
@@ -112,11 +114,24 @@ HostRecord Daemon::own_record() const {
   record.memory = config_.memory;
   record.memory_used = slices_.memory_used();
   record.cpu = cpu_;
+  record.rdma = rdma_;
   record.encrypt = config_.encrypt;
   return record;
 }
 
+// Devices come and go with drivers and cables, but seldom.
+void Daemon::look_for_rdma() {
+  const RdmaPort found = find_rdma_port(config_.rdma, config_.address);
+  if (found == rdma_) return;
+  rdma_ = found;
+  if (found.usable())
+    log::info("RDMA device {} ({})", found.device, found.link);
+  else
+    log::debug("no RDMA: {}", found.problem);
+}
+
 void Daemon::tick() {
+  if (ticks_++ % kTicksBetweenLooks == 0) look_for_rdma();
   const HostRecord record = own_record();
   cluster_.set_record(record);
   story_->beat(record);

@@ -41,6 +41,7 @@ class Daemon : public Cluster::Handler, public XenstoreStory::Handler {
          std::unique_ptr<RunDirectory> directory);
   Status open();
   HostRecord own_record() const;
+  void look_for_rdma();
   void tick();
   void begin_end();
   void finish_end();
@@ -54,6 +55,7 @@ class Daemon : public Cluster::Handler, public XenstoreStory::Handler {
 
   const Config config_;
   const CpuFeatures cpu_ = local_cpu_features();
+  RdmaPort rdma_;
   std::unique_ptr<RunDirectory> directory_;
   EventLoop loop_;
   Cluster cluster_;
@@ -66,6 +68,7 @@ class Daemon : public Cluster::Handler, public XenstoreStory::Handler {
   std::unique_ptr<ControlSocket> control_;
   std::unique_ptr<Timer> tick_;
   std::vector<std::unique_ptr<SignalWatch>> signals_;
+  unsigned ticks_ = 0;
   bool ending_ = false;
   int ending_ticks_ = 0;
 };

@@ -104,6 +104,34 @@ Status set_encrypt(Config& config, std::string_view value) {
   return {};
 }
 
+Status set_transport(Config& config, std::string_view value) {
+  const auto wish = transport_wish_from(value);
+  if (!wish) return invalid(fmt::format("transport \"{}\": write {}", value, kTransportWords));
+  config.transport = *wish;
+  return {};
+}
+
+// A number of the RDMA device's; `most` as libibverbs has it.
+template <typename Number>
+Status set_rdma(Number& number, std::string_view key, std::string_view value, Number least,
+                Number most) {
+  const auto read = whole_number<Number>(value);
+  if (!read || *read < least || *read > most)
+    return invalid(fmt::format("{} \"{}\": use a number from {} to {}", key, value, least, most));
+  number = *read;
+  return {};
+}
+
+Status set_rdma_device(Config& config, std::string_view value) {
+  if (!is_host_name(value))
+    return invalid(
+        fmt::format("rdma-device \"{}\" is not a device's name: `rdma link` shows them, "
+                    "for example mlx5_0",
+                    value));
+  config.rdma.device = value;
+  return {};
+}
+
 Status set_peers(Config& config, std::string_view value) {
   while (!value.empty()) {
     const auto comma = std::min(value.find(','), value.size());
@@ -149,6 +177,14 @@ const std::vector<ConfigKey>& config_keys() {
       {"rundir", "DIR", "run-time files go to DIR/NAME (default: /run/xenspan)"},
       {"key", "FILE", "cluster key (default: cluster.key beside xenspand.conf)"},
       {"encrypt", "true|false", "also encrypt guest memory between hosts (default: false)"},
+      {"transport", "tcp|verbs|auto",
+       "what pages of domains started here travel by (default: auto: RDMA where all hosts have "
+       "it)"},
+      {"rdma-device", "NAME", "RDMA device (default: the one that has this host's address)"},
+      {"rdma-port", "N", "its port (default: the one that has this host's address)"},
+      {"rdma-gid-index", "N", "index of its GID (default: that of this host's address)"},
+      {"rdma-service-level", "0-15", "InfiniBand service level or RoCE priority (default: 0)"},
+      {"rdma-traffic-class", "0-255", "traffic class of RoCE v2 packets (default: 0)"},
       {"slice", "FILE", "the worker program xenspan-slice"},
       {"socket", "FILE", "control socket (default: DIR/NAME/control)"},
       {"peer", "NAME=ADDRESS[:PORT]", "another host; may be repeated, or a list with commas"},
@@ -167,6 +203,12 @@ Status set_config(Config& config, std::string_view key, std::string_view value) 
   if (key == "rundir") return set_path(config.rundir, key, value);
   if (key == "key") return set_path(config.key, key, value);
   if (key == "encrypt") return set_encrypt(config, value);
+  if (key == "transport") return set_transport(config, value);
+  if (key == "rdma-device") return set_rdma_device(config, value);
+  if (key == "rdma-port") return set_rdma(config.rdma.port, key, value, 1u, 255u);
+  if (key == "rdma-gid-index") return set_rdma(config.rdma.gid_index, key, value, 0, 255);
+  if (key == "rdma-service-level") return set_rdma(config.rdma.service_level, key, value, 0u, 15u);
+  if (key == "rdma-traffic-class") return set_rdma(config.rdma.traffic_class, key, value, 0u, 255u);
   if (key == "slice") return set_path(config.slice, key, value);
   if (key == "socket") return set_path(config.socket, key, value);
   if (key == "peer") return set_peers(config, value);

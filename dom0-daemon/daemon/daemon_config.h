@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "base/result.h"
+#include "dom0-daemon/daemon/transport_choice.h"
 
 namespace xenspan::daemon {
 
@@ -34,8 +35,11 @@ struct Config {
   std::string rundir = kRunRoot;  // the daemon's own folder is rundir/name
   std::string key;                // cluster key file; needed once there is a peer
   bool encrypt = false;           // encrypt guest memory on the wire, not only authenticate it
-  std::string slice;              // path of xenspan-slice
-  std::string socket;             // control socket; default: rundir/name/control
+  // For domains whose home is here when they do not say otherwise.
+  TransportWish transport = TransportWish::kAuto;
+  RdmaWish rdma;       // this host's device for slices
+  std::string slice;   // path of xenspan-slice
+  std::string socket;  // control socket; default: rundir/name/control
   std::vector<PeerAddress> peers;
   std::chrono::milliseconds lost_after{3000};  // a silent peer is lost after this
   log::Level log_level = log::Level::kInfo;

@@ -46,6 +46,7 @@ Domain::Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec 
   record_.home = placement.hosts.front().name;
   record_.uid = spec_.user.uid;
   record_.user = spec_.user.name;
+  record_.transport = spec_.transport;
   record_.memory = placement.memory;
   record_.command = command_line(spec_);
   record_.created = now();
@@ -90,6 +91,7 @@ Json Domain::create_message(int index) const {
               {"encrypt", encrypt},
               {"prefetch", spec_.prefetch},
               {"without", spec_.without},
+              {"transport", xenstore::to_word(spec_.transport)},
               {"bind", placement.hosts[static_cast<std::size_t>(index)].address},
               {"user", to_json(spec_.user)},
               {"stats_hottest", kHottestPages}};
@@ -104,8 +106,9 @@ Json Domain::create_message(int index) const {
 }
 
 void Domain::start() {
-  log::info("domain {} ({}): {} starts {} on {} hosts, {} vCPUs", record_.name, record_.uuid,
-            record_.user, record_.command, members_.size(), record_.vcpus.size());
+  log::info("domain {} ({}): {} starts {} on {} hosts, {} vCPUs, transport {}", record_.name,
+            record_.uuid, record_.user, record_.command, members_.size(), record_.vcpus.size(),
+            xenstore::to_word(record_.transport));
   changed();
   limit_ = std::make_unique<Timer>(loop_, kStartLimit, [this] {
     for (std::size_t i = 0; i < members_.size(); ++i)

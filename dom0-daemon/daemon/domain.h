@@ -60,6 +60,7 @@ struct DomainSpec {
   bool stats = false;  // collect statistics when the program has ended
   std::uint64_t prefetch = 0;
   std::vector<std::string> without;  // dsm-rdma/features.h
+  xenstore::Transport transport = xenstore::Transport::kNone;
 };
 
 class Domain {

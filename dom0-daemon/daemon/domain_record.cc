@@ -115,6 +115,7 @@ Json to_json(const DomainRecord& record) {
               {"home", record.home},
               {"uid", record.uid},
               {"user", record.user},
+              {"transport", xenstore::to_word(record.transport)},
               {"memory", record.memory},
               {"command", record.command},
               {"error", record.error},
@@ -141,6 +142,10 @@ Result<DomainRecord> domain_record_from(const Json& object) {
   if (uid >= UINT32_MAX) return bad("uid");
   record.uid = static_cast<uid_t>(uid);
   record.user = text_or(object, "user", "");
+  const auto transport =
+      xenstore::from_word<xenstore::Transport>(text_or(object, "transport", "none"));
+  if (!transport) return bad("transport");
+  record.transport = *transport;
   record.memory = number_or(object, "memory", 0);
   record.command = text_or(object, "command", "");
   record.error = text_or(object, "error", "");

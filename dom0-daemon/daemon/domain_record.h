@@ -38,6 +38,7 @@ struct DomainRecord {
   std::string home;
   uid_t uid = 0;
   std::string user;
+  xenstore::Transport transport = xenstore::Transport::kNone;
   std::uint64_t memory = 0;  // bytes
   std::string command;
   std::optional<std::uint32_t> exit_status;

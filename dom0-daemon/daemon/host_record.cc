@@ -40,6 +40,7 @@ Json to_json(const HostRecord& record) {
               {"memory", record.memory},
               {"memory_used", record.memory_used},
               {"cpu", cpu_features_text(record.cpu)},
+              {"rdma", to_json(record.rdma)},
               {"encrypt", record.encrypt}};
 }
 
@@ -67,6 +68,8 @@ Result<HostRecord> host_record_from(const Json& object) {
   const auto cpu = parse_cpu_features(text_or(object, "cpu", ""));
   if (!cpu) return bad("cpu");
   record.cpu = *cpu;
+  const Json* rdma = object_field(object, "rdma");
+  record.rdma = rdma_port_from(rdma == nullptr ? Json::object() : *rdma);
   record.encrypt = flag_field(object, "encrypt");
   return record;
 }

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "dom0-daemon/daemon/cpu_features.h"
 #include "dom0-daemon/daemon/json_fields.h"
+#include "dom0-daemon/daemon/rdma_port.h"
 
 namespace xenspan::daemon {
 
@@ -27,6 +28,7 @@ struct HostRecord {
   std::uint64_t memory = 0;       // bytes that domains may use
   std::uint64_t memory_used = 0;  // bytes promised to domains
   CpuFeatures cpu{};
+  RdmaPort rdma;         // the device its slices would use
   bool encrypt = false;  // this host wants guest memory encrypted on the wire
 
   int vcpus() const;

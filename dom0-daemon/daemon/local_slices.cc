@@ -78,6 +78,8 @@ Status LocalSlices::create(const std::string& uuid, const User& user, Json creat
   create["op"] = "create";
   create["uuid"] = uuid;
   create["rundir"] = slice.rundir;
+  // Which device it uses is this host's own business.
+  create["rdma"] = to_json(config_.rdma);
   if (Status sent = (*process)->send(create, std::move(fds)); !sent) {
     remove_dir(slice.rundir);
     return sent;

@@ -140,6 +140,7 @@ Json stats_report(const DomainRecord& record, const std::map<std::string, Json>&
               {"vcpus", record.vcpus.size()},
               {"placement", placement},
               {"memory", record.memory},
+              {"transport", xenstore::to_word(record.transport)},
               {"created", record.created},
               {"faults", faults},
               {"hottest", page_list(pages, names)},

@@ -139,15 +139,21 @@ void XenstoreStory::put_host(const HostRecord& host, HostState state, const std:
   record.memory_free_kib = host.memory_free() / kKib;
   record.kernel = xenstore::encode_text(host.kernel);
   record.version = host.version;
+  record.rdma = host.rdma.device;
   record.cpu_features = feature_words(host.cpu);
   record.heartbeat = now();
   record.error = error;
   check(xenstore::write_host(*store_, record));
+  rdma_told_[host.name] = record.rdma;
 }
 
 void XenstoreStory::beat(const HostRecord& host) {
-  if (store_)
-    check(xenstore::set_host_heartbeat(*store_, host.name, now(), host.memory_free() / kKib));
+  if (!store_) return;
+  // A driver may be loaded or a port come up while the daemons run.
+  if (const auto told = rdma_told_.find(host.name);
+      told != rdma_told_.end() && told->second != host.rdma.device)
+    return put_host(host, HostState::kUp);
+  check(xenstore::set_host_heartbeat(*store_, host.name, now(), host.memory_free() / kKib));
 }
 
 void XenstoreStory::host_down(const std::string& name, const std::string& error) {
@@ -161,6 +167,7 @@ void XenstoreStory::put_domain(const DomainRecord& domain) {
   record.name = domain.name;
   record.state = domain.state;
   record.home = domain.home;
+  record.transport = domain.transport;
   record.memory_kib = domain.memory / kKib;
   record.vcpus = static_cast<std::uint32_t>(domain.vcpus.size());
   record.user = domain.user;

@@ -67,6 +67,7 @@ class XenstoreStory {
   const Config& config_;
   Handler& handler_;
   bool broken_ = false;
+  std::map<std::string, std::string> rdma_told_;                    // host -> device
   std::map<std::string, std::vector<std::uint32_t>> threads_told_;  // uuid -> of each vCPU
   std::unique_ptr<xenstore::XenstoredProcess> process_;
   std::unique_ptr<xenstore::XenstoreStore> store_;

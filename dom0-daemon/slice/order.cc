@@ -54,6 +54,20 @@ Status read_slice(const json& body, Order& order) {
   return {};
 }
 
+Status read_wire(const json& body, Wire& wire) {
+  wire.transport = body.value("transport", wire.transport);
+  if (wire.transport != "none" && wire.transport != "tcp" && wire.transport != "verbs")
+    return Error{EPROTO, "`transport` is neither none, tcp nor verbs"};
+  if (!wire.verbs() || !body.contains("rdma")) return {};
+  const json& rdma = body.at("rdma");
+  wire.device = rdma.value("device", wire.device);
+  wire.port = rdma.value("port", wire.port);
+  wire.gid_index = rdma.value("gid_index", wire.gid_index);
+  wire.service_level = rdma.value("service_level", wire.service_level);
+  wire.traffic_class = rdma.value("traffic_class", wire.traffic_class);
+  return {};
+}
+
 }  // namespace
 
 Result<Order> parse_order(const json& body) try {
@@ -68,6 +82,7 @@ Result<Order> parse_order(const json& body) try {
   order.user = user.value("name", std::string());
   order.hottest = body.value("stats_hottest", std::size_t{16});
   if (Status status = read_slice(body, order); !status) return status.error();
+  if (Status status = read_wire(body, order.wire); !status) return status.error();
   if (order.slice.self != 0) return order;
   order.program = body.at("program").get<std::string>();
   order.arguments = body.at("argv").get<std::vector<std::string>>();

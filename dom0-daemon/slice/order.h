@@ -7,13 +7,15 @@
 
 #include "base/result.h"
 #include "dom0-daemon/hypervisor/usermode/slice.h"
+#include "dom0-daemon/slice/wire.h"
 
 namespace xenspan::slice {
 
 struct Order {
   std::string uuid, name;
   hypervisor::usermode::SliceConfig slice;  // ports still empty
-  std::string bind;                         // address to listen on
+  Wire wire;
+  std::string bind;  // address to listen on
   unsigned uid = 0, gid = 0;
   std::vector<unsigned> groups;
   std::string user;

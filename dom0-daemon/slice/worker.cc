@@ -82,6 +82,8 @@ Status Worker::create() {
   if (!slice) return slice.error();
   slice_ = std::move(*slice);
   if (Status status = listen(); !status.ok()) return status;
+  const auto hosts = static_cast<unsigned>(order_.slice.hosts.size());
+  if (Status status = allow_locked_memory(order_.wire, hosts); !status.ok()) return status;
   return become_user(order_);
 }
 
@@ -120,6 +122,9 @@ Status Worker::join() {
   if (ports.size() != order_.slice.hosts.size())
     return Error{EPROTO, "xenspand's `ports` does not match `hosts`"};
   order_.slice.ports = ports;
+  order_.slice.connect = [this](const auto& mesh, auto& acceptor) {
+    return connect(order_.wire, mesh, acceptor);
+  };
   if (order_.slice.self == 0) {
     ::umask(order_.umask);
     if (::chdir(order_.cwd.c_str()) != 0) return system_error(errno, "cannot enter " + order_.cwd);
@@ -172,7 +177,9 @@ bool Worker::obey(const ControlChannel::Packet& packet) {
   } else if (op == "signal") {
     slice_->outside_signal(body.value("signo", 0));
   } else if (op == "stats") {
-    control_.send(stats_event(*slice_, order_.hottest, body.value("id", json())));
+    json event = stats_event(*slice_, order_.hottest, body.value("id", json()));
+    event["transport"] = order_.wire.transport;
+    control_.send(event);
   } else if (op == "resolve" && slice_->home() != nullptr) {
     resolve(body.value("bytes", std::vector<std::uint64_t>{}), body.value("id", json()));
   } else if (op == "migrate" && slice_->home() != nullptr) {

@@ -1,4 +1,4 @@
-// One interface between the engine and a wire; implementations in tcp/, sim/ and (next) verbs/.
+// One interface between the engine and a wire; implementations in tcp/, verbs/ and sim/.
 //
 // The shape is that of RDMA: a page is placed into the receiver's registered frame by the sender
 // (write with immediate), then the message is delivered. Small messages are 64 bytes. TCP does the

@@ -3,15 +3,20 @@
 // hosts run the same program; they wait for each other by a counter on a page. Prints a line a
 // case; the exit status is 0 when this host saw nothing wrong.
 //
-// Usage: LAB_HOST=N LAB_HOSTS=N verbs_engine [tcp | verbs | pinned] [WAIT_SPIN_US [FAULTS [cut]]]
+// Usage: LAB_HOST=N LAB_HOSTS=N verbs_engine
+//          [tcp | verbs | pinned | tight] [WAIT_SPIN_US [FAULTS [cut | ratio]]]
 //
 // Host N has address 10.77.0.(N+1). "verbs" goes through bounce frames, "pinned" registers the
-// frames themselves. At the end the last host dies: it ends, or with "cut" its network does.
+// frames themselves, "tight" leaves a peer two receive buffers on the service lane, so that
+// messages wait for credit. At the end the last host dies: it ends, or with "cut" its network does.
+// "ratio" does nothing but read faults and raw writes of a page in turn, and prints what the one
+// costs beside the other.
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/utsname.h>
 
 #include <algorithm>
 #include <atomic>
@@ -29,6 +34,7 @@
 #include "dsm-rdma/futex_lock.h"
 #include "dsm-rdma/transport/tcp/tcp_transport.h"
 #include "dsm-rdma/transport/verbs/verbs_transport.h"
+#include "tests/lab/raw_write.h"
 
 namespace xenspan::dsm {
 namespace {
@@ -109,6 +115,7 @@ struct Options {
   unsigned self = 0, hosts = 1, spin_us = 0, faults = 400;
   std::string transport = "verbs";
   bool cut = false;  // death by a cut network
+  bool ratio = false;
 };
 
 // This host's slice, and the cases.
@@ -133,6 +140,7 @@ class Host {
     engine.self = static_cast<HostId>(options_.self);
     engine.hosts = options_.hosts;
     engine.pages = kPages;
+    if (options_.ratio) engine.prefetch = 0;  // a fault is a fault
     auto made = Engine::create(engine, memory_, *transport_, [](const std::string&) {});
     if (!made) return made.error();
     engine_ = std::move(*made);
@@ -161,6 +169,7 @@ class Host {
   void ranges();
   void discard();
   void faults();
+  void ratio();
   void death();
 
   unsigned wrong() const { return wrong_; }
@@ -187,6 +196,7 @@ class Host {
     config.dead_after_ms = kDeadAfterMs;
     spin(config);
     config.pin_frames = options_.transport == "pinned";
+    if (options_.transport == "tight") config.service_buffers = 2;
     return verbs::connect_verbs(config, *acceptor_);
   }
   // As ib_write_lat does it, one thread of a host polls: that which faults on host 0, and those
@@ -351,6 +361,61 @@ void Host::faults() {
   barrier();
 }
 
+// Twenty round trips of 4096 bytes, twenty read faults, and again: what slows the machines down for
+// longer than that slows both.
+void Host::ratio() {
+  constexpr unsigned kBatch = 20;
+  const bool last_host = options_.self == options_.hosts - 1;
+  if (options_.self != 0 && !last_host) return;
+  if (last_host) {
+    for (Gfn gfn = 0; gfn < options_.faults; ++gfn) store(kFaults + gfn, 5 + gfn);
+  }
+  barrier();
+  auto raw =
+      RawWrite::open(address_of(options_.self), address_of(last_host ? 0 : options_.hosts - 1),
+                     last_host, options_.spin_us);
+  if (!raw) return expect(false, raw.error().message);
+  if (last_host) {
+    (*raw)->answer();
+    barrier();
+    return;
+  }
+  std::vector<double> faults, writes, of_rounds;
+  const auto at = [](std::vector<double> of, double part) {
+    std::sort(of.begin(), of.end());
+    return of[static_cast<std::size_t>(part * static_cast<double>(of.size() - 1))];
+  };
+  for (Gfn first = 0; first + kBatch <= options_.faults; first += kBatch) {
+    std::vector<double> round_faults, round_writes;
+    for (const std::uint64_t ns : (*raw)->round_trips(kBatch))
+      round_writes.push_back(static_cast<double>(ns) / 1000);
+    for (Gfn gfn = kFaults + first; gfn < kFaults + first + kBatch; ++gfn) {
+      const std::uint64_t start = now_ns();
+      const Outcome outcome = engine_->acquire(gfn, Right::kShared);
+      round_faults.push_back(static_cast<double>(now_ns() - start) / 1000);
+      expect(outcome == Outcome::kGranted && load(gfn) == 5 + gfn - kFaults, "a fault is wrong");
+    }
+    expect(round_writes.size() == kBatch, "the raw writes have failed");
+    if (round_writes.empty()) break;
+    of_rounds.push_back(at(round_faults, 0.5) / at(round_writes, 0.5));
+    faults.insert(faults.end(), round_faults.begin(), round_faults.end());
+    writes.insert(writes.end(), round_writes.begin(), round_writes.end());
+  }
+  (*raw)->tell_to_end();
+  utsname system{};
+  ::uname(&system);
+  say(fmt::format(
+      "{{\"bench\":\"verbs.read_fault.{}\",\"unit\":\"us\",\"median\":{:.1f},\"p99\":{:.1f},"
+      "\"baseline\":{:.1f},\"ratio\":{:.3f},\"n\":{},\"rounds\":{},\"ratio_of_rounds\":{:.3f},"
+      "\"least\":{:.1f},\"baseline_least\":{:.1f},\"ratio_of_least\":{:.3f},\"on\":{{\"cpus\":{},"
+      "\"kernel\":\"{}\",\"hosts\":{},\"device\":\"rxe\"}}}}",
+      options_.spin_us == 0 ? "asleep" : "polling", at(faults, 0.5), at(faults, 0.99),
+      at(writes, 0.5), at(faults, 0.5) / at(writes, 0.5), faults.size(), of_rounds.size(),
+      at(of_rounds, 0.5), at(faults, 0), at(writes, 0), at(faults, 0) / at(writes, 0),
+      std::thread::hardware_concurrency(), system.release, options_.hosts));
+  barrier();
+}
+
 // The last host vanishes: its process ends, or (cut) its network does and it is silent. Whoever
 // waits for it must not wait for ever.
 void Host::death() {
@@ -394,12 +459,17 @@ int run(int count, char** words) {
   if (count > 2) options.spin_us = number(words[2], 0);
   if (count > 3) options.faults = std::min(number(words[3], 400), 2000u);
   if (count > 4) options.cut = std::string(words[4]) == "cut";
+  if (count > 4) options.ratio = std::string(words[4]) == "ratio";
   Host host(options);
   if (Status status = host.start(); !status) {
     fmt::print("FAIL {}\n", status.error().message);
     return 1;
   }
   host.barrier();
+  if (options.ratio) {
+    host.ratio();
+    return host.wrong() == 0 ? 0 : 1;
+  }
   host.values();
   host.storm();
   host.ranges();

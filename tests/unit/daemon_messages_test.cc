@@ -206,7 +206,8 @@ TEST(DomainFile, TakesTheXlSyntax) {
   const auto file = cli::parse_domain_file(
       "# a job\nname = 'job' ; type=\"usermode\"\nmemory = 0x200\nvcpus = \"4\"\n"
       "hosts = [ \"a\", # first\n  'b',\n]\ncommand = [ \"/bin/echo\", \"a \\\"b\\\"\\x41\\n\" ]\n"
-      "environment = [\"X=1\"]\ndirectory = \"/tmp\"\nprefetch = 'off'\nwithout = ['hold']\n",
+      "environment = [\"X=1\"]\ndirectory = \"/tmp\"\nprefetch = 'off'\nwithout = ['hold']\n"
+      "transport = \"auto\"\n",
       "job.cfg");
   ASSERT_TRUE(file.ok()) << file.error().message;
   EXPECT_EQ(file->name, "job");
@@ -217,6 +218,7 @@ TEST(DomainFile, TakesTheXlSyntax) {
   EXPECT_EQ(file->directory, "/tmp");
   EXPECT_EQ(file->prefetch, 0u);
   EXPECT_EQ(file->without, std::vector<std::string>{"hold"});
+  EXPECT_EQ(file->transport, "auto");
 }
 
 TEST(DomainFile, ErrorsNameTheLine) {
@@ -241,6 +243,7 @@ TEST(DomainFile, ErrorsNameTheLine) {
       {"prefetch = 16", "from 0 to 15"},
       {"without = ['speed']", "no feature \"speed\""},
       {"without = 'hold'", "list"},
+      {"transport = 'rdma'", "verbs"},
   };
   for (const auto& [line, words] : cases) {
     const auto file = cli::parse_domain_file(good + line + "\n", "f");

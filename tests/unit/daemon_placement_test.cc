@@ -1,7 +1,8 @@
-// Placement: who gets how many vCPUs, on which cores, and every refusal.
+// Placement: who gets how many vCPUs, on which cores, by which wire, and every refusal.
 #include <gtest/gtest.h>
 
 #include "dom0-daemon/daemon/placement.h"
+#include "dom0-daemon/daemon/transport_choice.h"
 
 namespace xenspan::daemon {
 namespace {
@@ -159,6 +160,51 @@ TEST(Placement, AMovingVcpuTakesTheLeastUsedCore) {
   choice = choose_core(host, {2, 2, 1});
   EXPECT_EQ(choice.core, 6);
   EXPECT_EQ(choice.shared, 1);
+}
+
+using xenstore::Transport;
+
+std::vector<HostRecord> wired(std::vector<RdmaPort> ports) {
+  std::vector<HostRecord> hosts;
+  for (RdmaPort& port : ports) {
+    hosts.push_back(host(std::string(1, static_cast<char>('a' + hosts.size())), {0}).record);
+    hosts.back().rdma = std::move(port);
+  }
+  return hosts;
+}
+
+const RdmaPort kRoce{"mlx5_0/1", "ethernet", ""}, kInfiniband{"mlx5_1/1", "infiniband", ""},
+    kNoDevice{"", "", "it has no RDMA device: load its driver"};
+
+TEST(TransportChoice, AutoTakesRdmaWhereEveryHostHasIt) {
+  EXPECT_EQ(*choose_transport(TransportWish::kAuto, wired({kRoce, kRoce, kRoce})),
+            Transport::kVerbs);
+  EXPECT_EQ(*choose_transport(TransportWish::kAuto, wired({kInfiniband, kInfiniband})),
+            Transport::kVerbs);
+  EXPECT_EQ(*choose_transport(TransportWish::kAuto, wired({kRoce, kNoDevice})), Transport::kTcp);
+  EXPECT_EQ(*choose_transport(TransportWish::kAuto, wired({kRoce, kInfiniband})), Transport::kTcp);
+  auto secret = wired({kRoce, kRoce});
+  secret[1].encrypt = true;
+  EXPECT_EQ(*choose_transport(TransportWish::kAuto, secret), Transport::kTcp);
+  EXPECT_EQ(*choose_transport(TransportWish::kTcp, wired({kRoce, kRoce})), Transport::kTcp);
+  // One host: nothing travels, whatever was asked for.
+  for (const TransportWish wish :
+       {TransportWish::kAuto, TransportWish::kTcp, TransportWish::kVerbs})
+    EXPECT_EQ(*choose_transport(wish, wired({kNoDevice})), Transport::kNone);
+}
+
+TEST(TransportChoice, VerbsIsRefusedNamingHostAndRemedy) {
+  const auto refused = [](const std::vector<HostRecord>& hosts) {
+    const auto choice = choose_transport(TransportWish::kVerbs, hosts);
+    return choice.ok() ? "" : choice.error().message;
+  };
+  expect_words(refused(wired({kRoce, kNoDevice})),
+               {"host b", "no RDMA device", "load its driver", "--transport tcp"});
+  expect_words(refused(wired({kRoce, kInfiniband})), {"mlx5_1/1", "host b", "rdma-device"});
+  auto secret = wired({kRoce, kRoce});
+  secret[0].encrypt = true;
+  expect_words(refused(secret), {"host a", "encrypt = true", "--transport tcp"});
+  EXPECT_EQ(refused(wired({kRoce, kRoce})), "");
 }
 
 }  // namespace

@@ -1,6 +1,10 @@
 // Names, sizes, JSON fields, configuration, CPU features: what turns text from outside into values.
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+
+#include "config.h"
 #include "dom0-daemon/daemon/cpu_features.h"
 #include "dom0-daemon/daemon/daemon_config.h"
 #include "dom0-daemon/daemon/domain_record.h"
@@ -95,7 +99,9 @@ TEST(ConfigFile, SetsEveryKind) {
       read_config(config,
                   "# a comment\nname = node1\naddress = 10.0.0.1\n port=9000 # here\n"
                   "cpus = 0-2,5\nmemory = 16G\nencrypt = true\nlost-after = 7\n"
-                  "peer = b=10.0.0.2\npeer = c=[fe80::1]:8000, d=10.0.0.4:1\nkey = /k\n",
+                  "peer = b=10.0.0.2\npeer = c=[fe80::1]:8000, d=10.0.0.4:1\nkey = /k\n"
+                  "transport = verbs\nrdma-device = mlx5_0\nrdma-port = 2\nrdma-gid-index = 3\n"
+                  "rdma-service-level = 4\nrdma-traffic-class = 106\n",
                   "f");
   ASSERT_TRUE(read.ok()) << read.error().message;
   EXPECT_EQ(config.name, "node1");
@@ -109,6 +115,12 @@ TEST(ConfigFile, SetsEveryKind) {
   EXPECT_EQ(config.peers[1].address, "fe80::1");
   EXPECT_EQ(config.peers[1].port, 8000);
   EXPECT_EQ(config.peers[2].name, "d");
+  EXPECT_EQ(config.transport, TransportWish::kVerbs);
+  EXPECT_EQ(to_json(config.rdma), (Json{{"device", "mlx5_0"},
+                                        {"port", 2},
+                                        {"gid_index", 3},
+                                        {"service_level", 4},
+                                        {"traffic_class", 106}}));
 }
 
 TEST(ConfigFile, ErrorsNameFileLineAndKey) {
@@ -124,6 +136,12 @@ TEST(ConfigFile, ErrorsNameFileLineAndKey) {
       {"peer = b=10.0.0.2:", "peer"},
       {"lost-after = 0", "lost"},
       {"key = relative", "key"},
+      {"transport = rdma", "tcp, verbs or auto"},
+      {"rdma-device = ../x", "rdma-device"},
+      {"rdma-port = 0", "rdma-port"},
+      {"rdma-gid-index = 256", "rdma-gid-index"},
+      {"rdma-service-level = 16", "0 to 15"},
+      {"rdma-traffic-class = -1", "0 to 255"},
       {"colour = red", "colour"},
       {"just words", "key = value"},
       {"name = a.b", "name"},
@@ -168,6 +186,7 @@ HostRecord some_host() {
   record.memory = 1000;
   record.memory_used = 400;
   record.cpu = local_cpu_features();
+  record.rdma = {"mlx5_0/1", "ethernet", ""};
   return record;
 }
 
@@ -197,6 +216,85 @@ TEST(HostRecords, RoundTripAndRefusal) {
   }
 }
 
+// A host without a device is one; so is a host that announces nonsense.
+TEST(HostRecords, RdmaIsAnnouncedOrMissingWithAReason) {
+  HostRecord record = some_host();
+  record.rdma = {"", "", "it has no RDMA device: load the device's driver"};
+  EXPECT_EQ(host_record_from(to_json(record))->rdma, record.rdma);
+  for (const Json& bad : {Json(5), Json::object(), Json{{"device", "a b"}, {"link", "ethernet"}},
+                          Json{{"device", "mlx5_0/1"}, {"link", "carrier pigeon"}}}) {
+    Json object = to_json(record);
+    object["rdma"] = bad;
+    const auto read = host_record_from(object);
+    ASSERT_TRUE(read.ok());
+    EXPECT_FALSE(read->rdma.usable()) << bad;
+    EXPECT_FALSE(read->rdma.problem.empty()) << bad;
+  }
+}
+
+// /sys/class/infiniband as the kernel has it, with what a test wants in it.
+class RdmaDevices : public ::testing::Test {
+ protected:
+  RdmaDevices() { root_ = mkdtemp(name_); }
+  ~RdmaDevices() override { std::filesystem::remove_all(root_); }
+  void port(const std::string& port, const char* state, const char* link, const char* gid) {
+    const std::string folder = root_ + "/" + port;
+    std::filesystem::create_directories(folder + "/gids");
+    std::ofstream(folder + "/state") << state << "\n";
+    std::ofstream(folder + "/link_layer") << link << "\n";
+    std::ofstream(folder + "/gids/0") << "0000:0000:0000:0000:0000:0000:0000:0000\n";
+    std::ofstream(folder + "/gids/1") << gid << "\n";
+  }
+  RdmaPort find(const char* address, const RdmaWish& wish = {}) const {
+    return find_rdma_port(wish, address, root_);
+  }
+
+ private:
+  char name_[32] = "/tmp/xenspan-test.XXXXXX";
+  std::string root_;
+};
+
+TEST_F(RdmaDevices, AreFoundByTheHostsAddress) {
+#ifndef HAVE_VERBS
+  GTEST_SKIP() << "built without RDMA";
+#endif
+  EXPECT_NE(find("10.0.0.2").problem.find("no RDMA device"), std::string::npos);
+  port("roce_0/ports/1", "4: ACTIVE", "Ethernet", "0000:0000:0000:0000:0000:ffff:0a00:0001");
+  port("roce_1/ports/2", "4: ACTIVE", "Ethernet", "0000:0000:0000:0000:0000:ffff:0a00:0002");
+  port("roce_2/ports/1", "4: ACTIVE", "Ethernet", "fe80:0000:0000:0000:0000:0000:0000:0007");
+  EXPECT_EQ(find("10.0.0.2"), (RdmaPort{"roce_1/2", "ethernet", ""}));
+  EXPECT_EQ(find("fe80::7"), (RdmaPort{"roce_2/1", "ethernet", ""}));
+  const RdmaPort none = find("192.0.2.1");
+  EXPECT_FALSE(none.usable());
+  for (const char* word : {"192.0.2.1", "roce_0, roce_1, roce_2", "xenspand.conf"})
+    EXPECT_NE(none.problem.find(word), std::string::npos) << none.problem;
+
+  RdmaWish wish;
+  wish.device = "roce_0";
+  wish.gid_index = 1;
+  EXPECT_EQ(find("192.0.2.1", wish).device, "roce_0/1") << "named: whatever the address";
+  wish.gid_index = 0;
+  EXPECT_FALSE(find("192.0.2.1", wish).usable()) << "an empty GID";
+  wish.device = "roce_9";
+  EXPECT_NE(find("10.0.0.2", wish).problem.find("roce_9"), std::string::npos);
+}
+
+TEST_F(RdmaDevices, MustBeActive) {
+#ifndef HAVE_VERBS
+  GTEST_SKIP() << "built without RDMA";
+#endif
+  port("roce_0/ports/1", "1: DOWN", "Ethernet", "0000:0000:0000:0000:0000:ffff:0a00:0001");
+  EXPECT_NE(find("10.0.0.1").problem.find("not active"), std::string::npos);
+  // InfiniBand: the first port that is up, since no GID is an address.
+  port("ib_0/ports/1", "1: DOWN", "InfiniBand", "fe80:0000:0000:0000:0002:c903:0000:0001");
+  port("ib_0/ports/2", "4: ACTIVE", "InfiniBand", "fe80:0000:0000:0000:0002:c903:0000:0002");
+  EXPECT_EQ(find("10.0.0.9"), (RdmaPort{"ib_0/2", "infiniband", ""}));
+  RdmaWish wish;
+  wish.device = "ib_0";
+  wish.port = 1;
+  EXPECT_NE(find("10.0.0.9", wish).problem.find("not active"), std::string::npos);
+}
+
 TEST(DomainRecords, RoundTripAndRefusal) {
   DomainRecord record;
   record.uuid = random_uuid();
@@ -204,6 +302,7 @@ TEST(DomainRecords, RoundTripAndRefusal) {
   record.home = "a";
   record.state = xenstore::DomainState::kRunning;
   record.exit_status = 3;
+  record.transport = xenstore::Transport::kVerbs;
   DomainMember member;
   member.host = "a";
   member.vcpus = 2;
@@ -224,6 +323,7 @@ TEST(DomainRecords, RoundTripAndRefusal) {
       {"name", "a/b"},
       {"home", ""},
       {"state", "asleep"},
+      {"transport", "pigeon"},
       {"uid", -1},
       {"exit_status", 256},
       {"members", Json()},

@@ -105,22 +105,103 @@ TEST(VerbsFlow, NeverOverrunsAndNeverStands) {
   EXPECT_GT(pages, 10'000u);
 }
 
-TEST(VerbsShapes, WindowsCoverWhatAFewHostsCanHaveUnderWay) {
-  for (const unsigned hosts : {2u, 4u, 8u}) {
-    // A host's requests at this manager, and forwards for all requests in the domain.
-    const std::uint32_t places =
-        8 * Requests::kWindow + Requests::kServicePlaces + Requests::kAheadPlaces;
-    EXPECT_GE(shape_of(false, kServiceLane, 8, hosts).buffers,
-              Requests::kServicePlaces + places * hosts);
-    EXPECT_GE(shape_of(false, 3, 8, hosts).buffers, Requests::kWindow);
-    EXPECT_GE(shape_of(true, 3, 8, hosts).buffers, 2 * Requests::kWindow);
-    EXPECT_GE(shape_of(true, 3, 8, hosts).bounce, Requests::kWindow);
-    EXPECT_GE(shape_of(true, kServiceLane, 8, hosts).bounce, Requests::kServicePlaces);
+// How much of `buffers` a sender can count on: what has been taken but not told is not free to it.
+std::uint32_t usable(const LinkShape& shape, bool of_bounce) {
+  ReceiveCount count(shape.buffers, shape.bounce);
+  std::uint32_t untold = 0;
+  while (!count.count()) ++untold;
+  return (of_bounce ? shape.bounce : shape.buffers) - untold;
+}
+
+TEST(VerbsShapes, WindowsCoverTheAnswersAndRequestsOfALane) {
+  for (const unsigned hosts : {2u, 8u, 64u}) {
+    const MeshShape mesh{8, hosts, service_buffers(8, hosts, 1 << 20, 1 << 15)};
+    EXPECT_GE(usable(shape_of(false, 3, mesh), false), Requests::kWindow);
+    // From one peer a grant and an acknowledgement for each request, and one page.
+    EXPECT_GE(usable(shape_of(true, 3, mesh), false), 2 * Requests::kWindow);
+    EXPECT_GE(usable(shape_of(true, 3, mesh), true), Requests::kWindow);
+    EXPECT_GE(usable(shape_of(true, kServiceLane, mesh), false), 2 * kServiceWindow);
+    EXPECT_GE(usable(shape_of(true, kServiceLane, mesh), true), kServiceWindow);
   }
-  EXPECT_EQ(shape_of(false, kServiceLane, 8, 64).buffers, kMostBuffers);
   // Pages are answers: they go from a peer's end to the owner's.
-  EXPECT_EQ(shape_of(true, 1, 8, 2).staging, 0u);
-  EXPECT_EQ(shape_of(false, 1, 8, 2).bounce, 0u);
+  EXPECT_EQ(shape_of(true, 1, {8, 2, 64}).staging, 0u);
+  EXPECT_EQ(shape_of(false, 1, {8, 2, 64}).bounce, 0u);
+}
+
+// Every request under way in the domain may have one peer send this host a forward or an
+// invalidation; besides come that peer's own requests on the service lane and its announcement.
+TEST(VerbsShapes, TheServiceLaneHasABoundThatTheBacklogCovers) {
+  for (const unsigned lanes : {1u, 8u, 63u}) {
+    for (unsigned hosts = 2; hosts <= kMaxHosts; ++hosts) {
+      const std::uint64_t requests =
+          std::uint64_t{hosts} * (lanes * Requests::kWindow + kServiceWindow);
+      ASSERT_GE(service_bound(lanes, hosts), requests + kServiceWindow + 1);
+    }
+  }
+  // Few hosts: nothing ever waits.
+  for (const unsigned hosts : {2u, 3u}) {
+    const MeshShape mesh{8, hosts, service_buffers(8, hosts, 1 << 20, 1 << 15)};
+    EXPECT_GE(usable(shape_of(false, kServiceLane, mesh), false), service_bound(8, hosts));
+  }
+  EXPECT_EQ(service_buffers(8, 64, 1 << 22, 1 << 15), kMostServiceBuffers);
+}
+
+TEST(VerbsShapes, WhatADeviceHoldsIsNeverExceededAndMoreHostsAreRefused) {
+  // rxe, and a device with small queues.
+  for (const std::uint32_t entries : {32767u, 4095u}) {
+    for (const std::uint32_t buffers : {1u << 14, 128u}) {
+      const unsigned most = most_hosts(8, entries, buffers);
+      EXPECT_GE(most, 2u);
+      for (unsigned hosts = 2; hosts <= kMaxHosts; ++hosts) {
+        const std::uint32_t fit = service_buffers(8, hosts, entries, buffers);
+        ASSERT_EQ(fit != 0, hosts <= most);
+        if (fit == 0) continue;
+        ASSERT_GE(fit, kFewestServiceBuffers);
+        ASSERT_LE(fit, buffers);
+        ASSERT_LE(service_entries({8, hosts, fit}), entries);
+      }
+    }
+  }
+  EXPECT_GE(most_hosts(8, 32767, 1 << 14), 20u);
+  EXPECT_EQ(most_hosts(8, 1 << 20, 1 << 14), kMaxHosts);
+  EXPECT_LT(most_hosts(8, 4095, 1 << 14), 12u);
+  EXPECT_EQ(most_hosts(8, 100, 1 << 14), 1u);
+}
+
+TEST(VerbsShapes, LockedMemoryCoversTheBuffers) {
+  for (const unsigned hosts : {2u, 5u, 64u}) {
+    const MeshShape mesh{8, hosts, service_buffers(8, hosts, 1 << 20, 1 << 15)};
+    std::uint64_t bytes = 0;
+    for (const bool own : {true, false}) {
+      for (Lane lane = 0; lane <= 8; ++lane) {
+        const LinkShape shape = shape_of(own, lane, mesh);
+        bytes += shape.buffers * kReceiveStride + (shape.bounce + shape.staging) * kBounceStride;
+      }
+    }
+    EXPECT_GT(locked_bytes(8, hosts), bytes * (hosts - 1));
+    EXPECT_LT(locked_bytes(8, hosts), std::uint64_t{10} * (hosts - 1) << 20);
+  }
+  EXPECT_EQ(locked_bytes(8, 1), 0u);
+}
+
+// Without credit messages wait in order; no message is lost and none overtakes another.
+TEST(VerbsBacklog, KeepsTheOrder) {
+  Backlog backlog(5);
+  std::mt19937 random(9);
+  std::uint64_t in = 0, out = 0;
+  for (unsigned step = 0; step < 20'000; ++step) {
+    if (random() % 2 == 0 && !backlog.full()) {
+      std::memcpy(backlog.put(), &in, sizeof in);
+      ++in;
+    } else if (!backlog.empty()) {
+      std::uint64_t got;
+      std::memcpy(&got, backlog.take(), sizeof got);
+      ASSERT_EQ(got, out++);
+    }
+    ASSERT_EQ(backlog.empty(), in == out);
+    ASSERT_EQ(backlog.full(), in - out == 5);
+  }
+  EXPECT_GT(out, 5000u);
 }
 
 SetupRecord some_record(unsigned lanes) {

@@ -29,6 +29,7 @@ HostRecord host() {
   record.kernel = "6.1.0-18-amd64";
   record.version = "0.1.0";
   record.backend = Backend::kXen;
+  record.rdma = "mlx5_0/1";
   record.cpu_features = {"sse4_2", "avx2", "fsgsbase"};
   record.heartbeat = 1700000000;
   record.error = "disk is full";
@@ -42,6 +43,7 @@ DomainRecord domain() {
   record.state = DomainState::kRunning;
   record.home = "node-1";
   record.kind = Backend::kXen;
+  record.transport = Transport::kVerbs;
   record.memory_kib = 4194304;
   record.vcpus = 4;
   record.user = "alice";
@@ -89,6 +91,7 @@ TYPED_TEST(RecordsTest, HostComesBack) {
   EXPECT_EQ(read->kernel, wrote.kernel);
   EXPECT_EQ(read->version, wrote.version);
   EXPECT_EQ(read->backend, wrote.backend);
+  EXPECT_EQ(read->rdma, wrote.rdma);
   EXPECT_EQ(read->cpu_features, wrote.cpu_features);
   EXPECT_EQ(read->cpu_features_hash, hash_words(wrote.cpu_features));
   EXPECT_EQ(read->heartbeat, wrote.heartbeat);
@@ -114,6 +117,7 @@ TYPED_TEST(RecordsTest, DomainMemberAndVcpuComeBack) {
   EXPECT_EQ(read->state, wrote.state);
   EXPECT_EQ(read->home, wrote.home);
   EXPECT_EQ(read->kind, wrote.kind);
+  EXPECT_EQ(read->transport, wrote.transport);
   EXPECT_EQ(read->memory_kib, wrote.memory_kib);
   EXPECT_EQ(read->vcpus, wrote.vcpus);
   EXPECT_EQ(read->user, wrote.user);

@@ -12,7 +12,6 @@
 #include "dom0-daemon/hypervisor/usermode/service_threads.h"
 #include "dom0-daemon/hypervisor/usermode/stream_line.h"
 #include "dom0-daemon/hypervisor/usermode/thread_state.h"
-#include "dsm-rdma/transport/tcp/tcp_transport.h"
 
 namespace xenspan::hypervisor::usermode {
 namespace {
@@ -70,7 +69,8 @@ Status Slice::start_engine(UniqueFd listening) {
   for (std::size_t host = 0; host < config_.hosts.size(); ++host)
     mesh.hosts.push_back({config_.hosts[host], config_.addresses[host], config_.ports[host]});
   mesh.pages = kWindowPages;
-  auto transport = dsm::tcp::connect_mesh(mesh, *acceptor_);
+  auto transport = config_.connect ? config_.connect(mesh, *acceptor_)
+                                   : dsm::tcp::connect_mesh(mesh, *acceptor_);
   if (!transport) return transport.error();
   transport_ = std::move(*transport);
 
@@ -85,7 +85,9 @@ Status Slice::start_engine(UniqueFd listening) {
                                   [this](const std::string& cause) { failed_(cause); });
   if (!made) return made.error();
   engine_ = std::move(*made);
-  transport_->register_frames(view_->frames(), kWindowPages << dsm::kPageShift);
+  if (const int error =
+          transport_->register_frames(view_->frames(), kWindowPages << dsm::kPageShift))
+    return system_error(error, "cannot register the frames with the RDMA device");
   start_service_thread("xs-engine", Priority::kFaults, [this] { engine_->serve(); });
   return {};
 }

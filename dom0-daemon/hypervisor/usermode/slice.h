@@ -22,12 +22,16 @@
 #include "dom0-daemon/hypervisor/usermode/home.h"
 #include "dom0-daemon/hypervisor/usermode/layout_table.h"
 #include "dsm-rdma/engine.h"
-#include "dsm-rdma/transport/tcp/secure_stream.h"
+#include "dsm-rdma/transport/tcp/tcp_transport.h"
 #include "dsm-rdma/transport/transport.h"
 
 namespace xenspan::hypervisor::usermode {
 
 struct SliceConfig {
+  // By what wire: makes the transport when every slice listens. Empty: TCP.
+  using Connect = std::function<Result<std::unique_ptr<dsm::Transport>>(
+      const dsm::tcp::MeshConfig& mesh, dsm::tcp::Acceptor& acceptor)>;
+
   dsm::HostId self = 0;
   std::vector<std::string> hosts;      // names; index 0 is the home
   std::vector<std::string> addresses;  // numeric
@@ -41,6 +45,7 @@ struct SliceConfig {
   std::string directory;
   int descriptor_limit = 1024;
   std::string cwd;  // at the home
+  Connect connect;
 };
 
 class Slice {

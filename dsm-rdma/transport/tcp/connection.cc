@@ -7,10 +7,6 @@
 namespace xenspan::dsm::tcp {
 namespace {
 
-void add(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noexcept {
-  counter.fetch_add(amount, std::memory_order_relaxed);
-}
-
 const char* phrase_for(long error) noexcept {
   switch (error) {
     case EPIPE: return "it has closed its connection";
@@ -27,36 +23,16 @@ const char* phrase_for(long error) noexcept {
 Connection::Connection(std::unique_ptr<SecureStream> stream, HostId self, HostId peer, Lane lane,
                        bool own, const wire::Bounds& bounds)
     : stream_(std::move(stream)),
-      self_(self),
-      peer_(peer),
-      lane_(lane),
-      own_(own),
+      end_{self, peer, lane, own},
       bounds_(bounds),
       buffer_bytes_(own ? kAnswersBytes : kRequestsBytes),
       // Memory that no message has needed yet stays untouched.
       buffer_(std::make_unique_for_overwrite<std::byte[]>(buffer_bytes_)) {}
 
-const char* Connection::check(const ivy::Message& message) const noexcept {
-  if (message.from != peer_) return "it sent a message in another host's name";
-  if (message.to != self_) return "it sent a message for another host";
-  const bool answer =
-      message.kind == ivy::Kind::kGrant || message.kind == ivy::Kind::kInvalidateAck;
-  const bool request =
-      message.kind == ivy::Kind::kReadRequest || message.kind == ivy::Kind::kWriteRequest;
-  if (answer != own_) return "it sent a message in the wrong direction of a lane";
-  if ((answer || request || lane_ != kServiceLane) && message.lane != lane_) {
-    return "it sent a message of another lane";
-  }
-  if (!answer && !request && lane_ != kServiceLane)
-    return "it sent a message that belongs on the service lane";
-  return nullptr;
-}
-
 const char* Connection::finish_page(Sink& sink) noexcept {
   page_ = nullptr;
   page_filled_ = 0;
-  add(messages_received_, 1);
-  add(pages_received_, 1);
+  traffic_.received(1, 1, 0);
   return sink.deliver(message_) ? nullptr : "it sent a message that breaks the protocol";
 }
 
@@ -67,11 +43,11 @@ const char* Connection::parse(Sink& sink) noexcept {
   const char* wrong = nullptr;
   while (wrong == nullptr && page_ == nullptr && filled_ - at >= wire::kMessageBytes) {
     wrong = wire::decode(buffer_.get() + at, bounds_, message_);
-    if (wrong == nullptr) wrong = check(message_);
+    if (wrong == nullptr) wrong = end_.check(message_);
     if (wrong != nullptr) break;
     at += wire::kMessageBytes;
     if (message_.payload != ivy::Payload::kPage) {
-      add(messages_received_, 1);
+      traffic_.received(1, 0, 0);
       if (!sink.deliver(message_)) wrong = "it sent a message that breaks the protocol";
       continue;
     }
@@ -101,7 +77,7 @@ Connection::Outcome Connection::read_once(Sink& sink, const char** why) noexcept
     return Outcome::kLost;
   }
   const auto bytes = static_cast<std::size_t>(got);
-  add(bytes_received_, bytes);
+  traffic_.received(0, 0, bytes);
   const std::size_t of_page = std::min(bytes, missing);
   page_filled_ += of_page;
   filled_ += bytes - of_page;
@@ -122,6 +98,7 @@ Connection::Outcome Connection::receive(Sink& sink, const char** why) noexcept {
 }
 
 int Connection::send(const Outgoing* const* messages, std::size_t count) noexcept {
+  if (count == 0) return 0;
   std::byte headers[kMostTogether * wire::kMessageBytes];
   iovec pieces[2 * kMostTogether];
   int pieces_count = 0;
@@ -140,19 +117,8 @@ int Connection::send(const Outgoing* const* messages, std::size_t count) noexcep
     ++pages;
   }
   if (const int error = stream_->writev(pieces, pieces_count)) return error;
-  add(messages_sent_, count);
-  add(pages_sent_, pages);
-  add(bytes_sent_, count * wire::kMessageBytes + pages * kPageSize);
+  traffic_.sent(count, pages, count * wire::kMessageBytes + pages * kPageSize);
   return 0;
-}
-
-void Connection::add_traffic(Transport::Traffic& sum) const noexcept {
-  sum.messages_sent += messages_sent_.load(std::memory_order_relaxed);
-  sum.messages_received += messages_received_.load(std::memory_order_relaxed);
-  sum.pages_sent += pages_sent_.load(std::memory_order_relaxed);
-  sum.pages_received += pages_received_.load(std::memory_order_relaxed);
-  sum.bytes_sent += bytes_sent_.load(std::memory_order_relaxed);
-  sum.bytes_received += bytes_received_.load(std::memory_order_relaxed);
 }
 
 }  // namespace xenspan::dsm::tcp

@@ -2,14 +2,14 @@
 // belong there.
 //
 // Internal to transport/tcp. receive() is called by one thread at a time (the lane's reader);
-// send() by any. What a peer sends is untrusted: a message must be well-formed, from that peer, to
-// this slice, and of a kind its lane carries.
+// send() by any. What a peer sends is untrusted: a message must be well-formed and belong to its
+// lane.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 
+#include "dsm-rdma/transport/lane_end.h"
 #include "dsm-rdma/transport/tcp/secure_stream.h"
 #include "dsm-rdma/transport/transport.h"
 #include "dsm-rdma/wire.h"
@@ -32,12 +32,11 @@ class Connection {
   int send(const Outgoing* const* messages, std::size_t count) noexcept;
 
   SecureStream& stream() { return *stream_; }
-  HostId peer() const { return peer_; }
-  void add_traffic(Transport::Traffic& sum) const noexcept;
+  HostId peer() const { return end_.peer; }
+  void add_traffic(Transport::Traffic& sum) const noexcept { traffic_.add_to(sum); }
 
  private:
   const char* parse(Sink& sink) noexcept;
-  const char* check(const ivy::Message& message) const noexcept;
   const char* finish_page(Sink& sink) noexcept;
   Outcome read_once(Sink& sink, const char** why) noexcept;
 
@@ -47,10 +46,8 @@ class Connection {
   static constexpr std::size_t kRequestsBytes = 16 << 10;
 
   std::unique_ptr<SecureStream> stream_;
-  HostId self_, peer_;
-  Lane lane_;
-  bool own_;
-  wire::Bounds bounds_;
+  const LaneEnd end_;
+  const wire::Bounds bounds_;
 
   // The reader's: bytes of a message that is not whole yet, or the page that follows `message_`.
   const std::size_t buffer_bytes_;
@@ -60,8 +57,7 @@ class Connection {
   std::byte* page_ = nullptr;
   std::size_t page_filled_ = 0;
 
-  std::atomic<std::uint64_t> messages_sent_{0}, pages_sent_{0}, bytes_sent_{0};
-  std::atomic<std::uint64_t> messages_received_{0}, pages_received_{0}, bytes_received_{0};
+  TrafficCounters traffic_;
 };
 
 }  // namespace xenspan::dsm::tcp

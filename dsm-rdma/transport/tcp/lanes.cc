@@ -236,23 +236,11 @@ void TcpTransport::wake(Lane lane) noexcept {
 }
 
 void TcpTransport::mark_lost(HostId peer, const char* why) noexcept {
-  Loss& loss = losses_[peer];
-  int none = Loss::kNone;
-  if (!loss.state.compare_exchange_strong(none, Loss::kWriting)) return;
-  loss.why = why;
-  loss.state.store(Loss::kKnown, std::memory_order_release);
+  if (!losses_.note(peer, why)) return;
   for (auto* side : {&own_, &theirs_}) {
     for (auto& lane : *side) lane[peer]->stream().shutdown();
   }
   nudge();
-}
-
-void TcpTransport::report_losses(Sink& sink) noexcept {
-  for (std::size_t peer = 0; peer < config_.hosts.size(); ++peer) {
-    int known = Loss::kKnown;
-    if (!losses_[peer].state.compare_exchange_strong(known, Loss::kReported)) continue;
-    sink.peer_lost(static_cast<HostId>(peer), losses_[peer].why);
-  }
 }
 
 // One round of the service thread. Whether anything came.
@@ -276,30 +264,25 @@ bool TcpTransport::serve_ready(Sink& sink, long timeout_us) {
     if (!stopped()) mark_lost(connection.peer(), why);
     lost = true;
   }
-  if (lost) report_losses(sink);
+  if (lost) losses_.report(sink);
   return count > 0;
 }
 
 void TcpTransport::serve(Sink& sink, const std::function<long()>& idle) {
   const std::uint64_t spin_ns = std::uint64_t{config_.serve_spin_us} * 1000;
   std::uint64_t sleep_at = 0;
-  report_losses(sink);
+  losses_.report(sink);
   while (!stopped()) {
     long timeout_us = idle();
     if (spin_ns != 0 && now_ns() < sleep_at) timeout_us = 0;
     if (serve_ready(sink, timeout_us) && spin_ns != 0) sleep_at = now_ns() + spin_ns;
   }
-  if (!any_loss()) return;
+  if (!losses_.any()) return;
   // The other hosts are about to find the same loss: a connection that ends here before they have
   // would be blamed in its place.
   const timespec while_they_look{0, kLossLingerNs};
   ::nanosleep(&while_they_look, nullptr);
   shut_down();
-}
-
-bool TcpTransport::any_loss() const noexcept {
-  return std::any_of(losses_.begin(), losses_.end(),
-                     [](const Loss& loss) { return loss.state.load() != Loss::kNone; });
 }
 
 // Threads that block in a send are freed by this; what was sent before still arrives.
@@ -317,7 +300,7 @@ void TcpTransport::nudge() noexcept { signal_event(serve_event_.get()); }
 
 void TcpTransport::stop() noexcept {
   if (stopped_.exchange(true)) return;
-  if (!any_loss()) shut_down();
+  if (!losses_.any()) shut_down();
   for (std::size_t lane = 1; lane < lanes_.size(); ++lane) signal_event(lanes_[lane].event.get());
   signal_event(serve_event_.get());
 }

@@ -2,12 +2,12 @@
 // Internal to transport/tcp.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <memory>
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "dsm-rdma/transport/losses.h"
 #include "dsm-rdma/transport/tcp/connection.h"
 #include "dsm-rdma/transport/tcp/tcp_transport.h"
 
@@ -36,12 +36,6 @@ class TcpTransport final : public Transport {
   Traffic traffic() const noexcept override;
 
  private:
-  // Why a peer is lost; written once by whoever finds out, read by serve() after `state` says so.
-  struct Loss {
-    enum State : int { kNone, kWriting, kKnown, kReported };
-    std::atomic<int> state{kNone};
-    const char* why = nullptr;
-  };
   // What the thread that has borrowed a lane waits with.
   struct LaneWait {
     UniqueFd epoll, event;
@@ -56,8 +50,6 @@ class TcpTransport final : public Transport {
   Connection* route(const ivy::Message& message) noexcept;
   int send_group(const Outgoing* messages, std::size_t count, std::size_t& failed) noexcept;
   void mark_lost(HostId peer, const char* why) noexcept;
-  void report_losses(Sink& sink) noexcept;
-  bool any_loss() const noexcept;
   void shut_down() noexcept;
   bool poll_lane(LaneWait& wait, Sink& sink) noexcept;
   bool sleep_lane(LaneWait& wait, Sink& sink, int timeout_ms) noexcept;
@@ -71,7 +63,7 @@ class TcpTransport final : public Transport {
   std::vector<std::vector<std::unique_ptr<Connection>>> own_, theirs_;
   std::vector<LaneWait> lanes_;               // index 0 is unused
   std::atomic<std::uint64_t> free_lanes_{0};  // bit k: lane k is not lent
-  std::array<Loss, kMaxHosts> losses_;
+  Losses losses_;
   UniqueFd serve_epoll_, serve_event_;
   std::atomic<bool> stopped_{false};
 };

@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <mutex>
 
+#include "dsm-rdma/transport/silent_peer.h"
 #include "dsm-rdma/transport/tcp/lanes.h"
 
 namespace xenspan::dsm::tcp {
@@ -28,15 +29,9 @@ void set_buffer(int fd, int force, int ordinary) {
 void tune(int fd, unsigned dead_after_ms) {
   set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
   set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
-  const int on = 1, seconds = std::max(1, static_cast<int>(dead_after_ms / 1000));
-  const int idle = std::max(1, seconds / 2), probes = 3,
-            interval = std::max(1, (seconds - idle) / probes);
+  const int on = 1;
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-  ::setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_after_ms, sizeof dead_after_ms);
-  ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
-  ::setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+  end_when_silent(fd, dead_after_ms);
 }
 
 TcpTransport::Streams empty_streams(const MeshConfig& config) {

@@ -110,20 +110,26 @@ Result<std::unique_ptr<Device>> Device::open(const DeviceWish& wish) {
   int count = 0;
   const std::unique_ptr<ibv_device*, FreeList> list(ibv_get_device_list(&count));
   std::string seen;
+  Error closed;
   for (int i = 0; list && i < count; ++i) {
     auto device = std::make_unique<Device>();
     device->name = ibv_get_device_name(list.get()[i]);
     seen += (seen.empty() ? "" : ", ") + device->name;
     if (!wish.name.empty() && wish.name != device->name) continue;
     device->context.reset(ibv_open_device(list.get()[i]));
-    if (!device->context || ibv_query_device(device->context.get(), &device->limits) != 0) continue;
+    if (!device->context || ibv_query_device(device->context.get(), &device->limits) != 0) {
+      closed = system_error(errno, "cannot open RDMA device " + device->name,
+                            "let users read and write /dev/infiniband/uverbs*");
+      continue;
+    }
     if (!find(*device, wish)) continue;
     if (Status status = prepare(*device); !status) return status.error();
     return device;
   }
   if (seen.empty()) {
-    return Error{ENODEV, "this host has no RDMA device: load its driver, or use the TCP transport"};
+    return Error{ENODEV, "this host has no RDMA device: load its driver, or use --transport tcp"};
   }
+  if (closed.code != 0) return closed;
   return Error{
       ENODEV,
       fmt::format("no RDMA device fits {} with address {}: there is {}. Name device, port "

@@ -1,4 +1,5 @@
-// Credit: how many messages a peer can still take, and which of its bounce frames are free.
+// Credit: how many messages a peer can still take, which of its bounce frames are free, and what
+// has to wait.
 //
 // The receiver counts the messages it has taken and now and then writes the count into the sender's
 // memory: 32 bits that wrap, which the sender extends, since never more than its window is in
@@ -9,7 +10,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <vector>
+
+#include "dsm-rdma/transport/verbs/envelope.h"
 
 namespace xenspan::dsm::verbs {
 
@@ -66,6 +70,37 @@ class ReceiveCount {
  private:
   const std::uint32_t step_;
   std::uint32_t taken_ = 0, told_ = 0;
+};
+
+// Messages that found no credit, in the order sent. Nothing is allocated after construction, and
+// what is never used is never touched. Under the queue pair's lock.
+class Backlog {
+ public:
+  explicit Backlog(std::uint32_t capacity)
+      : capacity_(capacity),
+        messages_(
+            std::make_unique_for_overwrite<std::byte[]>(std::size_t{capacity} * kContentsBytes)) {}
+  std::uint32_t capacity() const noexcept { return capacity_; }
+  bool empty() const noexcept { return count_ == 0; }
+  bool full() const noexcept { return count_ == capacity_; }
+  // Room for one more, to be written at once; not when it is full.
+  std::byte* put() noexcept { return at((first_ + count_++) % capacity_); }
+  // The oldest; read it before the next put(). Not when it is empty.
+  const std::byte* take() noexcept {
+    const std::byte* oldest = at(first_);
+    first_ = (first_ + 1) % capacity_;
+    --count_;
+    return oldest;
+  }
+
+ private:
+  std::byte* at(std::uint32_t index) noexcept {
+    return messages_.get() + std::size_t{index} * kContentsBytes;
+  }
+
+  const std::uint32_t capacity_;
+  const std::unique_ptr<std::byte[]> messages_;
+  std::uint32_t first_ = 0, count_ = 0;
 };
 
 }  // namespace xenspan::dsm::verbs

@@ -10,7 +10,8 @@
 namespace xenspan::dsm::verbs {
 namespace {
 
-constexpr int kCompletions = 16;  // taken at a time
+constexpr int kCompletions = 16;   // taken at a time
+constexpr long kCreditNapUs = 50;  // between looks for credit, which comes without a completion
 
 }  // namespace
 
@@ -78,6 +79,8 @@ int VerbsTransport::send_group(const Outgoing* messages, std::size_t count,
       ways[i] = nullptr;
     }
     const int error = way->send(together, size, frames_);
+    // The service thread looks for credit from now on.
+    if (way->keeps_some() && !kept_.exchange(true)) nudge();
     if (error == 0) continue;
     if (!stopped()) mark_lost(messages[failed].message.to, "it does not take messages any more");
     return error;
@@ -158,24 +161,10 @@ void VerbsTransport::wake(Lane lane) noexcept {
 }
 
 void VerbsTransport::mark_lost(HostId peer, const char* why) noexcept {
-  Loss& loss = losses_[peer];
-  int none = Loss::kNone;
-  if (!loss.state.compare_exchange_strong(none, Loss::kWriting)) return;
-  loss.why = why;
-  loss.state.store(Loss::kKnown, std::memory_order_release);
+  if (!losses_.note(peer, why)) return;
   peers_[peer]->state.gone.store(true, std::memory_order_release);
   peers_[peer]->stream->shutdown();
-  news_.store(true, std::memory_order_release);
   nudge();
-}
-
-void VerbsTransport::report_losses(Sink& sink) noexcept {
-  if (!news_.exchange(false, std::memory_order_acquire)) return;
-  for (std::size_t peer = 0; peer < peers_.size(); ++peer) {
-    int known = Loss::kKnown;
-    if (!losses_[peer].state.compare_exchange_strong(known, Loss::kReported)) continue;
-    sink.peer_lost(static_cast<HostId>(peer), losses_[peer].why);
-  }
 }
 
 // Nothing is ever sent on the stream after set-up: it only ends.
@@ -200,12 +189,26 @@ void VerbsTransport::sleep_service(Sink& sink, long timeout_us) {
   for (int i = 0; i < count; ++i) look_at_stream(*static_cast<Peer*>(ready[i]));
 }
 
+// What found no credit before. Whether some of it still waits.
+bool VerbsTransport::push_kept() noexcept {
+  if (!kept_.exchange(false)) return false;
+  bool left = false;
+  for (const auto& peer : peers_) {
+    if (peer && !peer->state.gone.load(std::memory_order_acquire))
+      left = peer->own[kServiceLane]->push() || left;
+  }
+  if (left) kept_.store(true);
+  return left;
+}
+
 void VerbsTransport::serve(Sink& sink, const std::function<long()>& idle) {
   const std::uint64_t spin_ns = std::uint64_t{config_.serve_spin_us} * 1000;
   std::uint64_t sleep_at = 0;
   while (!stopped()) {
-    const long timeout_us = idle();
-    report_losses(sink);
+    long timeout_us = idle();
+    if (push_kept())
+      timeout_us = timeout_us < 0 ? kCreditNapUs : std::min(timeout_us, kCreditNapUs);
+    losses_.report(sink);
     if (stopped()) return;
     if (poll(lanes_[kServiceLane].waiter, sink)) {
       if (spin_ns != 0) sleep_at = now_ns() + spin_ns;

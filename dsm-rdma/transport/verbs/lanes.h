@@ -4,11 +4,11 @@
 // polls; all other ends share the service thread's. Internal to transport/verbs.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <memory>
 #include <vector>
 
+#include "dsm-rdma/transport/losses.h"
 #include "dsm-rdma/transport/verbs/device.h"
 #include "dsm-rdma/transport/verbs/link.h"
 #include "dsm-rdma/transport/verbs/verbs_transport.h"
@@ -60,12 +60,6 @@ class VerbsTransport final : public Transport {
   Traffic traffic() const noexcept override;
 
  private:
-  // Why a peer is lost; written once by whoever finds out, read by serve() after `state` says so.
-  struct Loss {
-    enum State : int { kNone, kWriting, kKnown, kReported };
-    std::atomic<int> state{kNone};
-    const char* why = nullptr;
-  };
   struct Peer {
     PeerState state;
     std::unique_ptr<tcp::SecureStream> stream;  // says when the peer's process or host is gone
@@ -91,13 +85,14 @@ class VerbsTransport final : public Transport {
   void sleep_lane(LaneWait& wait, Sink& sink, bool (*done)(void*), void* context) noexcept;
   void sleep_service(Sink& sink, long timeout_us);
   void look_at_stream(Peer& peer) noexcept;
+  bool push_kept() noexcept;
   void mark_lost(HostId peer, const char* why) noexcept;
-  void report_losses(Sink& sink) noexcept;
   bool stopped() const noexcept { return stopped_.load(std::memory_order_acquire); }
 
   const VerbsConfig config_;
   const HostId self_;
   const wire::Bounds bounds_;
+  MeshShape shape_;
   std::unique_ptr<Device> device_;
   OwnFrames frames_;
   Handle<ibv_mr> frames_region_;
@@ -105,8 +100,8 @@ class VerbsTransport final : public Transport {
   std::vector<std::unique_ptr<Peer>> peers_;
   std::vector<Link*> links_;                  // by the number in a receive's identifier
   std::atomic<std::uint64_t> free_lanes_{0};  // bit k: lane k is not lent
-  std::array<Loss, kMaxHosts> losses_;
-  std::atomic<bool> news_{false};  // a loss that serve() has not reported
+  Losses losses_;
+  std::atomic<bool> kept_{false};  // a link keeps messages that found no credit
   std::atomic<bool> stopped_{false};
 };
 

@@ -13,10 +13,6 @@ constexpr unsigned kPauses = 2000;        // some tens of microseconds
 constexpr long kNapNs = 50'000;           // between looks after that
 constexpr unsigned kSignalledEvery = 16;  // work requests, at most, between two completions
 
-void add_to(std::atomic<std::uint64_t>& counter, std::uint64_t amount) noexcept {
-  counter.fetch_add(amount, std::memory_order_relaxed);
-}
-
 std::uint64_t address_of(const void* at) noexcept { return reinterpret_cast<std::uint64_t>(at); }
 
 }  // namespace
@@ -55,18 +51,17 @@ struct Link::Batch {
 
 Link::Link(std::uint32_t index, HostId self, PeerState& peer, Lane lane, bool own,
            const LinkShape& shape, const LinkMemory& memory, const wire::Bounds& bounds,
-           Handle<ibv_cq> send_queue, Handle<ibv_qp> queue)
+           std::uint32_t backlog, Handle<ibv_cq> send_queue, Handle<ibv_qp> queue)
     : index_(index),
-      self_(self),
+      end_{self, peer.id, lane, own},
       peer_(peer),
-      lane_(lane),
-      own_(own),
       shape_(shape),
       memory_(memory),
       bounds_(bounds),
       send_queue_(std::move(send_queue)),
       queue_(std::move(queue)),
       staging_until_(shape.staging),
+      backlog_(backlog),
       count_(shape.buffers, shape.bounce) {}
 
 int Link::post_receive(std::uint32_t slot) noexcept {
@@ -201,14 +196,21 @@ int Link::add(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) n
     add_page(batch, outgoing, frames);
     envelope.placement = Placement::kFrame;
   }
+  std::byte message[wire::kMessageBytes];
+  wire::encode(outgoing.message, bounds_.epoch, message);
+  add_small(batch, message, envelope);
+  return 0;
+}
+
+// A message on its own, inline.
+void Link::add_small(Batch& batch, const std::byte* message, const Envelope& envelope) noexcept {
   std::byte* contents = batch.contents[batch.messages++];
-  wire::encode(outgoing.message, bounds_.epoch, contents);
+  std::memcpy(contents, message, kContentsBytes);
   encode(envelope, contents);
   ibv_send_wr& send = batch.next(contents, kEnvelopeBytes, 0);
   send.opcode = IBV_WR_SEND;
   send.send_flags = IBV_SEND_INLINE;
   window_.count(false);
-  return 0;
 }
 
 bool Link::direct(const Outgoing& outgoing, const OwnFrames& frames) const noexcept {
@@ -236,8 +238,15 @@ int Link::send(const Outgoing* const* messages, std::size_t count,
   Batch batch;
   int error = 0;
   if (failed_) return EPIPE;
-  if (!wait(&Link::has_room, error)) return error;
+  if ((error = send_kept()) != 0 || !wait(&Link::has_room, error)) return error;
   for (std::size_t i = 0; i < count; ++i) {
+    if (backlog_.capacity() != 0 && (!backlog_.empty() || !has_credit())) {
+      // More than a correct domain has under way.
+      if (backlog_.full() || messages[i]->page != nullptr) return ENOBUFS;
+      wire::encode(messages[i]->message, bounds_.epoch, backlog_.put());
+      keeps_some_.store(true, std::memory_order_release);
+      continue;
+    }
     // What is in the batch has to go before this thread waits: the peer cannot take it otherwise.
     const bool bounced = messages[i]->page != nullptr && !direct(*messages[i], frames);
     if (batch.count > 0 && (!has_credit() || (bounced && !(has_bounce() && staging_free())))) {
@@ -249,12 +258,27 @@ int Link::send(const Outgoing* const* messages, std::size_t count,
     if ((error = add(batch, *messages[i], frames)) != 0) return error;
   }
   if ((error = post(batch)) != 0) return error;
-  add_to(messages_sent_, count);
   std::size_t pages = 0;
   for (std::size_t i = 0; i < count; ++i) pages += messages[i]->page != nullptr;
-  add_to(pages_sent_, pages);
-  add_to(bytes_sent_, count * kEnvelopeBytes + pages * kPageSize);
+  traffic_.sent(count, pages, count * kEnvelopeBytes + pages * kPageSize);
   return 0;
+}
+
+// With lock_ held. What was kept, oldest first, while there is credit and room.
+int Link::send_kept() noexcept {
+  while (!backlog_.empty() && has_credit() && has_room()) {
+    Batch batch;
+    while (batch.messages < kMostTogether && !backlog_.empty() && has_credit())
+      add_small(batch, backlog_.take(), Envelope{});
+    if (const int error = post(batch)) return error;
+  }
+  if (backlog_.empty()) keeps_some_.store(false, std::memory_order_release);
+  return failed_ ? EPIPE : 0;
+}
+
+bool Link::push() noexcept {
+  const std::lock_guard guard(lock_);
+  return send_kept() == 0 && !backlog_.empty();
 }
 
 int Link::announce(const FramesNote& note) noexcept {
@@ -262,13 +286,9 @@ int Link::announce(const FramesNote& note) noexcept {
   int error = 0;
   if (!wait(&Link::has_room, error) || !wait(&Link::has_credit, error)) return error;
   Batch batch;
-  std::byte* contents = batch.contents[batch.messages++];
+  std::byte contents[kContentsBytes];
   encode(note, contents);
-  encode(Envelope{Type::kFrames, Placement::kNoPage, 0}, contents);
-  ibv_send_wr& send = batch.next(contents, kEnvelopeBytes, 0);
-  send.opcode = IBV_WR_SEND;
-  send.send_flags = IBV_SEND_INLINE;
-  window_.count(false);
+  add_small(batch, contents, Envelope{Type::kFrames, Placement::kNoPage, 0});
   return post(batch);
 }
 
@@ -290,21 +310,6 @@ int Link::return_credit() noexcept {
 
 // --- receiving ---
 
-const char* Link::check(const ivy::Message& message) const noexcept {
-  if (message.from != peer_.id) return "it sent a message in another host's name";
-  if (message.to != self_) return "it sent a message for another host";
-  const bool answer =
-      message.kind == ivy::Kind::kGrant || message.kind == ivy::Kind::kInvalidateAck;
-  const bool request =
-      message.kind == ivy::Kind::kReadRequest || message.kind == ivy::Kind::kWriteRequest;
-  if (answer != own_) return "it sent a message in the wrong direction of a lane";
-  if ((answer || request || lane_ != kServiceLane) && message.lane != lane_)
-    return "it sent a message of another lane";
-  if (!answer && !request && lane_ != kServiceLane)
-    return "it sent a message that belongs on the service lane";
-  return nullptr;
-}
-
 // The page is there already: in its frame, or to be copied to it.
 const char* Link::take_page(const ivy::Message& message, const Envelope& envelope, Sink& sink,
                             const OwnFrames& frames) noexcept {
@@ -315,13 +320,12 @@ const char* Link::take_page(const ivy::Message& message, const Envelope& envelop
   } else if (!frames.holds(place)) {
     return "it wrote a page to a frame that it cannot have";
   }
-  add_to(pages_received_, 1);
-  add_to(bytes_received_, kPageSize);
+  traffic_.received(0, 1, kPageSize);
   return nullptr;
 }
 
 const char* Link::take_frames(const std::byte* contents) noexcept {
-  if (own_ || lane_ != kServiceLane || peer_.frames_known.load(std::memory_order_relaxed))
+  if (end_.own || end_.lane != kServiceLane || peer_.frames_known.load(std::memory_order_relaxed))
     return "it announced its frames where or when it must not";
   if (const char* wrong = decode(contents, bounds_.pages * kPageSize, peer_.frames)) return wrong;
   peer_.frames_known.store(true, std::memory_order_release);
@@ -357,11 +361,10 @@ const char* Link::take(const ibv_wc& completion, Sink& sink, const OwnFrames& fr
   if (const char* wrong = find(completion, from, envelope)) return wrong;
   if (envelope.type == Type::kFrames) return take_frames(from);
   if (const char* wrong = wire::decode(from, bounds_, message)) return wrong;
-  if (const char* wrong = check(message)) return wrong;
+  if (const char* wrong = end_.check(message)) return wrong;
   if ((message.payload == ivy::Payload::kPage) != (envelope.placement != Placement::kNoPage))
     return "it sent a page without its message or a message without its page";
-  add_to(messages_received_, 1);
-  add_to(bytes_received_, kEnvelopeBytes);
+  traffic_.received(1, 0, kEnvelopeBytes);
   deliver = true;
   return envelope.placement == Placement::kNoPage ? nullptr
                                                   : take_page(message, envelope, sink, frames);
@@ -376,15 +379,6 @@ const char* Link::receive(const ibv_wc& completion, Sink& sink, const OwnFrames&
   if (count_.count() && return_credit() != 0) return "its RDMA connection failed";
   if (deliver && !sink.deliver(message)) return "it sent a message that breaks the protocol";
   return nullptr;
-}
-
-void Link::add_traffic(Transport::Traffic& sum) const noexcept {
-  sum.messages_sent += messages_sent_.load(std::memory_order_relaxed);
-  sum.messages_received += messages_received_.load(std::memory_order_relaxed);
-  sum.pages_sent += pages_sent_.load(std::memory_order_relaxed);
-  sum.pages_received += pages_received_.load(std::memory_order_relaxed);
-  sum.bytes_sent += bytes_sent_.load(std::memory_order_relaxed);
-  sum.bytes_received += bytes_received_.load(std::memory_order_relaxed);
 }
 
 }  // namespace xenspan::dsm::verbs

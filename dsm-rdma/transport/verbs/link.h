@@ -5,9 +5,9 @@
 // thread that polls the completion queue of the lane. A message is an inline send. A page goes with
 // its message behind it as one write with immediate into a bounce frame; between registered frames
 // it is a write, and the message a send in the same doorbell, which a reliable connection keeps in
-// order. A send that finds no credit
-// or no room waits for it: polls, then naps. Windows are such that this does not happen among few
-// hosts (shapes.h).
+// order. A send that finds no room waits for it: polls, then naps; the device makes room without
+// the peer's doing. Nor is credit waited for: windows cover what can be under way (shapes.h), but
+// on this slice's end of the service lane, where what finds none is kept until push().
 //
 // Buffers belong to the link: posted receive buffers and bounce frames to the device until their
 // message has been taken, staging frames to the device until the completion of their write.
@@ -19,7 +19,7 @@
 #include <vector>
 
 #include "dsm-rdma/futex_lock.h"
-#include "dsm-rdma/transport/transport.h"
+#include "dsm-rdma/transport/lane_end.h"
 #include "dsm-rdma/transport/verbs/envelope.h"
 #include "dsm-rdma/transport/verbs/flow.h"
 #include "dsm-rdma/transport/verbs/handles.h"
@@ -60,7 +60,7 @@ class Link {
  public:
   Link(std::uint32_t index, HostId self, PeerState& peer, Lane lane, bool own,
        const LinkShape& shape, const LinkMemory& memory, const wire::Bounds& bounds,
-       Handle<ibv_cq> send_queue, Handle<ibv_qp> queue);
+       std::uint32_t backlog, Handle<ibv_cq> send_queue, Handle<ibv_qp> queue);
 
   // Set-up, by one thread, in this order.
   int post_receives() noexcept;
@@ -72,12 +72,15 @@ class Link {
   // At most kMostTogether messages with their pages, by one doorbell. 0 or an errno.
   int send(const Outgoing* const* messages, std::size_t count, const OwnFrames& frames) noexcept;
   int announce(const FramesNote& note) noexcept;
+  // Sends what was kept, as far as there is credit. Whether something is left. Any thread.
+  bool push() noexcept;
+  bool keeps_some() const noexcept { return keeps_some_.load(std::memory_order_acquire); }
 
   // A completed receive. nullptr, or why the peer is not to be listened to any more.
   const char* receive(const ibv_wc& completion, Sink& sink, const OwnFrames& frames) noexcept;
 
   PeerState& peer() { return peer_; }
-  void add_traffic(Transport::Traffic& sum) const noexcept;
+  void add_traffic(Transport::Traffic& sum) const noexcept { traffic_.add_to(sum); }
 
  private:
   struct Batch;
@@ -93,9 +96,10 @@ class Link {
   int add_bounced(Batch& batch, const Outgoing& outgoing) noexcept;
   void add_page(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) noexcept;
   int add(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) noexcept;
+  void add_small(Batch& batch, const std::byte* message, const Envelope& envelope) noexcept;
+  int send_kept() noexcept;
   int post(Batch& batch) noexcept;
   int post_receive(std::uint32_t slot) noexcept;
-  const char* check(const ivy::Message& message) const noexcept;
   const char* take_page(const ivy::Message& message, const Envelope& envelope, Sink& sink,
                         const OwnFrames& frames) noexcept;
   const char* take_frames(const std::byte* contents) noexcept;
@@ -106,10 +110,8 @@ class Link {
   int return_credit() noexcept;
 
   const std::uint32_t index_;
-  const HostId self_;
+  const LaneEnd end_;
   PeerState& peer_;
-  const Lane lane_;
-  const bool own_;
   const LinkShape shape_;
   const LinkMemory memory_;
   const wire::Bounds bounds_;
@@ -123,11 +125,12 @@ class Link {
   std::uint32_t next_staging_ = 0;
   std::vector<std::uint64_t> staging_until_;  // the work request that frees each staging frame
   bool failed_ = false;
+  Backlog backlog_;
+  std::atomic<bool> keeps_some_{false};  // backlog_ is not empty
 
   ReceiveCount count_;  // the reader's
 
-  std::atomic<std::uint64_t> messages_sent_{0}, pages_sent_{0}, bytes_sent_{0};
-  std::atomic<std::uint64_t> messages_received_{0}, pages_received_{0}, bytes_received_{0};
+  TrafficCounters traffic_;
 };
 
 // "its connection failed: ..." for a completion's status.

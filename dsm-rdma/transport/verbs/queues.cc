@@ -64,17 +64,21 @@ VerbsTransport::~VerbsTransport() = default;
 Status VerbsTransport::open(std::unique_ptr<Device> device) {
   device_ = std::move(device);
   const unsigned hosts = bounds_.hosts, lanes = config_.lanes;
+  const auto most_entries = static_cast<std::uint32_t>(device_->limits.max_cqe);
+  const auto most_buffers = static_cast<std::uint32_t>(device_->limits.max_qp_wr);
+  shape_ = {lanes, hosts, service_buffers(lanes, hosts, most_entries, most_buffers)};
+  if (shape_.service_buffers == 0) {
+    return Error{E2BIG, fmt::format("RDMA device {} (completion queues of {} entries, {} buffers a "
+                                    "queue pair) reaches {} hosts at most, not {}: use fewer hosts",
+                                    device_->name, most_entries, most_buffers,
+                                    most_hosts(lanes, most_entries, most_buffers), hosts)};
+  }
+  if (config_.service_buffers != 0) shape_.service_buffers = config_.service_buffers;
   for (unsigned lane = 0; lane <= lanes; ++lane) {
-    // Every receive buffer may complete at once.
-    std::uint32_t entries = shape_of(true, static_cast<Lane>(lane), lanes, hosts).buffers;
-    for (unsigned other = 0; lane == kServiceLane && other <= lanes; ++other)
-      entries += shape_of(false, static_cast<Lane>(other), lanes, hosts).buffers;
-    entries *= hosts - 1;
-    if (entries > static_cast<std::uint32_t>(device_->limits.max_cqe)) {
-      return Error{E2BIG, fmt::format("RDMA device {} has completion queues of {} entries at most; "
-                                      "{} hosts need {}: use fewer hosts or lanes",
-                                      device_->name, device_->limits.max_cqe, hosts, entries)};
-    }
+    const std::uint32_t entries =
+        lane == kServiceLane
+            ? service_entries(shape_)
+            : shape_of(true, static_cast<Lane>(lane), shape_).buffers * (hosts - 1);
     if (Status status = lanes_[lane].waiter.open(device_->context.get(), static_cast<int>(entries));
         !status)
       return status;
@@ -84,7 +88,7 @@ Status VerbsTransport::open(std::unique_ptr<Device> device) {
 
 Result<std::unique_ptr<Link>> VerbsTransport::make_link(Peer& peer, Lane lane, bool own,
                                                         const LinkMemory& memory) {
-  const LinkShape shape = shape_of(own, lane, config_.lanes, bounds_.hosts);
+  const LinkShape shape = shape_of(own, lane, shape_);
   const auto fail = [&] {
     return system_error(errno,
                         fmt::format("cannot make an RDMA queue pair to {} on {}",
@@ -115,9 +119,11 @@ Result<std::unique_ptr<Link>> VerbsTransport::make_link(Peer& peer, Lane lane, b
     errno = error;
     return fail();
   }
-  auto link =
-      std::make_unique<Link>(static_cast<std::uint32_t>(links_.size()), self_, peer.state, lane,
-                             own, shape, memory, bounds_, std::move(sends), std::move(queue));
+  const std::uint32_t backlog =
+      own && lane == kServiceLane ? service_bound(config_.lanes, bounds_.hosts) : 0;
+  auto link = std::make_unique<Link>(static_cast<std::uint32_t>(links_.size()), self_, peer.state,
+                                     lane, own, shape, memory, bounds_, backlog, std::move(sends),
+                                     std::move(queue));
   if ((errno = link->post_receives()) != 0) return fail();
   links_.push_back(link.get());
   return link;
@@ -131,7 +137,7 @@ Status VerbsTransport::add_peer(HostId id, std::unique_ptr<tcp::SecureStream> st
   std::size_t local = 0, credits = 0, remote = 0;
   for (const bool own : {true, false}) {
     for (unsigned lane = 0; lane <= config_.lanes; ++lane) {
-      const LinkShape shape = shape_of(own, static_cast<Lane>(lane), config_.lanes, bounds_.hosts);
+      const LinkShape shape = shape_of(own, static_cast<Lane>(lane), shape_);
       local += shape.staging * kBounceStride + shape.buffers * kReceiveStride;
       remote += shape.bounce * kBounceStride;
       credits += kCreditStride;
@@ -148,7 +154,7 @@ Status VerbsTransport::add_peer(HostId id, std::unique_ptr<tcp::SecureStream> st
   std::byte* next_credit = peer.remote.base() + remote;
   for (const bool own : {true, false}) {
     for (unsigned lane = 0; lane <= config_.lanes; ++lane) {
-      const LinkShape shape = shape_of(own, static_cast<Lane>(lane), config_.lanes, bounds_.hosts);
+      const LinkShape shape = shape_of(own, static_cast<Lane>(lane), shape_);
       LinkMemory memory;
       memory.staging = next_local;
       next_local += shape.staging * kBounceStride;

@@ -1,8 +1,6 @@
 // connect_verbs(): a stream to each peer, the exchange of queue pairs on it, and a last word that
 // all are ready.
 #include <fmt/format.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -11,6 +9,7 @@
 #include <condition_variable>
 #include <mutex>
 
+#include "dsm-rdma/transport/silent_peer.h"
 #include "dsm-rdma/transport/verbs/lanes.h"
 
 namespace xenspan::dsm::verbs {
@@ -127,14 +126,7 @@ void set_read_timeout(int socket, long ms) {
 // From here on the stream only tells that the peer is gone.
 void keep_alive(int socket, unsigned dead_after_ms) {
   set_read_timeout(socket, 0);
-  const int on = 1, seconds = std::max(1, static_cast<int>(dead_after_ms / 1000));
-  const int idle = std::max(1, seconds / 2), probes = 3,
-            interval = std::max(1, (seconds - idle) / probes);
-  ::setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_after_ms, sizeof dead_after_ms);
-  ::setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
-  ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+  end_when_silent(socket, dead_after_ms);
 }
 
 // What all peers go through together: everybody says it before anybody listens for it.
@@ -202,8 +194,7 @@ class Exchange {
 Status check(const VerbsConfig& config, const tcp::Acceptor& acceptor) {
   if (acceptor.encrypt()) {
     return Error{EINVAL,
-                 "RDMA does not encrypt pages: set encrypt = false, or use the TCP "
-                 "transport"};
+                 "RDMA does not encrypt pages: set encrypt = false, or use --transport tcp"};
   }
   if (config.hosts.size() < 2 || config.hosts.size() != acceptor.hosts() ||
       config.hosts.size() > kMaxHosts || config.lanes == 0 || config.lanes > tcp::kMaxLanes ||

@@ -19,7 +19,7 @@
 //
 // Flow control: a sender knows how many receive buffers its peer has and, by a counter that the
 // peer writes into its memory, how many messages have been taken from them; it never sends into
-// nothing.
+// nothing. What finds no buffer waits at its sender, and nobody waits for it (shapes.h).
 //
 // Threading: as Transport says. Ownership: the transport owns its device, queue pairs, buffers and
 // streams; the Acceptor is borrowed and must outlive it.
@@ -55,6 +55,8 @@ struct VerbsConfig {
   unsigned service_level =
       0;  // InfiniBand service level / RoCE priority: for performance isolation
   unsigned traffic_class = 0;  // RoCE v2: the DSCP and ECN byte
+  // Receive buffers of a peer's end of the service lane; 0: as many as are of use. For tests.
+  unsigned service_buffers = 0;
   // Register the frames themselves. Only for a backend whose drop_frame() keeps the memory and
   // clears it, and whose frames keep still. Locks the whole of the domain's memory. A page that was
   // sent may be read from its frame until its requester has answered; the protocol changes it no
