@@ -140,7 +140,11 @@ void EngineCore::clear_contents(PageEntry& entry, const ivy::Message& grant) noe
     return;
   if (!ivy::expects_contents(entry.state, view(grant.gfn), grant)) return;
   if (requests_.is_discard(grant.txn)) return;  // grant() gives the frame back
-  std::memset(backend_.frame(grant.gfn), 0, kPageSize);
+  if (std::byte* frame = backend_.frame(grant.gfn)) {
+    std::memset(frame, 0, kPageSize);
+  } else {
+    backend_failed(ENOMEM, "be cleared", grant.gfn);
+  }
 }
 
 bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& event) noexcept {
@@ -225,6 +229,7 @@ bool EngineCore::send(PageEntry& entry, ivy::Message message, Event& event) noex
   const std::byte* page = nullptr;
   if (message.payload == ivy::Payload::kPage) {
     page = backend_.frame(message.gfn);
+    if (page == nullptr) return backend_failed(ENOMEM, "be sent", message.gfn);
     if (!entry.touched() || is_zero_page(page)) {
       message.payload = ivy::Payload::kZero;
       page = nullptr;
