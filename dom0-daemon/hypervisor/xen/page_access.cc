@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -22,7 +23,10 @@ Result<std::unique_ptr<PageAccess>> PageAccess::create(GuestPages& pages, const 
 }
 
 PageAccess::PageAccess(GuestPages& pages, const Config& config)
-    : pages_(pages), count_(config.count), populate_(pages, config.vcpus) {}
+    : pages_(pages),
+      count_(config.count),
+      populate_(pages, config.vcpus),
+      batch_(std::clamp(config.most_mapped / 8, 1u, GuestPages::kMostAtOnce)) {}
 
 PageAccess::~PageAccess() {
   if (bytes_ != nullptr) ::munmap(static_cast<void*>(bytes_), count_);
@@ -129,7 +133,7 @@ int PageAccess::drop_frame(dsm::Gfn gfn) noexcept {
   for (;;) {
     {
       const std::lock_guard guard(lock_);
-      if (dropped_count_ < dropped_.size()) {
+      if (dropped_count_ < batch_) {
         dropped_[dropped_count_++] = gfn;
         return 0;
       }

@@ -75,6 +75,7 @@ class PageAccess final : public dsm::PageBackend {
   GuestPages& pages_;
   const dsm::Gfn count_;
   Populate populate_;
+  const std::uint32_t batch_;  // pages given back at once: an eighth of what may be mapped, at most
   std::unique_ptr<ForeignWindow> window_;
   Byte* bytes_ = nullptr;  // memory follows use
 

@@ -9,10 +9,16 @@
 namespace xenspan::hypervisor::xen {
 namespace {
 
-int mark_one(XenCalls& xen, DomainId domain, dsm::Gfn gfn) {
-  if (xen.mark_on_demand(domain, &gfn, 1) == 0) return 0;
-  if (const int error = xen.give_back(domain, &gfn, 1); error != 0) return error;
-  return xen.mark_on_demand(domain, &gfn, 1);
+// `order(gfns, count)` for the whole range, in batches.
+template <typename Order>
+int in_batches(dsm::Gfn first, dsm::Gfn count, Order&& order) {
+  dsm::Gfn batch[XenCalls::kMostAccesses];
+  for (dsm::Gfn gfn = first; gfn < first + count;) {
+    std::uint32_t size = 0;
+    for (; size < XenCalls::kMostAccesses && gfn < first + count; ++size) batch[size] = gfn++;
+    if (const int error = order(batch, size); error != 0) return error;
+  }
+  return 0;
 }
 
 }  // namespace
@@ -27,17 +33,17 @@ Status prepare_on_demand(XenCalls& xen, DomainId domain, dsm::Gfn first, dsm::Gf
     if (const int error = xen.set_default_access(domain, Access::kNone); error != 0)
       return failed(error, "cannot take away rights to the memory");
   }
-  dsm::Gfn batch[XenCalls::kMostAccesses];
-  for (dsm::Gfn gfn = first; gfn < first + count;) {
-    std::uint32_t size = 0;
-    for (; size < XenCalls::kMostAccesses && gfn < first + count; ++size) batch[size] = gfn++;
-    if (xen.mark_on_demand(domain, batch, size) == 0) continue;
-    for (std::uint32_t i = 0; i < size; ++i) {  // some are populated: one by one
-      if (const int error = mark_one(xen, domain, batch[i]); error != 0)
-        return failed(error, "cannot make entries on demand of the memory");
-    }
-  }
-  return {};
+  // All at first: while there are entries, Xen keeps what it is given as their stock.
+  in_batches(first, count, [&](const dsm::Gfn* gfns, std::uint32_t size) {
+    if (xen.give_back(domain, gfns, size) == 0) return 0;
+    for (std::uint32_t i = 0; i < size; ++i) xen.give_back(domain, gfns + i, 1);  // some are holes
+    return 0;
+  });
+  // One that could not be given back is found here (EBUSY).
+  const int error = in_batches(first, count, [&](const dsm::Gfn* gfns, std::uint32_t size) {
+    return xen.mark_on_demand(domain, gfns, size);
+  });
+  return error == 0 ? Status{} : failed(error, "cannot make on-demand entries of the memory");
 }
 
 int Populate::expect(std::uint32_t count) noexcept {

@@ -15,8 +15,8 @@
 namespace xenspan::hypervisor::xen {
 
 // Makes [first, first + count) of a paused domain without contents on-demand entries, each of one
-// page, without rights for the guest when they are touched. `rights`: false leaves the default
-// right alone, for a machine without mem_access.
+// page, and gives their memory back to Xen, without rights for the guest when they are touched.
+// `rights`: false leaves the default right alone, for a machine without mem_access.
 Status prepare_on_demand(XenCalls& xen, DomainId domain, dsm::Gfn first, dsm::Gfn count,
                          bool rights);
 

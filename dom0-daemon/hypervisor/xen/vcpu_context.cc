@@ -6,13 +6,20 @@
 namespace xenspan::hypervisor::xen {
 namespace {
 
-// Xen takes the orders about one vCPU while the whole domain stands.
-template <typename Order>
-Status while_paused(XenCalls& xen, DomainId domain, Order&& order) {
-  if (Status paused = xen.pause(domain); !paused) return paused;
-  Status done = order();
-  Status running = xen.unpause(domain);
-  return done ? running : done;
+Result<VcpuContext> read_context(XenCalls& xen, DomainId from, unsigned vcpu) {
+  auto all = xen.context(from);
+  if (!all) return all.error();
+  VcpuContext context;
+  context.taken_ns = monotonic_ns();
+  const auto records = HvmRecords::parse(*all);
+  if (!records) return records.error();
+  auto own = records->of_vcpu(vcpu);
+  if (!own) return own.error();
+  const auto registers = records->registers(vcpu);
+  if (!registers) return registers.error();
+  context.records = std::move(*own);
+  context.registers = *registers;
+  return context;
 }
 
 }  // namespace
@@ -25,36 +32,23 @@ std::uint64_t monotonic_ns() {
 }
 
 Result<VcpuContext> take_vcpu(XenCalls& xen, DomainId from, unsigned vcpu) {
-  VcpuContext context;
-  auto all = xen.context(from);
-  context.taken_ns = monotonic_ns();
-  if (!all) return all.error();
-  const auto records = HvmRecords::parse(*all);
-  if (!records) return records.error();
-  auto own = records->of_vcpu(vcpu);
-  if (!own) return own.error();
-  const auto registers = records->registers(vcpu);
-  if (!registers) return registers.error();
-  context.records = std::move(*own);
-  context.registers = *registers;
+  if (Status paused = xen.pause(from); !paused) return paused.error();
+  auto context = read_context(xen, from, vcpu);
+  Status down = context ? xen.take_down(from, vcpu) : Status{};
+  Status running = xen.unpause(from);
+  if (!down) return down.error();
+  if (context && !running) return running.error();
   return context;
 }
 
-Status put_vcpu(XenCalls& xen, DomainId to, VcpuContext context, std::uint64_t away_ns) {
+Status put_vcpu(XenCalls& xen, DomainId to, const VcpuContext& context, std::uint64_t away_ns) {
   const auto khz = xen.tsc_khz(to);
   if (!khz) return khz.error();
-  const auto ticks =
-      static_cast<std::uint64_t>(static_cast<unsigned __int128>(away_ns) * *khz / 1'000'000);
-  if (Status moved = advance_tsc(context.records, ticks); !moved) return moved;
-  return xen.set_context(to, context.records);
-}
-
-Status hold_vcpu(XenCalls& xen, DomainId domain, unsigned vcpu) {
-  return while_paused(xen, domain, [&] { return xen.hold_vcpu(domain, vcpu); });
-}
-
-Status release_vcpu(XenCalls& xen, DomainId domain, unsigned vcpu) {
-  return while_paused(xen, domain, [&] { return xen.release_vcpu(domain, vcpu); });
+  // In two steps, so that no product is too long.
+  const std::uint64_t ticks = away_ns / 1'000'000 * *khz + away_ns % 1'000'000 * *khz / 1'000'000;
+  std::vector<std::byte> records = context.records;
+  if (Status moved = advance_tsc(records, ticks); !moved) return moved;
+  return xen.set_context(to, records);
 }
 
 }  // namespace xenspan::hypervisor::xen

@@ -10,7 +10,6 @@
 #include <utility>
 
 extern "C" {
-#include <xencall.h>
 #include <xenctrl.h>
 #include <xendevicemodel.h>
 #include <xenevtchn.h>
@@ -62,7 +61,6 @@ struct XenCalls::Handles {
   std::unique_ptr<xc_interface, Closer<xc_interface_close>> control;
   std::unique_ptr<xenforeignmemory_handle, Closer<xenforeignmemory_close>> memory;
   std::unique_ptr<xendevicemodel_handle, Closer<xendevicemodel_close>> devices;
-  std::unique_ptr<xencall_handle, Closer<xencall_close>> raw;
 };
 
 XenCalls::XenCalls(std::unique_ptr<Handles> handles) : handles_(std::move(handles)) {}
@@ -77,8 +75,6 @@ Result<std::unique_ptr<XenCalls>> XenCalls::open() {
   handles->devices.reset(xendevicemodel_open(&silent, 0));
   if (!handles->devices)
     return system_error(errno, "cannot send interrupts to Xen's domains", kNoDom0);
-  handles->raw.reset(xencall_open(&silent, 0));
-  if (!handles->raw) return system_error(errno, "cannot call Xen", kNoDom0);
   return std::unique_ptr<XenCalls>(new XenCalls(std::move(handles)));
 }
 
@@ -133,33 +129,10 @@ Status XenCalls::unpause(DomainId id) {
   return {};
 }
 
-// libxenctrl has no wrapper for these two domctls.
-int XenCalls::hold(DomainId id, unsigned vcpu, bool on) noexcept {
-  xencall_handle* raw = handles_->raw.get();
-  auto* call = static_cast<xen_domctl*>(xencall_alloc_buffer(raw, sizeof(xen_domctl)));
-  if (call == nullptr) return ENOMEM;
-  std::memset(call, 0, sizeof *call);
-  call->cmd = on ? XEN_DOMCTL_gdbsx_pausevcpu : XEN_DOMCTL_gdbsx_unpausevcpu;
-  call->interface_version = XEN_DOMCTL_INTERFACE_VERSION;
-  call->domain = static_cast<domid_t>(id);
-  call->u.gdbsx_pauseunp_vcpu.vcpu = vcpu;
-  const int error =
-      result_of(xencall1(raw, __HYPERVISOR_domctl, reinterpret_cast<std::uint64_t>(call)));
-  xencall_free_buffer(raw, call);
-  return error;
-}
-
-Status XenCalls::hold_vcpu(DomainId id, unsigned vcpu) {
-  if (const int error = hold(id, vcpu, true); error != 0)
-    return system_error(error, fmt::format("cannot hold vCPU {} of domain {}", vcpu, id),
-                        "pause the domain first");
-  return {};
-}
-
-Status XenCalls::release_vcpu(DomainId id, unsigned vcpu) {
-  if (const int error = hold(id, vcpu, false); error != 0)
-    return system_error(error, fmt::format("cannot release vCPU {} of domain {}", vcpu, id),
-                        "pause the domain first");
+// No registers: Xen resets the vCPU.
+Status XenCalls::take_down(DomainId id, unsigned vcpu) {
+  if (xc_vcpu_setcontext(handles_->control.get(), id, vcpu, nullptr) != 0)
+    return about(id, fmt::format("cannot take down vCPU {}", vcpu).c_str());
   return {};
 }
 

@@ -1,5 +1,5 @@
 // Xen's libraries behind one class: libxenctrl, libxenforeignmemory, libxenevtchn,
-// libxendevicemodel, libxencall.
+// libxendevicemodel.
 //
 // The one file that knows these libraries and their versions; nothing else in the house includes
 // their headers. Two kinds of calls: those that set up return a Status whose sentence names domain
@@ -31,10 +31,9 @@ class XenCalls {
   // Counted by Xen: a domain runs when every pause has been undone.
   Status pause(DomainId id);
   Status unpause(DomainId id);
-  // One vCPU stands still while the others run. Xen takes both orders only while the domain is
-  // paused.
-  Status hold_vcpu(DomainId id, unsigned vcpu);
-  Status release_vcpu(DomainId id, unsigned vcpu);
+  // The vCPU is down, as one that the guest has not started: it loses its state, has no context and
+  // runs again when set_context() gives it one. The domain should be paused.
+  Status take_down(DomainId id, unsigned vcpu);
   // Hard affinity, which `xl vcpu-list` shows.
   Status pin_vcpu(DomainId id, unsigned vcpu, std::span<const unsigned> cpus);
 
@@ -84,7 +83,6 @@ class XenCalls {
  private:
   struct Handles;
   explicit XenCalls(std::unique_ptr<Handles> handles);
-  int hold(DomainId id, unsigned vcpu, bool on) noexcept;
   std::unique_ptr<Handles> handles_;
 };
 

@@ -108,10 +108,10 @@ round:	inc	%r13
 	inc	%r12
 	mulsd	growth, %xmm7
 	fadds	half
-	mov	$100, %ecx
-1:	pause
-	dec	%ecx
+	mov	$2000, %ecx
+1:	dec	%ecx
 	jnz	1b
+	pause				/* others on the same processor have their turn, under emulation, too */
 	.macro	check number, register
 	movabs	$0x\number\number\number\number\number\number\number\number, %rax
 	cmp	%rax, %\register

@@ -16,7 +16,7 @@ int show_capability(XenCalls& xen, DomainId domain);
 int pin(XenCalls& xen, DomainId domain, unsigned vcpu, unsigned cpu);
 // The guest makes rounds, its timer ticks and it computes what it should.
 int show_beats(XenCalls& xen, DomainId domain);
-// A held vCPU stands while its domain is not paused, and goes on when released.
+// A vCPU that was taken stands while its domain is not paused, and goes on when it is put back.
 int hold_and_release(XenCalls& xen, DomainId domain);
 // Every interrupt the guest sends is seen before it takes effect, the vCPU standing until it is
 // answered; and one from here arrives.

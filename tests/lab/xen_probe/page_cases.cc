@@ -36,7 +36,8 @@ int show_capability(XenCalls& xen, DomainId domain) {
 
 namespace {
 
-constexpr dsm::Gfn kFirst = 0x800, kCount = 0x400, kUsed = 600;
+constexpr dsm::Gfn kFirst = 0x800, kCount = 0x3000, kUsed = 600;  // of 64 MiB
+constexpr std::uint64_t kStock = 700;  // pages that may be ready beside those in use
 constexpr std::uint32_t kMostMapped = 64;
 
 std::uint64_t* words_of(PageAccess& access, dsm::Gfn gfn) {
@@ -93,12 +94,14 @@ int fill_pages(XenCalls& xen, DomainId domain) {
     return fail(marked.error().message);
   const OnDemandFacts empty = show(xen, domain, "marked");
   if (empty.entries != start.entries + kCount) return fail("not every page became an entry");
+  if (empty.pages + kCount != start.pages) return fail("not all memory was given back");
   XenGuestPages pages(xen, domain);
   auto access = PageAccess::create(pages, {kFirst + kCount, 1, kMostMapped});
   if (!access) return fail(access.error().message);
   for (int pass = 0; pass < 3; ++pass) {
     if (const std::string wrong = fill(**access); !wrong.empty()) return fail(wrong);
     const OnDemandFacts full = show(xen, domain, "filled");
+    if (full.pages > empty.pages + kUsed + kStock) return fail("more memory than pages in use");
     if (full.entries + kUsed != empty.entries) return fail("entries and pages do not add up");
     if (const std::string wrong = give_back(**access); !wrong.empty()) return fail(wrong);
     const OnDemandFacts after = show(xen, domain, "given back");

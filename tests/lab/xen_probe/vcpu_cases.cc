@@ -30,8 +30,8 @@ bool comes_true(Condition&& condition) {
 }
 
 // Rounds and ticks after `before`, all of them right. Empty: so it is.
-std::string goes_on(const BeatPage& page, const Beat& before, Beat& after) {
-  constexpr std::uint64_t kRounds = 2000, kTicks = 10;
+std::string goes_on(const BeatPage& page, Beat before, Beat& after) {
+  constexpr std::uint64_t kRounds = 200, kTicks = 10;
   const bool moved = comes_true([&] {
     after = page.read();
     return after.round >= before.round + kRounds && after.ticks >= before.ticks + kTicks;
@@ -65,15 +65,19 @@ int hold_and_release(XenCalls& xen, DomainId domain) {
   Beat after;
   if (const std::string wrong = goes_on(**page, (*page)->read(), after); !wrong.empty())
     return fail(wrong);
-  if (Status held = hold_vcpu(xen, domain, 0); !held) return fail(held.error().message);
+  const auto context = take_vcpu(xen, domain, 0);
+  if (!context) return fail(context.error().message);
   const std::uint64_t stood = (*page)->round();
   ::usleep(500'000);
   const std::uint64_t rounds = (*page)->round() - stood;
   const auto facts = xen.domain(domain);
-  if (Status released = release_vcpu(xen, domain, 0); !released)
-    return fail(released.error().message);
+  const auto twice = take_vcpu(xen, domain, 0);
+  if (Status put = put_vcpu(xen, domain, *context, monotonic_ns() - context->taken_ns); !put)
+    return fail(put.error().message);
   if (rounds != 0) return fail(fmt::format("a held vCPU made {} rounds", rounds));
   if (!facts || facts->paused) return fail("the domain was paused, and not its vCPU alone");
+  if (twice) return fail("a vCPU that is down was taken a second time");
+  fmt::print("a second time: {}\n", twice.error().message);
   const std::string wrong = goes_on(**page, after, after);
   return wrong.empty() ? 0 : fail("after its release: " + wrong);
 }
@@ -170,7 +174,7 @@ Status carry_over(XenCalls& xen, DomainId from, DomainId to) {
   const std::uint64_t away = monotonic_ns() - context->taken_ns;
   fmt::print("vCPU 0 of domain {} at {:x}, TSC {}: {} bytes\n", from, context->registers.rip,
              context->registers.tsc, context->records.size());
-  return put_vcpu(xen, to, *std::move(context), away);
+  return put_vcpu(xen, to, *context, away);
 }
 
 int move_once(XenCalls& xen, DomainId from, DomainId to) {
@@ -183,6 +187,7 @@ int move_once(XenCalls& xen, DomainId from, DomainId to) {
     return fail(wrong);
   if (Status paused = xen.pause(from); !paused) return fail(paused.error().message);
   before = (*source)->read();
+  if (Status paused = xen.pause(to); !paused) return fail(paused.error().message);
   const std::uint64_t copied = Copier(xen).copy(from, to, kPages);
   fmt::print("{} pages copied\n", copied);
   if (copied != kPages) return fail("not every page could be copied");
@@ -190,9 +195,13 @@ int move_once(XenCalls& xen, DomainId from, DomainId to) {
   auto target = BeatPage::map(xen, to);
   if (!target) return fail(target.error().message);
   if ((*target)->round() != before.round) return fail("the copy is not where the vCPU stood");
-  if (Status running = xen.unpause(to); !running) return fail(running.error().message);
+  for (auto facts = xen.domain(to); facts && facts->paused; facts = xen.domain(to))
+    if (Status running = xen.unpause(to); !running) return fail(running.error().message);
   if (const std::string wrong = goes_on(**target, before, after); !wrong.empty())
     return fail(fmt::format("in domain {}: {}", to, wrong));
+  // The source is not paused any more, and nothing runs there.
+  if (Status running = xen.unpause(from); !running) return fail(running.error().message);
+  ::usleep(200'000);
   if ((*source)->round() != before.round) return fail("it runs where it was taken from, too");
   return 0;
 }
