@@ -6,6 +6,7 @@ The kernel takes several archives one after the other, so a run only writes its 
 import fnmatch
 import gzip
 import hashlib
+import lzma
 import os
 import shutil
 import time
@@ -68,6 +69,22 @@ def hypervisor(folders) -> bytes:
         for path in sorted(folder.glob("boot/xen-4.17*.gz")):
             return gzip.decompress(path.read_bytes())
     raise LabError("the package of the hypervisor holds no /boot/xen-4.17*.gz")
+
+
+def plain_kernel(image: Image) -> Path:
+    """The kernel without its wrapping: where a machine is slow, unpacking it takes longer than reading it."""
+    plain = image.kernel.with_name("vmlinux")
+    if not plain.exists():
+        wrapped = image.kernel.read_bytes()
+        # Documentation/x86/boot.rst: sectors of set-up code, then the payload's offset and length.
+        start = (wrapped[0x1F1] + 1) * 512 + int.from_bytes(wrapped[0x248:0x24C], "little")
+        payload = wrapped[start : start + int.from_bytes(wrapped[0x24C:0x250], "little")]
+        if not payload.startswith(b"\xfd7zXZ"):
+            raise LabError(f"{image.kernel} is not packed with xz: bed/image.py has to learn how it is")
+        scratch = plain.with_suffix(".new")
+        scratch.write_bytes(lzma.LZMADecompressor().decompress(payload))  # what follows is the kernel's length
+        scratch.rename(plain)
+    return plain
 
 
 def remove_old(images: Path) -> None:
