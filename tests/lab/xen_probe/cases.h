@@ -25,6 +25,9 @@ int watch_interrupts(XenCalls& xen, DomainId domain);
 int fill_pages(XenCalls& xen, DomainId domain);
 // The running vCPU of `from` goes on in `to`, and comes back.
 int move_vcpu(XenCalls& xen, DomainId from, DomainId to);
+// Makes two domains the slices of one guest, until SIGTERM: `home` runs vCPU 0 and `remote`,
+// created paused from the same file, vCPU 1.
+int span(XenCalls& xen, DomainId home, DomainId remote);
 
 // Prints what is wrong; 1.
 int fail(const std::string& what);

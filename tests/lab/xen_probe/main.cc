@@ -19,7 +19,7 @@ namespace {
 constexpr char kUsage[] =
     "usage: xen_probe capability|beats|hold|interrupts|pages DOMAIN\n"
     "       xen_probe pin DOMAIN VCPU CPU\n"
-    "       xen_probe move DOMAIN TO\n";
+    "       xen_probe move|span DOMAIN TO\n";
 
 int run(int count, char** words) {
   const std::string command = count > 1 ? words[1] : "";
@@ -37,6 +37,7 @@ int run(int count, char** words) {
   if (count == 3 && command == "pages") return fill_pages(xen, domain);
   if (count == 5 && command == "pin") return pin(xen, domain, number(3), number(4));
   if (count == 4 && command == "move") return move_vcpu(xen, domain, number(3));
+  if (count == 4 && command == "span") return span(xen, domain, number(3));
   fmt::print("{}", kUsage);
   return 2;
 }
