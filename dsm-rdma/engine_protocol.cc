@@ -180,7 +180,13 @@ bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& eve
       case ivy::Step::Kind::kComplete: complete(step.message); break;
     }
   }
-  return true;
+  return !withdrawn || drop_lost(entry, steps.begin()->message.gfn);
+}
+
+// Nobody will ask for these contents here again, and they have been sent (send()).
+bool EngineCore::drop_lost(PageEntry& entry, Gfn gfn) noexcept {
+  if (backend_.keeps_lost_frames() || backend_.frames_keep_still()) return true;
+  return ivy::right_of(entry.state, view(gfn)) != Right::kInvalid || drop(entry, gfn, true);
 }
 
 // Out of the guest and empty: the page is untouched again.

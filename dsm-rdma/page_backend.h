@@ -26,6 +26,11 @@ class PageBackend {
   // not, a page is sent before anything else is done to it.
   virtual bool frames_keep_still() const noexcept { return true; }
 
+  // Whether the frame of a page that this slice has lost keeps its memory, for the page's return. If
+  // not, drop_frame() is called once the contents have been sent; frames_keep_still() has to be false
+  // then.
+  virtual bool keeps_lost_frames() const noexcept { return true; }
+
   // Maps [first, first+count) into the guest with this right (kShared or kExclusive), whatever was
   // there before.
   virtual int grant(Gfn first, std::uint32_t count, Right right) noexcept = 0;

@@ -19,7 +19,7 @@ using dsm::Right;
 struct Bed {
   explicit Bed(Gfn count = 1024, std::uint32_t most_mapped = 32) : pages(count) {
     pages.start();
-    auto made = PageAccess::create(pages, {count, 2, most_mapped});
+    auto made = PageAccess::create(pages, {count, 2, most_mapped, 32});
     access = std::move(*made);
   }
   std::uint64_t* words(Gfn gfn) { return reinterpret_cast<std::uint64_t*>(access->frame(gfn)); }

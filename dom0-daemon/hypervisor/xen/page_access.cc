@@ -26,7 +26,8 @@ PageAccess::PageAccess(GuestPages& pages, const Config& config)
     : pages_(pages),
       count_(config.count),
       populate_(pages, config.vcpus),
-      batch_(std::clamp(config.most_mapped / 8, 1u, GuestPages::kMostAtOnce)) {}
+      batch_(std::clamp(config.most_mapped / 8, 1u, GuestPages::kMostAtOnce)),
+      dropped_(std::max(config.keep_lost, batch_)) {}
 
 PageAccess::~PageAccess() {
   if (bytes_ != nullptr) ::munmap(static_cast<void*>(bytes_), count_);
@@ -133,28 +134,40 @@ int PageAccess::drop_frame(dsm::Gfn gfn) noexcept {
   for (;;) {
     {
       const std::lock_guard guard(lock_);
-      if (dropped_count_ < batch_) {
-        dropped_[dropped_count_++] = gfn;
+      if (listed_ < dropped_.size()) {
+        dropped_[(oldest_ + listed_++) % dropped_.size()] = gfn;
         return 0;
       }
     }
-    if (const int error = give_back_dropped(); error != 0) return error;
+    if (const int error = give_back_oldest(batch_); error != 0) return error;
   }
 }
 
 int PageAccess::give_back_dropped() noexcept {
-  std::array<dsm::Gfn, GuestPages::kMostAtOnce> batch;
-  std::uint32_t listed = 0, count = 0;
+  for (;;) {
+    {
+      const std::lock_guard guard(lock_);
+      if (listed_ == 0) return 0;
+    }
+    if (const int error = give_back_oldest(batch_); error != 0) return error;
+  }
+}
+
+int PageAccess::give_back_oldest(std::uint32_t most) noexcept {
+  dsm::Gfn batch[GuestPages::kMostAtOnce];
+  std::uint32_t taken = 0, count = 0;
   {
     const std::lock_guard guard(lock_);
-    listed = std::exchange(dropped_count_, 0);
-    batch = dropped_;
+    for (; taken < most && listed_ > 0; --listed_) {
+      batch[taken++] = dropped_[oldest_];
+      oldest_ = (oldest_ + 1) % dropped_.size();
+    }
   }
   // A page that has been held again since then stays.
-  for (std::uint32_t i = 0; i < listed; ++i) {
+  for (std::uint32_t i = 0; i < taken; ++i) {
     if (become(batch[i], kDropped, kBusy)) batch[count++] = batch[i];
   }
-  return count == 0 ? 0 : give_back(batch.data(), count);
+  return count == 0 ? 0 : give_back(batch, count);
 }
 
 // All of them busy, by this thread. Each is mapped here while Xen takes it: otherwise Xen may find

@@ -8,10 +8,10 @@
 // pages. Ownership: `pages` is borrowed.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "base/result.h"
 #include "dom0-daemon/hypervisor/xen/foreign_window.h"
@@ -26,6 +26,7 @@ class PageAccess final : public dsm::PageBackend {
     dsm::Gfn count = 0;  // gfns 0 .. count-1
     unsigned vcpus = 1;
     std::uint32_t most_mapped = ForeignWindow::kMostMapped;
+    std::uint32_t keep_lost = 1024;  // pages dropped last keep their memory: some will come back
   };
   static Result<std::unique_ptr<PageAccess>> create(GuestPages& pages, const Config& config);
   ~PageAccess() override;
@@ -37,6 +38,7 @@ class PageAccess final : public dsm::PageBackend {
   std::byte* frame(dsm::Gfn gfn) noexcept override;
   // A mapping may be replaced once its thread goes on to the next page.
   bool frames_keep_still() const noexcept override { return false; }
+  bool keeps_lost_frames() const noexcept override { return false; }
   int grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noexcept override;
   int protect(dsm::Gfn gfn) noexcept override;
   int withdraw(dsm::Gfn gfn) noexcept override { return withdraw_run(gfn, 1); }
@@ -49,7 +51,7 @@ class PageAccess final : public dsm::PageBackend {
   // The frame has been filled and no right will follow: it may be unmapped. For tests on machines
   // without mem_access.
   void settle(dsm::Gfn gfn) noexcept { window_->settle(gfn); }
-  // Gives back what has been dropped so far.
+  // Gives back all that has been dropped so far.
   int give_back_dropped() noexcept;
 
  private:
@@ -70,6 +72,7 @@ class PageAccess final : public dsm::PageBackend {
   bool become(dsm::Gfn gfn, State from, State to) noexcept;
   void set_right(dsm::Gfn gfn, dsm::Right right) noexcept;
   State state(dsm::Gfn gfn) const noexcept;
+  int give_back_oldest(std::uint32_t most) noexcept;
   int give_back(const dsm::Gfn* gfns, std::uint32_t count) noexcept;
 
   GuestPages& pages_;
@@ -79,9 +82,10 @@ class PageAccess final : public dsm::PageBackend {
   std::unique_ptr<ForeignWindow> window_;
   Byte* bytes_ = nullptr;  // memory follows use
 
-  std::mutex lock_;  // the two below; not held while they are given back
-  std::array<dsm::Gfn, GuestPages::kMostAtOnce> dropped_{};
-  std::uint32_t dropped_count_ = 0;
+  // The pages dropped, a ring, oldest first. Nothing is given back with the lock held.
+  std::mutex lock_;
+  std::vector<dsm::Gfn> dropped_;
+  std::size_t oldest_ = 0, listed_ = 0;
 };
 
 }  // namespace xenspan::hypervisor::xen
