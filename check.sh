@@ -121,7 +121,7 @@ fi
 
 # Virtual machines with an RDMA device and with Xen: what this machine has not.
 if [ "$quick" = no ]; then
-  for target in check-rdma check-xen-qemu; do
+  for target in check-rdma check-xen-qemu check-xen-bochs; do
     say "$target"
     make -C "$build" "$target" 2>&1 | tee "$build/$target.log"
     last=$(tail -n 50 "$build/$target.log" | grep -E '^[0-9]+ passed, [0-9]+ failed$' | tail -n 1)

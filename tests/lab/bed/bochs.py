@@ -1,8 +1,9 @@
 """A virtual machine under Bochs: the only way to Intel's VMX with EPT, and so to Xen's mem_access, without such a processor.
 
 It boots a CD with GRUB, Xen, Dom0's kernel and the initramfs. The line to it is a terminal of ours that is its second serial port.
-One processor: with two, Xen 4.17 does not come up. Its clock counts instructions, so waiting costs next to nothing and computing
-a lot: a second inside is 100 million instructions.
+One processor: with two, Xen 4.17 does not come up. Its clock counts instructions. A machine alone skips what it would wait, and a
+second inside is 100 million instructions. Of several, none may run ahead while the others compute, or its connections time out: they
+wait in real time, and a second inside is 50 million instructions, not far from what is emulated in a second.
 """
 
 import os
@@ -27,7 +28,7 @@ CONFIGURATION = """\
 plugin_ctrl: serial=1, speaker=0, gameport=0, parallel=0
 config_interface: textconfig
 display_library: term
-cpu: model=corei7_haswell_4770, count=1, ips=100000000, reset_on_triple_fault=0
+cpu: model=corei7_haswell_4770, count=1, ips={speed}, reset_on_triple_fault=0
 memory: guest={memory}, host={memory}
 romimage: file={bios}
 vgaromimage: file={vga_bios}
@@ -35,7 +36,7 @@ vga: extension=vbe
 ata0: enabled=1
 ata0-master: type=cdrom, path={disc}, status=inserted
 boot: cdrom
-clock: sync=none
+clock: sync={clock}
 com1: enabled=1, mode=file, dev={console}
 com2: enabled=1, mode=term, dev={line}
 {network}log: {folder}/bochs-{number}.log
@@ -74,7 +75,7 @@ class BochsMachine(Machine):
         configuration.write_text(
             CONFIGURATION.format(
                 memory=shape.memory_mib, bios=BIOS, vga_bios=VGA_BIOS, disc=disc, console=self.console, folder=folder,
-                number=number, line=os.ttyname(other_end), network=network_lines(number, hub),
+                number=number, clock="none" if hub is None else "slowdown", speed=100000000 if hub is None else 50000000, line=os.ttyname(other_end), network=network_lines(number, hub),
             )  # fmt: skip
         )
         orders.write_text("c\n")  # it has a debugger, which waits for an order to go on
@@ -111,7 +112,7 @@ def network_lines(number: int, hub: Hub | None) -> str:
         return ""
     return (
         "pci: enabled=1, chipset=i440fx, slot1=e1000\n"
-        f"e1000: enabled=1, mac=52:54:00:77:00:{number + 1:02x}, ethmod=vde, ethdev={hub.control}\n"
+        f"e1000: enabled=1, mac=52:54:00:77:00:{number + 1:02x}, ethmod=vde, ethdev={hub.control.name}\n"  # 15 characters at most
     )
 
 
