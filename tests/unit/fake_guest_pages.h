@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
@@ -48,7 +49,7 @@ class FakeGuestPages final : public GuestPages {
                        memory_.get(), static_cast<off_t>(gfn * dsm::kPageSize));
     return got == MAP_FAILED ? errno : 0;
   }
-  int give_back(const dsm::Gfn* gfns, std::uint32_t count) noexcept override {
+  int give_back(const dsm::Gfn* gfns, std::uint32_t count, std::uint64_t ready) noexcept override {
     for (std::uint32_t i = 0; i < count; ++i) {
       Page& page = pages_[gfns[i]];
       const std::lock_guard guard(page.lock);
@@ -57,10 +58,16 @@ class FakeGuestPages final : public GuestPages {
       ::fallocate(memory_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                   static_cast<off_t>(gfns[i] * dsm::kPageSize), dsm::kPageSize);
       const std::lock_guard counts(counts_lock_);
+      // As Xen does it: kept as stock while there are more entries than pages ready.
+      if (counts_.entries > counts_.ready) {
+        ++counts_.ready;
+      } else {
+        --counts_.pages;
+      }
       ++counts_.entries;
-      ++counts_.ready;  // as Xen does while there are more entries than pages ready
     }
-    return 0;
+    const OnDemandFacts now = facts();
+    return keep_ready(now, std::min(ready, now.entries));
   }
   int on_demand(OnDemandFacts& facts) noexcept override {
     const std::lock_guard counts(counts_lock_);
@@ -80,7 +87,8 @@ class FakeGuestPages final : public GuestPages {
   bool touch(dsm::Gfn gfn, Access needed, const std::function<void(std::byte*)>& touch) {
     Page& page = pages_[gfn];
     const std::lock_guard guard(page.lock);
-    if (!page.populated || page.access < needed) return false;
+    populate(page);
+    if (page.access < needed) return false;
     touch(own_ + gfn * dsm::kPageSize);
     return true;
   }

@@ -65,6 +65,7 @@ class XenEngines : public testing::Test {
       words[0] = words[511] = gfn * 3;
     }
     hosts_[0].pages->adopt(0, kPages);
+    ASSERT_EQ(hosts_[1].pages->prime(), 0);
     for (unsigned i = 0; i < 2; ++i) start(i);
     ASSERT_EQ(hosts_[0].engine->acquire_range(0, kPages, Right::kExclusive),
               dsm::Outcome::kGranted);

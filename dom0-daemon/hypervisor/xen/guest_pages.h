@@ -16,10 +16,11 @@ class GuestPages {
   virtual int set_access(dsm::Gfn first, std::uint32_t count, Access access) noexcept = 0;
   // Maps the page here, in place of what is mapped there; populates it, too.
   virtual int map(dsm::Gfn gfn, std::byte* at) noexcept = 0;
-  // Pages without rights become on-demand entries again; no vCPU sees anything else meanwhile.
-  // count <= kMostAtOnce.
+  // Pages without rights become on-demand entries again, and Xen keeps at least `ready` pages for
+  // entries (or as many as there are); no vCPU sees anything else meanwhile. count <= kMostAtOnce.
   static constexpr std::uint32_t kMostAtOnce = XenCalls::kMostAccesses;
-  virtual int give_back(const dsm::Gfn* gfns, std::uint32_t count) noexcept = 0;
+  virtual int give_back(const dsm::Gfn* gfns, std::uint32_t count,
+                        std::uint64_t ready) noexcept = 0;
   virtual int on_demand(OnDemandFacts& facts) noexcept = 0;
   // Has Xen keep so many pages ready for on-demand entries; it never takes any away.
   virtual int keep_ready(const OnDemandFacts& now, std::uint64_t ready) noexcept = 0;
@@ -33,7 +34,7 @@ class XenGuestPages final : public GuestPages {
     return xen_.set_access(domain_, first, count, access);
   }
   int map(dsm::Gfn gfn, std::byte* at) noexcept override { return xen_.map(domain_, gfn, at); }
-  int give_back(const dsm::Gfn* gfns, std::uint32_t count) noexcept override;
+  int give_back(const dsm::Gfn* gfns, std::uint32_t count, std::uint64_t ready) noexcept override;
   int on_demand(OnDemandFacts& facts) noexcept override { return xen_.on_demand(domain_, facts); }
   int keep_ready(const OnDemandFacts& now, std::uint64_t ready) noexcept override;
 

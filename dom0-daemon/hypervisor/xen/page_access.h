@@ -35,6 +35,9 @@ class PageAccess final : public dsm::PageBackend {
   // Before the engine runs; the engine acquires them before anybody else can.
   void adopt(dsm::Gfn first, dsm::Gfn count) noexcept;
 
+  // Pages on demand can be touched. Before any vCPU runs, and after prepare_on_demand().
+  int prime() noexcept { return populate_.prime(); }
+
   std::byte* frame(dsm::Gfn gfn) noexcept override;
   // A mapping may be replaced once its thread goes on to the next page.
   bool frames_keep_still() const noexcept override { return false; }

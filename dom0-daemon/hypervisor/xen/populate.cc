@@ -81,7 +81,7 @@ int Populate::refill() noexcept {
 
 // What is given back fills the stock first, as Xen does it.
 int Populate::give_back(const dsm::Gfn* gfns, std::uint32_t count) noexcept {
-  return pages_.give_back(gfns, count);
+  return pages_.give_back(gfns, count, static_cast<std::uint64_t>(least_));
 }
 
 }  // namespace xenspan::hypervisor::xen

@@ -29,6 +29,8 @@ class Populate {
   // Before up to `count` entries are populated. 0 or an errno (ENOMEM: this host has none left, or
   // the domain may not have more). count <= GuestPages::kMostAtOnce.
   int expect(std::uint32_t count) noexcept;
+  // Before any vCPU runs: one may touch an entry before the engine has filled any.
+  int prime() noexcept { return refill(); }
   int give_back(const dsm::Gfn* gfns, std::uint32_t count) noexcept;
 
  private:

@@ -52,7 +52,12 @@ Status Slice::become_remote() {
   for (unsigned vcpu = 0; vcpu < config_.vcpus; ++vcpu) {
     if (Status down = xen_.take_down(config_.domain, vcpu); !down) return down;
   }
-  return prepare_on_demand(xen_, config_.domain, 0, config_.pages, true);
+  if (Status empty = prepare_on_demand(xen_, config_.domain, 0, config_.pages, true); !empty)
+    return empty;
+  if (const int error = pages_->prime(); error != 0)
+    return system_error(error, fmt::format("no memory for domain {}", config_.domain),
+                        "free some on this host: see `xl info`");
+  return {};
 }
 
 Status Slice::start(dsm::Engine& engine) {
