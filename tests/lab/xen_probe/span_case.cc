@@ -41,6 +41,8 @@ class Span {
   ~Span() {
     for (Part& part : parts_) {
       if (part.engine) part.engine->stop("the test is over");
+    }
+    for (Part& part : parts_) {
       if (part.slice) part.slice->stop();
       if (part.server.joinable()) part.server.join();
     }
