@@ -51,10 +51,10 @@ bool EngineCore::in_range(Gfn first, std::uint64_t count) noexcept {
   return false;
 }
 
-Outcome EngineCore::acquire(Gfn gfn, Right wanted) noexcept {
+Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
   if (!in_range(gfn, 1)) return Outcome::kStopped;
   const std::uint64_t start = now_ns();
-  wanted = to_ask_for(gfn, wanted);
+  wanted = to_ask_for(gfn, wanted, touch);
   Window window(*this);
   for (;;) {
     const unsigned place = window.place();
@@ -74,7 +74,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted) noexcept {
         const Outcome outcome = window.wait_all();
         const std::uint64_t end = now_ns();
         predictor_.on_served(::pthread_self(), end);
-        if (begun.kind == FaultKind::kRead) migratory_.on_read(gfn, end);
+        if (begun.kind == FaultKind::kRead) migratory_.on_read(gfn, touch.site, end);
         if (begun.kind == FaultKind::kUpgrade) migratory_.on_upgrade(gfn, start);
         if (outcome == Outcome::kGranted) counters_.fault(begun.kind, end - start);
         return outcome;

@@ -79,8 +79,10 @@ class Engine {
                                                 std::function<void(const std::string&)> on_stop);
   virtual ~Engine() = default;
 
-  // Ends when this slice holds at least `wanted` on gfn and it is mapped. The fault path.
-  virtual Outcome acquire(Gfn gfn, Right wanted) noexcept = 0;
+  // Ends when this slice holds at least `wanted` on gfn and it is mapped. The fault path. `touch`
+  // only helps to guess what comes next.
+  virtual Outcome acquire(Gfn gfn, Right wanted, Touch touch) noexcept = 0;
+  Outcome acquire(Gfn gfn, Right wanted) noexcept { return acquire(gfn, wanted, {}); }
   // Exclusive right to every page of the range with contents thrown away: they read as zero
   // afterwards, here and everywhere, frames given back on all hosts. Requests overlap. For munmap
   // and MADV_DONTNEED; the caller has made sure the guest's layout forbids access or the guest does

@@ -35,7 +35,8 @@ class EngineCore final : public Engine {
              std::function<void(const std::string&)> on_stop);
   Status prepare();
 
-  Outcome acquire(Gfn gfn, Right wanted) noexcept override;
+  using Engine::acquire;
+  Outcome acquire(Gfn gfn, Right wanted, Touch touch) noexcept override;
   Outcome discard(Gfn first, std::uint64_t count) noexcept override;
   Outcome acquire_range(Gfn first, std::uint64_t count, Right wanted) noexcept override;
   void unmap(Gfn first, std::uint64_t count) noexcept override;
@@ -88,7 +89,7 @@ class EngineCore final : public Engine {
   void prepare_frame(Gfn gfn) noexcept;
   void ask_early(Gfn gfn, Right wanted, Window& window) noexcept;
   Predictor::Start start_early(Ask ask, bool sampled, Window& window) noexcept;
-  Right to_ask_for(Gfn gfn, Right wanted) noexcept;
+  Right to_ask_for(Gfn gfn, Right wanted, Touch touch) noexcept;
   bool maps_early(Gfn gfn, Right right, Purpose purpose) noexcept;
   Gfn map_fresh(PageEntry& entry, Gfn gfn) noexcept;
   bool take_fresh(Gfn gfn) noexcept;

@@ -9,8 +9,8 @@
 namespace xenspan::dsm {
 
 // A page that is read in order to be written at once is asked for with the right to write.
-Right EngineCore::to_ask_for(Gfn gfn, Right wanted) noexcept {
-  if (wanted != Right::kShared || !predictor_.on() || !migratory_.wants_exclusive(gfn))
+Right EngineCore::to_ask_for(Gfn gfn, Right wanted, Touch touch) noexcept {
+  if (wanted != Right::kShared || !predictor_.on() || !migratory_.wants_exclusive(gfn, touch.site))
     return wanted;
   if (!backend_.may_prefetch(gfn, Right::kExclusive) || right(gfn) != Right::kInvalid)
     return wanted;

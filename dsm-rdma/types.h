@@ -22,6 +22,11 @@ constexpr HostMask mask_of(HostId host) { return HostMask{1} << host; }
 // A slice's right to a page. Xen: n, rx, rwx. User-mode: not mapped, write-protected, mapped.
 enum class Right : std::uint8_t { kInvalid = 0, kShared = 1, kExclusive = 2 };
 
+// What touched a page.
+struct Touch {
+  std::uint64_t site = 0;  // address of the instruction, or 0: not known
+};
+
 // Where the answers to a request are to be sent at the requester. Lane 0 is read by the slice's
 // service thread; lanes 1.. are each read by the one faulting thread that has borrowed it, so that
 // an answer wakes just the thread it is for.

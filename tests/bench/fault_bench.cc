@@ -35,7 +35,7 @@ Result<std::vector<double>> guest_batch(Process& probe, const std::string& comma
 // The policy of the two ends of a slice: dsm-rdma/transport/tcp and the worker's service thread.
 WaitingPolicy slice_policy() {
   const dsm::tcp::MeshConfig defaults;
-  return WaitingPolicy{defaults.wait_spin_us, defaults.serve_spin_us,
+  return WaitingPolicy{defaults.wait, defaults.serve_spin_us,
                        static_cast<int>(hypervisor::usermode::Priority::kFaults)};
 }
 

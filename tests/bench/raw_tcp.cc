@@ -47,27 +47,27 @@ Status settle(const std::string& netns, int core) {
   return {};
 }
 
-// Polls for spin_us, then sleeps in epoll until there is something to read.
+// Looks for as long as its patience lasts, then sleeps in epoll until there is something to read.
 class Waiter {
  public:
-  Waiter(int socket, unsigned spin_us)
-      : socket_(socket), spin_(std::chrono::microseconds(spin_us)) {
+  Waiter(int socket, const dsm::PatienceLimits& patience) : socket_(socket), patience_(patience) {
     epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
     epoll_event event{};
     event.events = EPOLLIN;
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, socket, &event);
   }
   bool receive(Buffer& to, std::size_t bytes) {
-    Clock::time_point spun_until = Clock::now() + spin_;
+    dsm::Patience patience(patience_);
     while (bytes > 0) {
       const ssize_t got = ::recv(socket_, to.data(), std::min(bytes, to.size()), MSG_DONTWAIT);
       if (got > 0) {
         bytes -= static_cast<std::size_t>(got);
       } else if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
         return false;
-      } else if (Clock::now() >= spun_until) {
+      } else if (!patience.look_again()) {
         epoll_event event;
         ::epoll_wait(epoll_.get(), &event, 1, -1);
+        patience.restart();
       }
     }
     return true;
@@ -75,7 +75,7 @@ class Waiter {
 
  private:
   int socket_;
-  Clock::duration spin_;
+  const dsm::PatienceLimits patience_;
   UniqueFd epoll_;
 };
 
@@ -103,7 +103,7 @@ sockaddr_in address_of(const std::string& text, std::uint16_t port) {
 
 // The server process: each request says how long its answer shall be.
 void answer(int socket, unsigned spin_us) {
-  Waiter waiter(socket, spin_us);
+  Waiter waiter(socket, {spin_us, 0});
   Buffer request{}, reply{};
   for (;;) {
     std::uint32_t bytes = kEnd;
@@ -148,7 +148,7 @@ Result<RawTcp> RawTcp::start(const RawEnd& client, const RawEnd& server,
   UniqueFd from_server(report[0]), to_parent(report[1]);
   RawTcp raw;
   raw.core_ = client.core;
-  raw.spin_us_ = policy.client_spin_us;
+  raw.patience_ = policy.client;
   raw.server_ = ::fork();
   if (raw.server_ < 0) return system_error(errno, "cannot start the TCP server");
   if (raw.server_ == 0) be_server(server, policy, to_parent.get());
@@ -179,7 +179,7 @@ RawTcp::RawTcp(RawTcp&& other) noexcept
     : server_(std::exchange(other.server_, -1)),
       socket_(std::move(other.socket_)),
       core_(other.core_),
-      spin_us_(other.spin_us_) {}
+      patience_(other.patience_) {}
 
 RawTcp::~RawTcp() {
   if (server_ < 0) return;
@@ -195,7 +195,7 @@ Result<std::vector<double>> RawTcp::round_trips(std::size_t count, std::size_t a
     CPU_ZERO(&set);
     CPU_SET(static_cast<std::size_t>(core_), &set);
     ::sched_setaffinity(0, sizeof set, &set);
-    Waiter waiter(socket_.get(), spin_us_);
+    Waiter waiter(socket_.get(), patience_);
     Buffer request{}, reply{};
     const std::uint32_t bytes = static_cast<std::uint32_t>(answer_bytes);
     std::memcpy(request.data(), &bytes, sizeof bytes);

@@ -14,6 +14,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "dsm-rdma/patience.h"
 
 namespace xenspan::bench {
 
@@ -24,7 +25,7 @@ struct RawEnd {
 };
 
 struct WaitingPolicy {
-  unsigned client_spin_us = 0;  // poll so long before sleeping
+  dsm::PatienceLimits client{};  // before sleeping
   unsigned server_spin_us = 0;
   int server_priority = 0;  // SCHED_FIFO; 0: ordinary
 };
@@ -48,7 +49,7 @@ class RawTcp {
   pid_t server_ = -1;
   UniqueFd socket_;
   int core_ = 0;
-  unsigned spin_us_ = 0;
+  dsm::PatienceLimits patience_{};
 };
 
 }  // namespace xenspan::bench

@@ -37,6 +37,7 @@ Home::Services services() {
   services.start_thread = [](dsm::HostId, const StartThread&) { return 0; };
   services.forbid = [](dsm::HostId, std::uint64_t, const Range&) {};
   services.kick = [](dsm::HostId, int) {};
+  services.take_back_lease = [](dsm::HostId, std::uint64_t, std::uint64_t) {};
   // The real one stops the process; here it is the way out of a call that never returns.
   services.end = [](const Home::Services::End& end) {
     DEMAND(end.status >= 0 && end.status <= 255 && end.signo >= 0 && end.signo <= 64);

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <barrier>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -110,12 +111,14 @@ int free_pages() {
   if (memory == MAP_FAILED) return 1;
   auto* const bytes = static_cast<std::atomic<unsigned char>*>(memory);
   std::vector<std::thread> threads;
+  std::barrier turn(static_cast<std::ptrdiff_t>(std::thread::hardware_concurrency()));
   for (unsigned i = 0; i < std::thread::hardware_concurrency(); i++)
-    threads.emplace_back([bytes] {
-      started++;
-      while (started < std::thread::hardware_concurrency()) {
+    threads.emplace_back([bytes, &turn] {
+      // Each round takes every page from host to host, however fast a thread is.
+      for (int round = 0; round < 40; round++) {
+        for (std::size_t at = 0; at < kBytes; at += 4096) bytes[at]++;
+        turn.arrive_and_wait();
       }
-      for (std::size_t round = 0; round < 2000 * 32; round++) bytes[round * 4096 % kBytes]++;
     });
   for (std::thread& thread : threads) thread.join();
   return ::munmap(memory, kBytes) == 0 ? 0 : 1;

@@ -193,8 +193,8 @@ class Host {
   // that serve it elsewhere.
   template <typename Config>
   void spin(Config& config) const {
-    (options_.self == 0 ? config.wait_spin_us : config.serve_spin_us) = options_.spin_us;
-    (options_.self == 0 ? config.serve_spin_us : config.wait_spin_us) = 0;
+    config.wait = {options_.self == 0 ? options_.spin_us : 0, 0};
+    config.serve_spin_us = options_.self == 0 ? 0 : options_.spin_us;
   }
   bool access(Gfn gfn, Right needed, const std::function<void(std::uint64_t*)>& touch) {
     while (!memory_.touch(gfn, needed, touch)) {

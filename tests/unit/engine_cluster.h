@@ -181,7 +181,7 @@ class Cluster {
     tcp::MeshConfig mesh;
     mesh.pages = options.pages;
     mesh.lanes = options.lanes;
-    mesh.wait_spin_us = options.wait_spin_us;
+    mesh.wait = {options.wait_spin_us, 0};
     mesh.serve_spin_us = options.serve_spin_us;
     for (unsigned i = 0; i < options.hosts; ++i) {
       std::uint16_t port;

@@ -31,6 +31,7 @@ class FutexTable {
   std::vector<FutexTicket> requeue(std::uint64_t from, std::uint64_t to, unsigned wake_count,
                                    unsigned move_count, unsigned* moved);
   std::size_t waiting() const;
+  bool anyone_at(std::uint64_t address) const { return queues_.contains(address); }
 
  private:
   struct Waiter {

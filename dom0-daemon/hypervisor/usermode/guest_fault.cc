@@ -5,7 +5,7 @@
 
 namespace xenspan::hypervisor::usermode {
 
-bool GuestThread::on_page_fault(std::uint64_t address, bool write, bool mapped) {
+bool GuestThread::on_page_fault(std::uint64_t address, bool write, bool mapped, std::uint64_t pc) {
   const dsm::Gfn gfn = gfn_of(address);
   while (!LayoutTable::allows(slice_.layout().at(gfn), write)) {
     Writer(fault_request_).put(address);
@@ -21,7 +21,7 @@ bool GuestThread::on_page_fault(std::uint64_t address, bool write, bool mapped) 
       return false;
   }
   if (write && mapped) GuestView::expect_mapped(gfn);
-  if (slice_.engine().acquire(gfn, write ? dsm::Right::kExclusive : dsm::Right::kShared) !=
+  if (slice_.engine().acquire(gfn, write ? dsm::Right::kExclusive : dsm::Right::kShared, {pc}) !=
       dsm::Outcome::kGranted)
     park();
   return true;

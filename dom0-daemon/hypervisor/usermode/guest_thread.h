@@ -45,7 +45,7 @@ class GuestThread final : public GuestMemory {
   // From signal entry. Each returns when the guest may go on with `context`.
   void on_syscall(ucontext_t& context);
   // true when the fault is served; false: the guest's own fault (deliver or end).
-  bool on_page_fault(std::uint64_t address, bool write, bool mapped);
+  bool on_page_fault(std::uint64_t address, bool write, bool mapped, std::uint64_t pc);
   void on_guest_fault(int signo, const siginfo_t& info, ucontext_t& context);
   void on_kick(ucontext_t& context);
 

@@ -59,7 +59,7 @@ void Home::serve(HomeThread& thread, Op op, const Packet& request, Packet& answe
     case Op::kFutexEnqueue: futex_enqueue(thread, in, out); break;
     case Op::kFutexCancel: futex_cancel(in, out); break;
     case Op::kFutexSleep: futex_sleep(thread, in, out); break;
-    case Op::kFutexWake: futex_wake(in, out); break;
+    case Op::kFutexWake: futex_wake(thread, in, out); break;
     case Op::kFutexRequeue: futex_requeue(in, out); break;
     case Op::kMemory: {
       const auto number = in.get<std::int64_t>();

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "dom0-daemon/hypervisor/usermode/address_space.h"
+#include "dom0-daemon/hypervisor/usermode/futex_leases.h"
 #include "dom0-daemon/hypervisor/usermode/futex_table.h"
 #include "dom0-daemon/hypervisor/usermode/guest_view.h"
 #include "dom0-daemon/hypervisor/usermode/home_ops.h"
@@ -80,7 +81,9 @@ class Home {
     // Starts a thread on a host (the home included): 0 or -errno.
     std::function<int(dsm::HostId, const StartThread&)> start_thread;
     std::function<void(dsm::HostId, std::uint64_t version, const Range&)>
-        forbid;                                      // remote hosts only
+        forbid;  // remote hosts only
+    // Waits for the host (futex_leases.h).
+    std::function<void(dsm::HostId, std::uint64_t address, std::uint64_t version)> take_back_lease;
     std::function<void(dsm::HostId, int tid)> kick;  // does not wait for the host
     // The domain is over. Called once.
     struct End {
@@ -132,7 +135,8 @@ class Home {
   void futex_enqueue(HomeThread& thread, Reader& in, Writer& out);
   void futex_sleep(HomeThread& thread, Reader& in, Writer& out);
   void futex_cancel(Reader& in, Writer& out);
-  void futex_wake(Reader& in, Writer& out);
+  void futex_wake(const HomeThread& caller, Reader& in, Writer& out);
+  void take_back_leases(std::uint64_t address, const FutexLeases::TakeBack& what);
   void futex_requeue(Reader& in, Writer& out);
   void wake_tickets(const std::vector<FutexTicket>& tickets);
   // home_threads.cc
@@ -189,6 +193,7 @@ class Home {
   std::map<int, std::shared_ptr<HomeThread>> threads_;  // GUARDED_BY(lock_)
   int main_tid_ = 0;
   FutexTable futexes_;                        // GUARDED_BY(lock_)
+  FutexLeases futex_leases_;                  // GUARDED_BY(lock_)
   std::array<GuestAction, 65> actions_{};     // GUARDED_BY(lock_)
   std::map<int, siginfo_t> process_pending_;  // GUARDED_BY(lock_)
   std::int64_t timer_due_ = 0,

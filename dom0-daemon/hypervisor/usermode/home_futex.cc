@@ -21,11 +21,21 @@ void Home::futex_enqueue(HomeThread& thread, Reader& in, Writer& out) {
   const auto bitset = in.get<std::uint32_t>();
   const FutexTicket ticket = ticket_of(thread);
   thread.parker.prepare();
+  FutexLeases::TakeBack leases;
   {
     std::lock_guard guard(lock_);
     futexes_.enqueue(address, bitset, ticket);
+    leases = futex_leases_.on_wait(address);
   }
+  take_back_leases(address, leases);
   out.put(ticket);
+}
+
+// Before whoever waits there is told that it is queued.
+void Home::take_back_leases(std::uint64_t address, const FutexLeases::TakeBack& what) {
+  for (dsm::HostId host = 1; host < services_.hosts.size(); ++host)
+    if ((what.hosts & dsm::mask_of(host)) != 0)
+      services_.take_back_lease(host, address, what.version);
 }
 
 void Home::futex_cancel(Reader& in, Writer& out) {
@@ -53,14 +63,16 @@ void Home::wake_tickets(const std::vector<FutexTicket>& tickets) {
       found->second->parker.wake();
 }
 
-void Home::futex_wake(Reader& in, Writer& out) {
+void Home::futex_wake(const HomeThread& caller, Reader& in, Writer& out) {
   const auto address = in.get<std::uint64_t>();
   const auto count = in.get<std::uint32_t>();
   const auto bitset = in.get<std::uint32_t>();
   std::lock_guard guard(lock_);
   const auto tickets = futexes_.wake(address, count, bitset);
   wake_tickets(tickets);
-  out.put(static_cast<std::int64_t>(tickets.size()));
+  const bool idle = tickets.empty() && caller.host != 0 && !futexes_.anyone_at(address);
+  out.put(static_cast<std::int64_t>(tickets.size()))
+      .put(idle ? futex_leases_.on_idle_wake(address, caller.host) : std::uint64_t{0});
 }
 
 void Home::futex_requeue(Reader& in, Writer& out) {
@@ -69,9 +81,15 @@ void Home::futex_requeue(Reader& in, Writer& out) {
   const auto wake_count = in.get<std::uint32_t>();
   const auto move_count = in.get<std::uint32_t>();
   unsigned moved = 0;
-  std::lock_guard guard(lock_);
-  const auto tickets = futexes_.requeue(from, to, wake_count, move_count, &moved);
-  wake_tickets(tickets);
+  std::vector<FutexTicket> tickets;
+  FutexLeases::TakeBack leases;
+  {
+    std::lock_guard guard(lock_);
+    tickets = futexes_.requeue(from, to, wake_count, move_count, &moved);
+    wake_tickets(tickets);
+    if (moved > 0) leases = futex_leases_.on_wait(to);
+  }
+  take_back_leases(to, leases);
   out.put(static_cast<std::int64_t>(tickets.size())).put(static_cast<std::int64_t>(moved));
 }
 

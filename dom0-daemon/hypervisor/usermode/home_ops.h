@@ -30,7 +30,8 @@ enum class Op : std::uint16_t {
   kFutexEnqueue,  // u64 address, u32 bitset -> u64 ticket
   kFutexCancel,   // u64 ticket -> u8 was still queued
   kFutexSleep,    // u64 ticket, i64 ns (-1: for ever) -> i64 0, -ETIMEDOUT, -EINTR
-  kFutexWake,     // u64 address, u32 count, u32 bitset -> i64 woken
+  kFutexWake,     // u64 address, u32 count, u32 bitset -> i64 woken, u64 version of a lease
+                  // (futex_leases.h) or 0
   kFutexRequeue,  // u64 from, u64 to, u32 wake, u32 move -> i64 woken, i64 moved
   kMemory,        // i64 number, u64[6] args -> i64 result: mmap and family
   kLayout,        // u64 address -> u64 version, u64 start, u64 end, i32 prot (-1: not mapped)
@@ -54,6 +55,7 @@ enum class Op : std::uint16_t {
   kStartThread = 100,  // StartThread -> i64 0 or -errno
   kForbid,             // u64 version, u64 start, u64 end -> nothing
   kKick,               // i32 tid -> nothing
+  kFutexTakeBack,      // u64 address, u64 version -> nothing: its lease is over
 };
 
 struct FrameHeader {

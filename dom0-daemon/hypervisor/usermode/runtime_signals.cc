@@ -92,7 +92,8 @@ extern "C" std::uint64_t xs_on_signal(int signo, siginfo_t* info, ucontext_t* co
   const auto address = reinterpret_cast<std::uint64_t>(info->si_addr);
   const greg_t cause = context->uc_mcontext.gregs[REG_ERR];
   if (signo == SIGBUS && info->si_code == BUS_ADRERR && in_window(address) &&
-      thread->on_page_fault(address, (cause & kWriteFault) != 0, (cause & kMappedFault) != 0)) {
+      thread->on_page_fault(address, (cause & kWriteFault) != 0, (cause & kMappedFault) != 0,
+                            pc_of(*context))) {
     errno = saved;
     return fs;
   }

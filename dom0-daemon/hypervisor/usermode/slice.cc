@@ -102,6 +102,10 @@ Status Slice::start_home() {
   services.forbid = [this](dsm::HostId host, std::uint64_t version, const Range& range) {
     forbid_on(host, version, range);
   };
+  services.take_back_lease = [this](dsm::HostId host, std::uint64_t address,
+                                    std::uint64_t version) {
+    take_back_lease(host, address, version);
+  };
   services.kick = [this](dsm::HostId host, int tid) { kick_on(host, tid); };
   services.end = ended_;
   home_ = std::make_unique<Home>(std::move(services));
@@ -325,6 +329,12 @@ void Slice::forbid_on(dsm::HostId host, std::uint64_t version, const Range& rang
                answer);  // a lost host ends the domain through the engine
 }
 
+void Slice::take_back_lease(dsm::HostId host, std::uint64_t address, std::uint64_t version) {
+  Packet request, answer;
+  Writer(request).put(address).put(version);
+  control_call(host, Op::kFutexTakeBack, request, answer);
+}
+
 void Slice::kick_on(dsm::HostId host, int tid) {
   Control& control = *controls_[host];
   {
@@ -384,6 +394,12 @@ void Slice::serve_control(dsm::tcp::SecureStream& stream) {
         layout_.forget(range);
         learning_.clear(std::memory_order_release);
         engine_->unmap(gfn_of(range.start), range.bytes() >> dsm::kPageShift);
+        break;
+      }
+      case Op::kFutexTakeBack: {
+        const auto address = in.get<std::uint64_t>();
+        const auto version = in.get<std::uint64_t>();
+        if (in.ok()) idle_futexes_.take_back(address, version);
         break;
       }
       case Op::kKick: {

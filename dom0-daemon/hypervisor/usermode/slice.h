@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "dom0-daemon/hypervisor/usermode/futex_leases.h"
 #include "dom0-daemon/hypervisor/usermode/guest_thread.h"
 #include "dom0-daemon/hypervisor/usermode/guest_view.h"
 #include "dom0-daemon/hypervisor/usermode/home.h"
@@ -65,6 +66,7 @@ class Slice {
   const SliceConfig& config() const { return config_; }
   bool is_home() const { return config_.self == 0; }
   Home* home() { return home_.get(); }
+  IdleFutexes& idle_futexes() { return idle_futexes_; }
   // A line for this thread: taken from those ready, or made. nullptr: the home is gone.
   std::unique_ptr<Line> take_line(int tid);
   void give_back(std::unique_ptr<Line> line);
@@ -91,6 +93,7 @@ class Slice {
   Status measure_clocks();
   int start_thread_on(dsm::HostId host, const StartThread& start);
   void forbid_on(dsm::HostId host, std::uint64_t version, const Range& range);
+  void take_back_lease(dsm::HostId host, std::uint64_t address, std::uint64_t version);
   void kick_on(dsm::HostId host, int tid);
   void send_kicks(dsm::HostId host);
   bool control_call(dsm::HostId host, Op op, const Packet& request, Packet& answer);
@@ -101,6 +104,7 @@ class Slice {
   Failed failed_;
   SliceConfig config_;
   LayoutTable layout_;
+  IdleFutexes idle_futexes_;
   std::unique_ptr<GuestView> view_;
   std::unique_ptr<dsm::tcp::Acceptor> acceptor_;
   std::unique_ptr<dsm::Transport> transport_;

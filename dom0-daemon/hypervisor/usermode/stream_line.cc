@@ -24,6 +24,7 @@ bool StreamLine::call(Op op, std::uint64_t signal_mask, const Packet& request, P
   header.op = op;
   header.signal_mask = signal_mask;
   if (send_frame(*stream_, header, request) != 0) return false;
+  stream_->look(dsm::kVcpuPatience);
   FrameHeader back;
   return receive_frame(*stream_, back, answer) == 0 && back.op == op;
 }

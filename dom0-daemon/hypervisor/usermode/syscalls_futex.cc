@@ -131,9 +131,14 @@ std::int64_t GuestThread::futex_wait(std::uint64_t address, std::uint32_t value,
 
 std::int64_t GuestThread::futex_wake(std::uint64_t address, std::uint32_t count,
                                      std::uint32_t bitset) {
+  if (slice_.idle_futexes().idle(address)) return 0;
   Writer(request_).put(address).put(count).put(bitset);
   ask(Op::kFutexWake, request_, answer_);
-  return Reader(answer_).get<std::int64_t>();
+  Reader in(answer_);
+  const auto woken = in.get<std::int64_t>();
+  if (const auto lease = in.get<std::uint64_t>(); lease != 0)
+    slice_.idle_futexes().lease(address, lease);
+  return woken;
 }
 
 std::int64_t GuestThread::futex_wake_op(const Call& call) {

@@ -214,20 +214,15 @@ bool TcpTransport::sleep_lane(LaneWait& wait, Sink& sink, int timeout_ms) noexce
 
 int TcpTransport::wait(Lane lane, Sink& sink, bool (*done)(void*), void* context) noexcept {
   LaneWait& wait = lanes_[lane];
-  const std::uint64_t spin_ns = std::uint64_t{config_.wait_spin_us} * 1000;
-  std::uint64_t sleep_at = now_ns() + spin_ns;
+  Patience patience(config_.wait);
   while (!done(context)) {
     if (stopped()) return ECANCELED;
-    if (now_ns() < sleep_at) {
-      poll_lane(wait, sink);
-      cpu_pause();
-      continue;
-    }
+    poll_lane(wait, sink);
+    if (done(context) || patience.look_again()) continue;
     wait.asleep.store(true, std::memory_order_seq_cst);
     if (!done(context) && !stopped()) sleep_lane(wait, sink, -1);
     wait.asleep.store(false, std::memory_order_relaxed);
-    // What came may not have been all; the rest is usually close behind.
-    sleep_at = now_ns() + spin_ns;
+    patience.restart();
   }
   return 0;
 }

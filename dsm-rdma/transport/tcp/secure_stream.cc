@@ -63,6 +63,12 @@ int SecureStream::read_exact(void* to, std::size_t bytes) noexcept {
   return 0;
 }
 
+void SecureStream::look(const PatienceLimits& limits) noexcept {
+  pollfd waiting{socket_.get(), POLLIN, 0};
+  for (Patience patience(limits); ::poll(&waiting, 1, 0) == 0 && patience.look_again();) {
+  }
+}
+
 long SecureStream::read_some(void* to, std::size_t bytes) noexcept {
   const iovec piece{to, bytes};
   return read_some(&piece, 1);

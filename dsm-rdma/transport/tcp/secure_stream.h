@@ -28,6 +28,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "dsm-rdma/futex_lock.h"
+#include "dsm-rdma/patience.h"
 #include "dsm-rdma/types.h"
 
 struct ssl_st;  // OpenSSL's SSL
@@ -68,6 +69,9 @@ class SecureStream {
   // Each returns 0 or an errno: EPIPE when the peer has closed or shutdown() was called,
   // ECONNRESET, ETIMEDOUT ... Blocks until all bytes are there.
   int read_exact(void* to, std::size_t bytes) noexcept;
+  // Looks for the next bytes for so long; whether there are any (or the end) is read_exact's to
+  // find out. It spares a wake-up where an answer is about to come.
+  void look(const PatienceLimits& limits) noexcept;
   // Blocks until all bytes are handed to the kernel. Bytes of one call are never mixed with
   // another's.
   int write_all(const void* from, std::size_t bytes) noexcept;

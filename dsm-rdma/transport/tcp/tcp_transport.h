@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "dsm-rdma/patience.h"
 #include "dsm-rdma/transport/tcp/secure_stream.h"
 #include "dsm-rdma/transport/transport.h"
 
@@ -32,9 +33,9 @@ struct MeshConfig {
   Gfn pages = 0;            // bound for gfns in messages
   unsigned lanes = 8;  // lanes 1 .. lanes beside lane 0; the same on all hosts; at most kMaxLanes
   int timeout_ms = 15000;      // until every connection stands
-  unsigned wait_spin_us = 60;  // how long a faulting thread polls before it sleeps
+  PatienceLimits wait = kVcpuPatience;  // how long a faulting thread looks before it sleeps
   unsigned serve_spin_us =
-      0;  // the same for the service thread; costs a core's time, so off unless cores are free
+      0;  // how long the service thread polls; costs a core's time, so off unless cores are free
   unsigned dead_after_ms = 10000;  // a peer that acknowledges nothing for this long is lost
 };
 

@@ -130,18 +130,12 @@ bool VerbsTransport::poll(Waiter& waiter, Sink& sink) noexcept {
 
 int VerbsTransport::wait(Lane lane, Sink& sink, bool (*done)(void*), void* context) noexcept {
   LaneWait& wait = lanes_[lane];
-  const std::uint64_t spin_ns = std::uint64_t{config_.wait_spin_us} * 1000;
-  std::uint64_t sleep_at = now_ns() + spin_ns;
+  Patience patience(config_.wait);
   while (!done(context)) {
     if (stopped()) return ECANCELED;
-    if (poll(wait.waiter, sink)) continue;
-    if (now_ns() < sleep_at) {
-      cpu_pause();
-      continue;
-    }
+    if (poll(wait.waiter, sink) || patience.look_again()) continue;
     sleep_lane(wait, sink, done, context);
-    // What came may not have been all; the rest is usually close behind.
-    sleep_at = now_ns() + spin_ns;
+    patience.restart();
   }
   return 0;
 }

@@ -41,12 +41,12 @@ namespace xenspan::dsm::verbs {
 inline constexpr std::uint8_t kPurposeVerbs = 16;
 
 struct VerbsConfig {
-  std::vector<tcp::Peer> hosts;  // by HostId, self included
-  Gfn pages = 0;                 // bound for gfns in messages
-  unsigned lanes = 8;            // as tcp::MeshConfig
-  int timeout_ms = 15000;        // until every queue pair stands
-  unsigned wait_spin_us = 60;    // how long a faulting thread polls before it sleeps
-  unsigned serve_spin_us = 0;    // the same for the service thread
+  std::vector<tcp::Peer> hosts;         // by HostId, self included
+  Gfn pages = 0;                        // bound for gfns in messages
+  unsigned lanes = 8;                   // as tcp::MeshConfig
+  int timeout_ms = 15000;               // until every queue pair stands
+  PatienceLimits wait = kVcpuPatience;  // how long a faulting thread looks before it sleeps
+  unsigned serve_spin_us = 0;           // how long the service thread polls
   unsigned dead_after_ms = 10000;
 
   std::string device;        // "mlx5_0"; empty: the one that has the address peers are reached by
