@@ -91,6 +91,7 @@ common:
 
 /* An exception is the end: exception(vector, its frame). */
 	.globl	exceptions
+	.align	16
 exceptions:
 	.set	number, 0
 	.rept	32

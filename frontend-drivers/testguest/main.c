@@ -8,13 +8,13 @@
 #include "sync.h"
 #include "workloads.h"
 
-struct options options OWN_PAGE = {.count = 1,
-                                   .fib = 24,
-                                   .increments = 100000,
-                                   .litmus = 100,
-                                   .ipis = 200,
-                                   .touch = 64,
-                                   .patience = 60};
+struct options options = {.count = 1,
+                          .fib = 24,
+                          .increments = 100000,
+                          .litmus = 100,
+                          .ipis = 200,
+                          .touch = 64,
+                          .patience = 60};
 
 static const struct workload workloads[] = {
     {"fib", 1, fib_prepare, fib_work, fib_judge, 0, false},
@@ -82,10 +82,10 @@ static const struct {
   const char* name;
   uint64_t* value;
 } numbers[] = {
-    {"count", &options.count},       {"hold", &options.hold}, {"start", &options.start},
-    {"gate", &options.gate},         {"fib", &options.fib},   {"increments", &options.increments},
-    {"litmus", &options.litmus},     {"ipis", &options.ipis}, {"touch", &options.touch},
-    {"patience", &options.patience}, {"off", &options.off}};
+    {"spin", &spins_before_yield},       {"count", &options.count},       {"hold", &options.hold},
+    {"start", &options.start},           {"gate", &options.gate},         {"fib", &options.fib},
+    {"increments", &options.increments}, {"litmus", &options.litmus},     {"ipis", &options.ipis},
+    {"touch", &options.touch},           {"patience", &options.patience}, {"off", &options.off}};
 
 static bool set_number(const char* word, size_t name_length) {
   for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
@@ -117,6 +117,7 @@ static void read_options(const char* at) {
     at += length_until(at, ' ');
   }
   if (!listed) choose("all");
+  if (spins_before_yield == 0) spins_before_yield = 1;
   if (options.fib < 12 || options.fib > 60) options.fib = 24;
 }
 
@@ -162,7 +163,7 @@ static void run(const struct workload* workload, unsigned me) {
     for (uint64_t i = 0; i < kArenaPages * (uint64_t)PAGE / 8; i++) arena(0)[i] = 0;
     if (workload->prepare != NULL) workload->prepare(workload->argument);
   }
-  barrier();
+  meet();
   workload->work(me, workload->argument);
   barrier();
   if (me == 0) say_verdict(workload, workload->judge(workload->argument));

@@ -6,7 +6,7 @@
 #include "touch_orders.h"
 #include "workloads.h"
 
-volatile uint64_t gate[PAGE / 8] OWN_PAGE __attribute__((section(".gate")));
+volatile uint64_t gate[PAGE / 8] __attribute__((aligned(PAGE), section(".gate")));
 
 static volatile uint64_t* page_of(uint64_t number) {
   return (volatile uint64_t*)(TOUCH_ADDRESS + number * PAGE);
