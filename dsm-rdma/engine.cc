@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 
 #include "dsm-rdma/engine_window.h"
 
@@ -156,9 +157,12 @@ EngineCore::Begun EngineCore::begin_request(PageEntry& entry, Gfn gfn, Wish wish
 }
 
 // Has the kernel allocate the frame's memory while the answer is on its way, instead of when it
-// arrives.
+// arrives. Where frames are mapped and unmapped, this page's must not go meanwhile.
 void EngineCore::prepare_frame(Gfn gfn) noexcept {
-  __atomic_fetch_or(reinterpret_cast<unsigned char*>(backend_.frame(gfn)), 0, __ATOMIC_RELAXED);
+  std::unique_lock guard(table_[gfn], std::defer_lock);
+  if (!backend_.frames_keep_still()) guard.lock();
+  if (std::byte* frame = backend_.frame(gfn))
+    __atomic_fetch_or(reinterpret_cast<unsigned char*>(frame), 0, __ATOMIC_RELAXED);
 }
 
 // A page of this kind can join its neighbour's first touch. Its lock is then held.

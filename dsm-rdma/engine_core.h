@@ -119,6 +119,7 @@ class EngineCore final : public Engine {
   bool drop(PageEntry& entry, Gfn gfn, bool withdrawn) noexcept;
   bool drop_for(PageEntry& entry, const ivy::Message& about, bool withdrawn,
                 Outbox& outbox) noexcept;
+  bool drop_lost(PageEntry& entry, Gfn gfn) noexcept;
   bool grant(PageEntry& entry, const ivy::Message& about, Right right) noexcept;
   bool send(PageEntry& entry, const ivy::Message& message, Event& event) noexcept;
   bool send_now(PageEntry& entry, ivy::Message message, Event& event) noexcept;

@@ -152,7 +152,11 @@ void EngineCore::clear_contents(PageEntry& entry, const ivy::Message& grant) noe
     return;
   if (!ivy::expects_contents(entry.state, view(grant.gfn), grant)) return;
   if (requests_.is_discard(grant.txn)) return;  // grant() gives the frame back
-  std::memset(backend_.frame(grant.gfn), 0, kPageSize);
+  if (std::byte* frame = backend_.frame(grant.gfn)) {
+    std::memset(frame, 0, kPageSize);
+  } else {
+    backend_failed(ENOMEM, "be cleared", grant.gfn);
+  }
 }
 
 bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& event) noexcept {
@@ -191,7 +195,13 @@ bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& eve
       case ivy::Step::Kind::kComplete: complete(step.message); break;
     }
   }
-  return true;
+  return !withdrawn || drop_lost(entry, steps.begin()->message.gfn);
+}
+
+// Nobody will ask for these contents here again, and they have been sent (send()).
+bool EngineCore::drop_lost(PageEntry& entry, Gfn gfn) noexcept {
+  if (backend_.keeps_lost_frames() || backend_.frames_keep_still()) return true;
+  return ivy::right_of(entry.state, view(gfn)) != Right::kInvalid || drop(entry, gfn, true);
 }
 
 // Out of the guest and empty: the page is untouched again.
@@ -245,6 +255,7 @@ bool EngineCore::send_now(PageEntry& entry, ivy::Message message, Event& event) 
   const std::byte* page = nullptr;
   if (message.payload == ivy::Payload::kPage) {
     page = backend_.frame(message.gfn);
+    if (page == nullptr) return backend_failed(ENOMEM, "be sent", message.gfn);
     if (!without(Feature::kZero) && (!entry.touched() || is_zero_page(page))) {
       message.payload = ivy::Payload::kZero;
       page = nullptr;

@@ -1,0 +1,82 @@
+// One slice of a spanning domain under Xen: a local domain, its monitor ring, and the threads that
+// turn its vCPUs' faults into requests to the engine.
+//
+// One thread waits for the ring; each vCPU has one that asks the engine for the page and lets the
+// vCPU go on. When the engine has stopped, a vCPU that faults stands for ever: nothing becomes
+// writable by itself. Interrupts that a vCPU here sends to one elsewhere are handed to the caller.
+// Order: create, become_home() or become_remote(), the engine over pages(), start(), stop(). The
+// domain is paused until start(). Threading: the calls from one thread; on_interrupt from the
+// ring's thread. Ownership: `xen` and the engine are borrowed.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <semaphore>
+#include <thread>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "dom0-daemon/hypervisor/xen/monitor_ring.h"
+#include "dom0-daemon/hypervisor/xen/page_access.h"
+#include "dsm-rdma/engine.h"
+
+namespace xenspan::hypervisor::xen {
+
+class Slice {
+ public:
+  struct Config {
+    DomainId domain = 0;
+    unsigned vcpus = 1;      // of the guest
+    std::uint64_t here = 0;  // bit N: vCPU N runs in this slice
+    dsm::Gfn pages = 0;      // gfns 0 .. pages-1 are kept coherent
+    std::function<void(unsigned vcpu, std::uint8_t vector)> on_interrupt;
+  };
+  static Result<std::unique_ptr<Slice>> create(XenCalls& xen, Config config);
+  ~Slice();
+
+  // The guest's memory is here, all of it. After the engine was created, which takes it over.
+  Status become_home(dsm::Engine& engine);
+  // The memory is elsewhere: what this domain has is given back, and its vCPUs are taken down.
+  Status become_remote();
+  dsm::PageBackend& pages() { return *pages_; }
+
+  Status start(dsm::Engine& engine);
+  // The domain is paused, and every right is left as it is.
+  void stop();
+  // An interrupt for a vCPU here, sent elsewhere. 0 or an errno.
+  int deliver(unsigned vcpu, std::uint8_t vector) noexcept;
+
+  struct Counts {
+    std::uint64_t faults = 0, interrupts_sent = 0, elsewhere = 0;
+  };
+  Counts counts() const;
+
+ private:
+  struct Vcpu {
+    std::binary_semaphore faulted{0};
+    VcpuEvent event;  // the one that is being served
+    std::thread server;
+  };
+
+  Slice(XenCalls& xen, Config config);
+  void watch();
+  void on_event(const VcpuEvent& event) noexcept;
+  void on_interrupt_command(const VcpuEvent& event) noexcept;
+  void serve(Vcpu& vcpu) noexcept;
+
+  XenCalls& xen_;
+  const Config config_;
+  XenGuestPages guest_;
+  std::unique_ptr<MonitorRing> ring_;
+  std::unique_ptr<PageAccess> pages_;
+  dsm::Engine* engine_ = nullptr;
+  std::vector<std::unique_ptr<Vcpu>> vcpus_;
+  std::thread watcher_;
+  UniqueFd wake_;
+  std::atomic<bool> ended_{false};
+  std::atomic<std::uint64_t> faults_{0}, interrupts_sent_{0}, elsewhere_{0};
+};
+
+}  // namespace xenspan::hypervisor::xen

@@ -1,0 +1,35 @@
+// What xen_probe can show of the Xen backend on real Xen, one function a command. Each prints what
+// it saw and returns the program's exit status: 0 when all was as it should be.
+#pragma once
+
+#include "dom0-daemon/hypervisor/xen/xen_calls.h"
+
+namespace xenspan::lab {
+
+using hypervisor::xen::DomainId;
+using hypervisor::xen::XenCalls;
+
+inline constexpr int kRefused = 3;  // exit status: this machine cannot hold a slice
+
+// Whether this host and this domain can hold a slice, and that Xen thinks so, too.
+int show_capability(XenCalls& xen, DomainId domain);
+int pin(XenCalls& xen, DomainId domain, unsigned vcpu, unsigned cpu);
+// The guest makes rounds, its timer ticks and it computes what it should.
+int show_beats(XenCalls& xen, DomainId domain);
+// A vCPU that was taken stands while its domain is not paused, and goes on when it is put back.
+int hold_and_release(XenCalls& xen, DomainId domain);
+// Every interrupt the guest sends is seen before it takes effect, the vCPU standing until it is
+// answered; and one from here arrives.
+int watch_interrupts(XenCalls& xen, DomainId domain);
+// Pages on demand: frames through the window, given back, zero again.
+int fill_pages(XenCalls& xen, DomainId domain);
+// The running vCPU of `from` goes on in `to`, and comes back.
+int move_vcpu(XenCalls& xen, DomainId from, DomainId to);
+// Makes two domains the slices of one guest, until SIGTERM: `home` runs vCPU 0 and `remote`,
+// created paused from the same file, vCPU 1.
+int span(XenCalls& xen, DomainId home, DomainId remote);
+
+// Prints what is wrong; 1.
+int fail(const std::string& what);
+
+}  // namespace xenspan::lab

@@ -1,0 +1,191 @@
+// HVM save records: what is taken out for one vCPU, and what is refused.
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <cstring>
+#include <random>
+
+#include "dom0-daemon/hypervisor/xen/hvm_records.h"
+
+extern "C" {
+#include <xen/hvm/save.h>
+#include <xen/xen.h>
+}
+
+namespace xenspan::hypervisor::xen {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+void add(Bytes& to, std::uint16_t type, std::uint16_t vcpu, const void* payload,
+         std::uint32_t bytes) {
+  const hvm_save_descriptor descriptor{type, vcpu, bytes};
+  const auto append = [&](const void* from, std::size_t size) {
+    const auto* start = static_cast<const std::byte*>(from);
+    to.insert(to.end(), start, start + size);
+  };
+  append(&descriptor, sizeof descriptor);
+  append(payload, bytes);
+}
+
+template <typename Payload>
+void add(Bytes& to, std::uint16_t type, std::uint16_t vcpu, const Payload& payload) {
+  add(to, type, vcpu, &payload, sizeof payload);
+}
+
+Bytes header(std::uint32_t magic = HVM_FILE_MAGIC, std::uint32_t version = HVM_FILE_VERSION) {
+  Bytes bytes;
+  hvm_save_header payload{};
+  payload.magic = magic;
+  payload.version = version;
+  add(bytes, HVM_SAVE_CODE(HEADER), 0, payload);
+  return bytes;
+}
+
+void add_vcpu(Bytes& to, std::uint16_t vcpu, bool whole = true) {
+  hvm_hw_cpu cpu{};
+  cpu.rip = 0x1000 + vcpu;
+  cpu.rsp = 0x2000 + vcpu;
+  cpu.tsc = 5000;
+  add(to, HVM_SAVE_CODE(CPU), vcpu, cpu);
+  if (!whole) return;
+  hvm_hw_lapic lapic{};
+  lapic.tdt_msr = 100 + vcpu;
+  add(to, HVM_SAVE_CODE(LAPIC), vcpu, lapic);
+  add(to, HVM_SAVE_CODE(LAPIC_REGS), vcpu, hvm_hw_lapic_regs{});
+}
+
+void add_rest(Bytes& to, std::uint16_t vcpu) {
+  add(to, HVM_SAVE_CODE(MTRR), vcpu, hvm_hw_mtrr{});
+  Bytes xsave(800, std::byte{static_cast<unsigned char>(vcpu)});
+  add(to, CPU_XSAVE_CODE, vcpu, xsave.data(), static_cast<std::uint32_t>(xsave.size()));
+  add(to, HVM_SAVE_CODE(TSC_ADJUST), vcpu, hvm_tsc_adjust{});
+}
+
+void end(Bytes& to) { add(to, HVM_SAVE_CODE(END), 0, nullptr, 0); }
+
+// Two vCPUs and devices, as Xen mixes them.
+Bytes two_vcpus() {
+  Bytes bytes = header();
+  add_vcpu(bytes, 0);
+  add_vcpu(bytes, 1);
+  add(bytes, HVM_SAVE_CODE(PIT), 0, hvm_hw_pit{});
+  add(bytes, 77, 3, "unknown", 7);  // of a Xen to come
+  add_rest(bytes, 0);
+  add_rest(bytes, 1);
+  end(bytes);
+  return bytes;
+}
+
+std::vector<std::pair<int, int>> kinds_of(const Bytes& bytes) {
+  std::vector<std::pair<int, int>> kinds;
+  for (std::size_t at = 0; at < bytes.size();) {
+    hvm_save_descriptor record;
+    std::memcpy(&record, bytes.data() + at, sizeof record);
+    kinds.emplace_back(record.typecode, record.instance);
+    at += sizeof record + record.length;
+  }
+  return kinds;
+}
+
+TEST(HvmRecords, OneVcpuIsTakenOutOfTwo) {
+  const auto records = HvmRecords::parse(two_vcpus());
+  ASSERT_TRUE(records.ok()) << records.error().message;
+  EXPECT_EQ(records->vcpus(), 2u);
+  const auto own = records->of_vcpu(1);
+  ASSERT_TRUE(own.ok()) << own.error().message;
+  const std::vector<std::pair<int, int>> expected = {{1, 0},  {2, 1},  {5, 1},  {6, 1},
+                                                     {14, 1}, {16, 1}, {19, 1}, {0, 0}};
+  EXPECT_EQ(kinds_of(*own), expected);
+  const auto again = HvmRecords::parse(*own);
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  EXPECT_EQ(again->registers(1)->rip, 0x1001u);
+  EXPECT_EQ(again->registers(1)->rsp, 0x2001u);
+  EXPECT_EQ(again->registers(0).error().code, ENOENT);
+}
+
+TEST(HvmRecords, VcpuThatIsDownIsNotThere) {
+  Bytes bytes = header();
+  add_vcpu(bytes, 0);
+  add_rest(bytes, 0);
+  add_vcpu(bytes, 1, false);  // without its local APIC
+  end(bytes);
+  const auto records = HvmRecords::parse(bytes);
+  ASSERT_TRUE(records.ok());
+  EXPECT_TRUE(records->of_vcpu(0).ok());
+  EXPECT_EQ(records->of_vcpu(1).error().code, ENOENT);
+  EXPECT_EQ(records->of_vcpu(2).error().code, ENOENT);
+}
+
+TEST(HvmRecords, TimeOnTheWayIsAddedToTheTsc) {
+  auto own = HvmRecords::parse(two_vcpus())->of_vcpu(1);
+  ASSERT_TRUE(advance_tsc(*own, 1234).ok());
+  const auto moved = HvmRecords::parse(*own);
+  EXPECT_EQ(moved->registers(1)->tsc, 6234u);
+  EXPECT_EQ(moved->registers(1)->rip, 0x1001u);
+  Bytes none = header();
+  end(none);
+  EXPECT_EQ(advance_tsc(none, 1).error().code, EPROTO);
+}
+
+TEST(HvmRecords, WhatIsNoSuchRunIsRefused) {
+  const auto code_of = [](const Bytes& bytes) {
+    const auto records = HvmRecords::parse(bytes);
+    return records.ok() ? 0 : records.error().code;
+  };
+  EXPECT_EQ(code_of({}), EPROTO);
+  EXPECT_EQ(code_of(Bytes(100)), EPROTO);  // it begins with an end
+  Bytes magic = header(1);
+  end(magic);
+  EXPECT_EQ(code_of(magic), EPROTO);
+  Bytes version = header(HVM_FILE_MAGIC, 2);
+  end(version);
+  EXPECT_EQ(code_of(version), EPROTO);
+  Bytes endless = header();
+  add_vcpu(endless, 0);
+  EXPECT_EQ(code_of(endless), EPROTO);
+  Bytes twins = header();
+  add_vcpu(twins, 0);
+  add_vcpu(twins, 0);
+  end(twins);
+  EXPECT_EQ(code_of(twins), EPROTO);
+  Bytes lengthy = header();
+  const hvm_save_descriptor longer{2, 0, 0xffffffff};
+  const auto* raw = reinterpret_cast<const std::byte*>(&longer);
+  lengthy.insert(lengthy.end(), raw, raw + sizeof longer);
+  EXPECT_EQ(code_of(lengthy), EPROTO);
+}
+
+TEST(HvmRecords, RegistersOfAnotherXenAreRefused) {
+  Bytes bytes = header();
+  Bytes cpu(sizeof(hvm_hw_cpu) - 8);
+  add(bytes, HVM_SAVE_CODE(CPU), 0, cpu.data(), static_cast<std::uint32_t>(cpu.size()));
+  end(bytes);
+  const auto records = HvmRecords::parse(bytes);
+  ASSERT_FALSE(records.ok());
+  EXPECT_NE(records.error().message.find("same version of Xen"), std::string::npos);
+}
+
+// Cut anywhere, or with any byte changed: refused or read, never out of bounds (run under ASan by
+// the fuzz build).
+TEST(HvmRecords, DamagedBytesNeverLeadOutside) {
+  const Bytes whole = two_vcpus();
+  for (std::size_t size = 0; size < whole.size(); ++size)
+    EXPECT_FALSE(HvmRecords::parse(std::span(whole).first(size)).ok()) << size;
+  std::mt19937 random(1);
+  for (int i = 0; i < 2000; ++i) {
+    Bytes damaged = whole;
+    damaged[random() % damaged.size()] ^= std::byte{static_cast<unsigned char>(1 + random() % 255)};
+    const auto records = HvmRecords::parse(damaged);
+    if (!records) continue;
+    for (unsigned vcpu = 0; vcpu < 3; ++vcpu) {
+      auto own = records->of_vcpu(vcpu);
+      if (own.ok()) {
+        EXPECT_TRUE(advance_tsc(*own, 1).ok());
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace xenspan::hypervisor::xen
