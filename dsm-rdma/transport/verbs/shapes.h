@@ -39,7 +39,7 @@ inline constexpr std::uint32_t kReceiveStride = 128;
 inline constexpr std::uint32_t kBounceStride = 4096 + kReceiveStride;
 inline constexpr std::uint32_t kBounceBytes = 4096 + kEnvelopeBytes;
 static_assert(kEnvelopeBytes <= kReceiveStride);
-inline constexpr std::uint32_t kMostServiceBuffers = 1024, kFewestServiceBuffers = 32;
+inline constexpr std::uint32_t kMostServiceBuffers = 2560, kFewestServiceBuffers = 32;
 inline constexpr std::uint32_t kSends = 256;
 // Requests of one slice that have their answers on the service lane.
 inline constexpr std::uint32_t kServiceWindow = Requests::kServicePlaces + Requests::kAheadPlaces;
