@@ -74,7 +74,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
         window.started(place);
         held_.wanted(gfn, touched_to, start);
         if (begun.fresh) window.prepare_later(gfn);
-        ask_early(gfn, wanted, window);
+        ask_early(gfn, touched_to, window);
         ask_ahead(gfn, window);
         const Outcome outcome = window.wait_all();
         const std::uint64_t end = now_ns();
