@@ -34,7 +34,7 @@ struct EngineConfig {
   unsigned hold_us =
       20;  // a granted page is kept at least this long before it is given up (I3), microseconds
   unsigned prefetch =
-      kMostPrefetch;  // pages asked for with a fault's own, at most (prefetch.h); 0: none
+      kMostPrefetch;     // pages asked for with a fault's own, at most (prefetch.h); 0: none
   FeatureSet without{};  // the same in all engines of a domain
   std::vector<std::string>
       names{};  // of the hosts, for error messages; their numbers are used when empty

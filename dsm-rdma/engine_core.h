@@ -2,11 +2,10 @@
 //
 // engine.cc: faults, waiting, stop, statistics. engine_protocol.cc: messages and the steps the
 // machine asks for. engine_range.cc: many pages at once. engine_window.cc: one thread's requests.
-// engine_prefetch.cc: what is asked for before it is touched. engine_one_by_one.cc: invalidations in
-// turn, to compare with.
-// Everything done to a page is done under its entry's lock, in the order the machine decided.
-// Messages are put into the thread's outbox under that lock, after the mapping has changed, and
-// leave a little later (outbox.h).
+// engine_prefetch.cc: what is asked for before it is touched. engine_one_by_one.cc: invalidations
+// in turn, to compare with. Everything done to a page is done under its entry's lock, in the order
+// the machine decided. Messages are put into the thread's outbox under that lock, after the mapping
+// has changed, and leave a little later (outbox.h).
 #pragma once
 
 #include <pthread.h>

@@ -16,19 +16,19 @@ class PageBackend {
 
   // The engine's own view of a frame: always readable and writable, never faults to the engine.
   // Contents of a frame never touched are zero. Frames of neighbouring gfns are adjacent (frame(g)
-  // + 4096 == frame(g + 1)). A backend whose frames_keep_still() is false may map a frame when it is
-  // asked for and unmap it later: not before the same thread asks for another one, nor, when this
-  // slice has no right to the page, before the page is granted or dropped. nullptr: there is no
-  // memory for it, and the domain ends.
+  // + 4096 == frame(g + 1)). A backend whose frames_keep_still() is false may map a frame when it
+  // is asked for and unmap it later: not before the same thread asks for another one, nor, when
+  // this slice has no right to the page, before the page is granted or dropped. nullptr: there is
+  // no memory for it, and the domain ends.
   virtual std::byte* frame(Gfn gfn) noexcept = 0;
 
   // Whether a frame keeps its contents at every instant while this backend changes its mapping. If
   // not, a page is sent before anything else is done to it.
   virtual bool frames_keep_still() const noexcept { return true; }
 
-  // Whether the frame of a page that this slice has lost keeps its memory, for the page's return. If
-  // not, drop_frame() is called once the contents have been sent; frames_keep_still() has to be false
-  // then.
+  // Whether the frame of a page that this slice has lost keeps its memory, for the page's return.
+  // If not, drop_frame() is called once the contents have been sent; frames_keep_still() has to be
+  // false then.
   virtual bool keeps_lost_frames() const noexcept { return true; }
 
   // Maps [first, first+count) into the guest with this right (kShared or kExclusive), whatever was

@@ -228,9 +228,9 @@ struct RunWords {
 };
 
 RunWords find_run(int argc, char** argv) {
-  const std::vector<std::string> with_value = {"--host",  "--socket", "--vcpus",    "--memory",
-                                               "--hosts", "--name",   "--prefetch", "--without",
-                                               "--transport"};
+  const std::vector<std::string> with_value = {"--host",     "--socket",  "--vcpus",
+                                               "--memory",   "--hosts",   "--name",
+                                               "--prefetch", "--without", "--transport"};
   RunWords words{false, "", argc, argc};
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];

@@ -23,7 +23,7 @@ struct RunOptions {
   std::vector<std::string> hosts;
   unsigned prefetch = dsm::kMostPrefetch;
   std::vector<std::string> without;  // features (dsm-rdma/features.h)
-  std::string transport;  // "": the daemon's default
+  std::string transport;             // "": the daemon's default
   bool stats = false;
   std::string stats_file;  // "": standard error
   std::vector<std::string> command;

@@ -2,6 +2,7 @@
 // Flood, OOPSLA 2014). A plain value, one thread's.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace xenspan::dsm::scale {
@@ -16,7 +17,9 @@ class Random {
     return z ^ (z >> 31);
   }
   // 0 .. bound-1.
-  unsigned below(unsigned bound) { return static_cast<unsigned>((next() >> 32) * bound >> 32); }
+  unsigned below(std::size_t bound) { return static_cast<unsigned>((next() >> 32) * bound >> 32); }
+  unsigned between(unsigned low, unsigned high) { return low + below(high - low + 1); }
+  bool one_in(unsigned n) { return below(n) == 0; }
 
  private:
   std::uint64_t state_;

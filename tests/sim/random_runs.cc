@@ -2,29 +2,15 @@
 
 #include <algorithm>
 
+#include "dsm-rdma/scale/random.h"
+
 namespace xenspan::dsm::sim {
 namespace {
 
 // Far above what any schedule needs: more means that nobody advances.
 constexpr unsigned kMaxEvents = 200'000, kMaxCrowdEvents = 10'000'000;
 
-// splitmix64 (Steele, Lea, Flood, OOPSLA 2014).
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : state_(seed) {}
-  std::uint64_t next() {
-    std::uint64_t z = state_ += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
-  unsigned below(std::size_t bound) { return static_cast<unsigned>((next() >> 32) * bound >> 32); }
-  unsigned between(unsigned low, unsigned high) { return low + below(high - low + 1); }
-  bool one_in(unsigned n) { return below(n) == 0; }
-
- private:
-  std::uint64_t state_;
-};
+using scale::Random;
 
 // How this schedule's network and scheduler are inclined. Any message may overtake any other in all
 // of them.

@@ -32,7 +32,7 @@ struct MeshConfig {
   std::vector<Peer> hosts;  // by HostId, self included
   Gfn pages = 0;            // bound for gfns in messages
   unsigned lanes = 8;  // lanes 1 .. lanes beside lane 0; the same on all hosts; at most kMaxLanes
-  int timeout_ms = 15000;      // until every connection stands
+  int timeout_ms = 15000;               // until every connection stands
   PatienceLimits wait = kVcpuPatience;  // how long a faulting thread looks before it sleeps
   unsigned serve_spin_us =
       0;  // how long the service thread polls; costs a core's time, so off unless cores are free
