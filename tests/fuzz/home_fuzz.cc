@@ -58,11 +58,11 @@ std::size_t answer_bytes(Op op) {
     case Op::kFutexCancel: return 1;
     case Op::kFutexEnqueue:
     case Op::kFutexSleep:
-    case Op::kFutexWake:
     case Op::kClone:
     case Op::kSendSignal:
     case Op::kPending: return 8;
     case Op::kFutexRequeue:
+    case Op::kFutexWake:
     case Op::kTimer: return 16;
     case Op::kLayout: return 8 + 8 + 8 + 4;
     case Op::kReserveTid: return 4;
