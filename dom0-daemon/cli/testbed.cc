@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sched.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -211,21 +210,9 @@ Status Testbed::start_wire(const TestbedOptions& options) {
   return {};
 }
 
-namespace {
-// Those this process may use: a container or taskset leaves it fewer than the machine has.
-std::vector<int> usable_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  ::sched_getaffinity(0, sizeof set, &set);
-  std::vector<int> cores;
-  for (int core = 0; core < CPU_SETSIZE; ++core)
-    if (CPU_ISSET(core, &set)) cores.push_back(core);
-  return cores.empty() ? std::vector<int>{0} : cores;
-}
-}  // namespace
-
 Status Testbed::write_config(int index, const TestbedOptions& options) {
-  const std::vector<int> cores = usable_cores();
+  std::vector<int> cores = daemon::usable_cpus();
+  if (cores.empty()) cores = {0};
   std::string text = "# Host of a test bed: xenspan testbed up\n";
   text +=
       fmt::format("name = {}\naddress = {}\nport = {}\ncpus = {}\n", host(index), address(index),

@@ -62,6 +62,9 @@ Status read_config(Config& config, std::string_view text, const std::string& fil
 // Fills in what was not given and checks what only the whole can tell.
 Status complete_config(Config& config);
 
+// The cores this process may use, ascending: a container or taskset leaves it fewer than the
+// machine has. Empty when the kernel does not say.
+std::vector<int> usable_cpus();
 // "0-3,6" into numbers, ascending order of mention, no repeats.
 Result<std::vector<int>> parse_cpu_list(std::string_view text);
 // "b=10.0.0.2:8117", "b=[fe80::1]:8117"; the port may be left out.

@@ -85,9 +85,6 @@ Status Slice::start_engine(UniqueFd listening) {
                                   [this](const std::string& cause) { failed_(cause); });
   if (!made) return made.error();
   engine_ = std::move(*made);
-  if (const int error =
-          transport_->register_frames(view_->frames(), kWindowPages << dsm::kPageShift))
-    return system_error(error, "cannot register the frames with the RDMA device");
   start_service_thread("xs-engine", Priority::kFaults, [this] { engine_->serve(); });
   return {};
 }
