@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
+#include <ctime>
 #include <string_view>
 
 namespace xenspan::daemon {
@@ -99,8 +100,14 @@ SSL* TlsContext::new_connection(bool server) {
   return ssl;
 }
 
-// OpenSSL frees the session it is given after use, so each handshake gets a copy.
-SSL_SESSION* TlsContext::session() const { return SSL_SESSION_dup(session_); }
+// OpenSSL frees the session it is given after use, so each handshake gets a copy. A copy is made
+// young: a session older than its time limit (304 s) is refused, a pre-shared one, too, and then a
+// daemon that has run for five minutes would accept nobody.
+SSL_SESSION* TlsContext::session() const {
+  SSL_SESSION* copy = SSL_SESSION_dup(session_);
+  if (copy != nullptr) SSL_SESSION_set_time(copy, ::time(nullptr));
+  return copy;
+}
 
 int TlsContext::use_session(SSL* ssl, const EVP_MD* digest, const unsigned char** id,
                             size_t* length, SSL_SESSION** session) {

@@ -6,11 +6,24 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <ctime>
 #include <functional>
 #include <memory>
 #include <vector>
 
 #include "dom0-daemon/daemon/cluster.h"
+
+namespace {
+time_t seconds_later = 0;
+}
+// In the place of libc's for the whole program, OpenSSL included: hours can pass in a test.
+extern "C" time_t time(time_t* result) noexcept {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  const time_t later = now.tv_sec + seconds_later;
+  if (result != nullptr) *result = later;
+  return later;
+}
 
 namespace xenspan::daemon {
 namespace {
@@ -125,6 +138,16 @@ TEST_F(ClusterTest, TwoHostsThatBothDialShareOneConnection) {
   ASSERT_TRUE(run_until([&] { return !b.messages.empty(); }));
   EXPECT_EQ(b.messages.front(), "a: hello-there");
   EXPECT_FALSE(a.cluster->send("c", {{"op", "x"}}));
+}
+
+TEST_F(ClusterTest, ADaemonThatHasRunForLongStillLetsHostsIn) {
+  Host a(loop_, "a", free_port()), b(loop_, "b", free_port()), c(loop_, "c", free_port());
+  b.knows(a), c.knows(a);
+  a.start(), b.start();
+  ASSERT_TRUE(run_until([&] { return a.sees("b"); }));
+  seconds_later += 24 * 3600;
+  c.start();
+  EXPECT_TRUE(run_until([&] { return c.sees("a"); })) << c.error("a");
 }
 
 TEST_F(ClusterTest, PeersOfPeersAreLearned) {

@@ -17,7 +17,14 @@ def judge(lines: list[str], hosts: int) -> tuple[int, int]:
             passed, failed = passed + good, failed + (not good)
             if not good:
                 print(f"FAIL {case}, round {round_}: hosts ended with {', '.join(ends)}")
+                print("".join(f"  {line}\n" for line in said_by(case, lines)), end="")
         if len({len(ends) for ends in per_host}) != 1:
             print(f"FAIL {case}: not every host has run it as often")
             failed += 1
     return passed, failed
+
+
+def said_by(case: str, lines: list[str]) -> list[str]:
+    """What the case itself has printed: lines "HOST| NAME: ...", NAME without the word for its group ("domain: ")."""
+    name = case.rpartition(": ")[2]
+    return [line for line in lines if re.match(rf"\d+\| {re.escape(name)}: ", line)][-40:]
