@@ -119,6 +119,7 @@ Result<DomainSpec> Commands::make_spec(const User& user, const Json& message,
   spec.fds = std::move(fds);
   spec.cwd = text_or(message, "cwd", "/");
   spec.umask = static_cast<unsigned>(number_or(message, "umask", 022) & 0777);
+  spec.start_within = config_.start_within;
   spec.stats = flag_field(message, "stats");
   spec.prefetch = number_or(message, "prefetch", dsm::kMostPrefetch);
   spec.without = texts_field(message, "without").value_or(std::vector<std::string>{});

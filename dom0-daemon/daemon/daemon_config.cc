@@ -133,11 +133,11 @@ Status set_peers(Config& config, std::string_view value) {
   return {};
 }
 
-Status set_lost_after(Config& config, std::string_view value) {
+Status set_seconds(std::chrono::milliseconds& limit, std::string_view key, std::string_view value) {
   const auto seconds = whole_number<unsigned>(value);
   if (!seconds || *seconds < 1 || *seconds > 3600)
-    return invalid(fmt::format("lost-after \"{}\": use a number of seconds from 1 to 3600", value));
-  config.lost_after = std::chrono::seconds(*seconds);
+    return invalid(fmt::format("{} \"{}\": use a number of seconds from 1 to 3600", key, value));
+  limit = std::chrono::seconds(*seconds);
   return {};
 }
 
@@ -189,6 +189,8 @@ const std::vector<ConfigKey>& config_keys() {
       {"socket", "FILE", "control socket (default: DIR/NAME/control)"},
       {"peer", "NAME=ADDRESS[:PORT]", "another host; may be repeated, or a list with commas"},
       {"lost-after", "SECONDS", "a silent peer is lost after this (default: 3)"},
+      {"start-within", "SECONDS",
+       "a domain whose slices are not ready after this fails (default: 30)"},
       {"log", "LEVEL", "error, warning, info or debug (default: info)"},
   };
   return keys;
@@ -212,7 +214,8 @@ Status set_config(Config& config, std::string_view key, std::string_view value) 
   if (key == "slice") return set_path(config.slice, key, value);
   if (key == "socket") return set_path(config.socket, key, value);
   if (key == "peer") return set_peers(config, value);
-  if (key == "lost-after") return set_lost_after(config, value);
+  if (key == "lost-after") return set_seconds(config.lost_after, key, value);
+  if (key == "start-within") return set_seconds(config.start_within, key, value);
   if (key == "log") return set_log(config, value);
   std::string known;
   for (const ConfigKey& each : config_keys()) known += fmt::format(" {}", each.name);

@@ -41,7 +41,8 @@ struct Config {
   std::string slice;   // path of xenspan-slice
   std::string socket;  // control socket; default: rundir/name/control
   std::vector<PeerAddress> peers;
-  std::chrono::milliseconds lost_after{3000};  // a silent peer is lost after this
+  std::chrono::milliseconds lost_after{3000};     // a silent peer is lost after this
+  std::chrono::milliseconds start_within{30000};  // a domain whose slices are not ready fails
   log::Level log_level = log::Level::kInfo;
 
   std::string own_dir() const { return rundir + "/" + name; }

@@ -18,7 +18,6 @@ using std::chrono::milliseconds;
 using xenstore::DomainState;
 using xenstore::MemberState;
 
-constexpr milliseconds kStartLimit{30000};
 constexpr milliseconds kStatsLimit{5000};
 constexpr int kOwnFailure = 125;
 constexpr int kSecretBytes = 32;
@@ -110,12 +109,14 @@ void Domain::start() {
             record_.uuid, record_.user, record_.command, members_.size(), record_.vcpus.size(),
             xenstore::to_word(record_.transport));
   changed();
-  limit_ = std::make_unique<Timer>(loop_, kStartLimit, [this] {
+  limit_ = std::make_unique<Timer>(loop_, spec_.start_within, [this] {
     for (std::size_t i = 0; i < members_.size(); ++i)
       if (!members_[i].ready)
-        return fail(kOwnFailure, fmt::format("host {} did not get ready within {} s: see its "
-                                             "xenspand's log",
-                                             record_.members[i].host, kStartLimit.count() / 1000));
+        return fail(kOwnFailure,
+                    fmt::format("host {} did not get ready within {} s: see its "
+                                "xenspand's log, or raise start-within in "
+                                "xenspand.conf here",
+                                record_.members[i].host, spec_.start_within.count() / 1000));
   });
   for (std::size_t i = 0; i < members_.size() && !stopping(); ++i) {
     const std::string& host = record_.members[i].host;

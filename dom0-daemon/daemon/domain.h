@@ -11,6 +11,7 @@
 // Domains owns it; Slices (local or remote) are reached through the SliceLinks interface.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
@@ -57,6 +58,7 @@ struct DomainSpec {
   unsigned umask = 022;
   std::vector<int> fd_numbers;
   std::vector<UniqueFd> fds;
+  std::chrono::milliseconds start_within{30000};
   bool stats = false;  // collect statistics when the program has ended
   std::uint64_t prefetch = 0;
   std::vector<std::string> without;  // dsm-rdma/features.h

@@ -98,7 +98,7 @@ TEST(ConfigFile, SetsEveryKind) {
   const Status read =
       read_config(config,
                   "# a comment\nname = node1\naddress = 10.0.0.1\n port=9000 # here\n"
-                  "cpus = 0-2,5\nmemory = 16G\nencrypt = true\nlost-after = 7\n"
+                  "cpus = 0-2,5\nmemory = 16G\nencrypt = true\nlost-after = 7\nstart-within = 90\n"
                   "peer = b=10.0.0.2\npeer = c=[fe80::1]:8000, d=10.0.0.4:1\nkey = /k\n"
                   "transport = verbs\nrdma-device = mlx5_0\nrdma-port = 2\nrdma-gid-index = 3\n"
                   "rdma-service-level = 4\nrdma-traffic-class = 106\n",
@@ -110,6 +110,7 @@ TEST(ConfigFile, SetsEveryKind) {
   EXPECT_EQ(config.memory, std::uint64_t{16} << 30);
   EXPECT_TRUE(config.encrypt);
   EXPECT_EQ(config.lost_after, std::chrono::seconds(7));
+  EXPECT_EQ(config.start_within, std::chrono::seconds(90));
   ASSERT_EQ(config.peers.size(), 3u);
   EXPECT_EQ(config.peers[0].port, kDefaultPort);
   EXPECT_EQ(config.peers[1].address, "fe80::1");
@@ -135,6 +136,7 @@ TEST(ConfigFile, ErrorsNameFileLineAndKey) {
       {"peer = b", "peer"},
       {"peer = b=10.0.0.2:", "peer"},
       {"lost-after = 0", "lost"},
+      {"start-within = 3601", "start-within"},
       {"key = relative", "key"},
       {"transport = rdma", "tcp, verbs or auto"},
       {"rdma-device = ../x", "rdma-device"},
