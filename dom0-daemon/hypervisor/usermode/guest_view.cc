@@ -163,9 +163,22 @@ int GuestView::write_protect(dsm::Gfn first, std::uint32_t count, bool on) noexc
   return 0;
 }
 
+// How many of these pages, the first and those behind it, are mapped writable, or are not, as the
+// first.
+std::uint32_t GuestView::alike(dsm::Gfn first, std::uint32_t count,
+                               dsm::Right right) const noexcept {
+  const bool as_first = writable(first, right);
+  std::uint32_t run = 1;
+  while (run < count && writable(first + run, right) == as_first) ++run;
+  return run;
+}
+
 int GuestView::grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noexcept {
-  const bool writable =
-      right == dsm::Right::kExclusive && LayoutTable::allows(layout_.at(first), true);
+  const bool writable = this->writable(first, right);
+  if (const std::uint32_t run = alike(first, count, right); run < count) {
+    const int error = grant(first, run, right);
+    return error != 0 ? error : grant(first + run, count - run, right);
+  }
   if (count > 1) {
     // Frames of fresh memory: allocate them all with one call.
     if (::madvise(frame(first), std::uint64_t{count} << dsm::kPageShift, MADV_POPULATE_WRITE) != 0)
@@ -192,7 +205,34 @@ int GuestView::grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noex
 
 void GuestView::expect_mapped(dsm::Gfn gfn) noexcept { expected_mapped = gfn; }
 
-int GuestView::protect(dsm::Gfn gfn) noexcept { return write_protect(gfn, 1, true); }
+int GuestView::protect_run(dsm::Gfn first, std::uint32_t count) noexcept {
+  return write_protect(first, count, true);
+}
+
+// What is not mapped after all stays so, and faults once more.
+int GuestView::raise_run(dsm::Gfn first, std::uint32_t count) noexcept {
+  for (std::uint32_t run; count > 0; first += run, count -= run) {
+    run = alike(first, count, dsm::Right::kExclusive);
+    if (!writable(first, dsm::Right::kExclusive)) continue;  // mapped read-only, and stays so
+    if (const int error = write_protect(first, run, false); error != 0) return error;
+  }
+  return 0;
+}
+
+int GuestView::fill_run(dsm::Gfn first, std::uint32_t count, dsm::Right right,
+                        const std::byte* const* contents, bool /*fresh*/) noexcept {
+  for (std::uint32_t i = 0; i < count; ++i)
+    std::memcpy(frame(first + i), contents[i], dsm::kPageSize);
+  for (std::uint32_t run; count > 0; first += run, count -= run) {
+    run = alike(first, count, right);
+    int error = map(first, run, writable(first, right));
+    // Something in the run is mapped already.
+    for (std::uint32_t i = 0; error != 0 && i < run; ++i) {
+      if (const int single = grant(first + i, 1, right); single != 0) return single;
+    }
+  }
+  return 0;
+}
 
 int GuestView::withdraw_run(dsm::Gfn first, std::uint32_t count) noexcept {
   const int result = ::madvise(reinterpret_cast<void*>(address_of(first)),
