@@ -2,7 +2,8 @@
 //
 // engine.cc: faults, waiting, stop, statistics. engine_protocol.cc: messages and the steps the
 // machine asks for. engine_range.cc: many pages at once. engine_window.cc: one thread's requests.
-// engine_prefetch.cc: what is asked for before it is touched. engine_one_by_one.cc: invalidations
+// engine_prefetch.cc: what is asked for before it is touched. engine_runs.cc: messages about
+// neighbouring pages that have come together. engine_one_by_one.cc: invalidations
 // in turn, to compare with. Everything done to a page is done under its entry's lock, in the order
 // the machine decided. Messages are put into the thread's outbox under that lock, after the mapping
 // has changed, and leave a little later (outbox.h).
@@ -14,6 +15,7 @@
 #include <atomic>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "dsm-rdma/counters.h"
 #include "dsm-rdma/engine.h"
@@ -80,6 +82,8 @@ class EngineCore final : public Engine {
   class Window;
   // The messages one event sets off.
   class Event;
+  // What a message does to the guest's mapping (engine_runs.cc).
+  struct Change;
 
   ivy::View view(Gfn gfn) const noexcept {
     return {config_.self, config_.home, slots_.manager(gfn)};
@@ -107,11 +111,20 @@ class EngineCore final : public Engine {
 
   std::byte* place(const ivy::Message& grant) noexcept;
   bool deliver(const ivy::Message& message, Outbox& outbox) noexcept;
+  bool deliver_several(const Incoming* incoming, std::size_t count, Outbox& outbox) noexcept;
+  bool deliver_run(const Incoming* incoming, std::size_t& count, Outbox& outbox) noexcept;
+  bool deliver_one(PageEntry& entry, const Incoming& incoming, bool mapped,
+                   Outbox& outbox) noexcept;
+  Change change_for(PageEntry& entry, const Incoming& incoming) noexcept;
+  bool change_run(Gfn first, const Incoming* incoming, const Change& change,
+                  std::uint32_t count) noexcept;
   void peer_lost(HostId peer, const char* why) noexcept;
-  bool feed(PageEntry& entry, const ivy::Message& first, bool may_hold, Outbox& outbox) noexcept;
+  bool feed(PageEntry& entry, const ivy::Message& first, bool may_hold, Outbox& outbox,
+            bool mapped = false) noexcept;
   bool feed_all(PageEntry& entry, Event& event, ivy::Steps& steps, bool may_hold) noexcept;
   bool park(PageEntry& entry, const ivy::Message& message) noexcept;
   bool release_parked(PageEntry& entry, Gfn gfn, Event& event) noexcept;
+  std::uint64_t hold_until(const PageEntry& entry, const ivy::Message& message) const noexcept;
   bool hold_back(const PageEntry& entry, const ivy::Message& message) noexcept;
   void clear_contents(PageEntry& entry, const ivy::Message& grant) noexcept;
   bool carry_out(PageEntry& entry, const ivy::Steps& steps, Event& event) noexcept;
@@ -119,7 +132,7 @@ class EngineCore final : public Engine {
   bool drop_for(PageEntry& entry, const ivy::Message& about, bool withdrawn,
                 Outbox& outbox) noexcept;
   bool drop_lost(PageEntry& entry, Gfn gfn) noexcept;
-  bool grant(PageEntry& entry, const ivy::Message& about, Right right) noexcept;
+  bool grant(PageEntry& entry, const ivy::Message& about, Right right, bool mapped) noexcept;
   bool send(PageEntry& entry, const ivy::Message& message, Event& event) noexcept;
   bool send_now(PageEntry& entry, ivy::Message message, Event& event) noexcept;
   bool in_turn(PageEntry& entry, const ivy::Message& message, Event& event) noexcept;
@@ -166,8 +179,11 @@ class EngineCore final : public Engine {
 // to others, which are left in the thread's outbox.
 class EngineCore::Event {
  public:
-  explicit Event(Outbox& outbox) noexcept : outbox_(outbox) {}
+  // `mapped`: what the first message does to the guest's mapping has been done already.
+  explicit Event(Outbox& outbox, bool mapped = false) noexcept : outbox_(outbox), mapped_(mapped) {}
   Outbox& outbox() noexcept { return outbox_; }
+  bool mapped() const noexcept { return mapped_; }
+  bool take_mapped() noexcept { return std::exchange(mapped_, false); }
   bool push(const ivy::Message& message) noexcept {
     if (filled_ == own_.size()) return false;
     own_[filled_++] = message;
@@ -184,6 +200,7 @@ class EngineCore::Event {
   // The longest chain here: request, forward or invalidate, grant; and messages that were parked.
   std::array<ivy::Message, 16> own_;
   std::size_t taken_ = 0, filled_ = 0;
+  bool mapped_;
 };
 
 }  // namespace xenspan::dsm

@@ -12,6 +12,18 @@
 
 namespace xenspan::dsm {
 
+namespace {
+
+// A page that was written a while ago is in memory, not in a cache: all its lines are on their way
+// here, at the same time, while the messages around it are dealt with. The kernel's copy would wait
+// for one after the other.
+void fetch_lines(const std::byte* page) {
+  constexpr std::size_t kLine = 64;
+  for (std::size_t at = 0; at < kPageSize; at += kLine) __builtin_prefetch(page + at, 0, 2);
+}
+
+}  // namespace
+
 std::byte* EngineCore::place(const ivy::Message& grant) noexcept {
   if (grant.gfn >= table_.pages()) return nullptr;
   PageEntry& entry = table_[grant.gfn];
@@ -34,9 +46,9 @@ bool EngineCore::deliver(const ivy::Message& message, Outbox& outbox) noexcept {
   return feed(entry, message, true, outbox);
 }
 
-bool EngineCore::feed(PageEntry& entry, const ivy::Message& first, bool may_hold,
-                      Outbox& outbox) noexcept {
-  Event event(outbox);
+bool EngineCore::feed(PageEntry& entry, const ivy::Message& first, bool may_hold, Outbox& outbox,
+                      bool mapped) noexcept {
+  Event event(outbox, mapped);
   ivy::Steps steps;
   event.push(first);
   return feed_all(entry, event, steps, may_hold);
@@ -49,7 +61,7 @@ bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
   ivy::Message message;
   for (; event.pop(message); may_hold = true) {
     if (may_hold && hold_back(entry, message)) continue;
-    clear_contents(entry, message);
+    if (!event.mapped()) clear_contents(entry, message);
     steps.clear();
     const ivy::Verdict verdict = ivy::on_message(entry.state, view(message.gfn), message, steps);
     if (verdict == ivy::Verdict::kEarly) {
@@ -111,15 +123,19 @@ bool EngineCore::release_parked(PageEntry& entry, Gfn gfn, Event& event) noexcep
 }
 
 // A page that was granted here a moment ago is kept for the rest of its window, so that the vCPU
-// that asked for it gets to use it. The service thread delivers the message when the window is
-// over.
-bool EngineCore::hold_back(const PageEntry& entry, const ivy::Message& message) noexcept {
+// that asked for it gets to use it. Until when; 0: the message is served at once.
+std::uint64_t EngineCore::hold_until(const PageEntry& entry,
+                                     const ivy::Message& message) const noexcept {
   const bool takes =
       message.kind == ivy::Kind::kWriteForward || message.kind == ivy::Kind::kInvalidate;
   const bool weakens = message.kind == ivy::Kind::kReadForward &&
                        ivy::right_of(entry.state, view(message.gfn)) == Right::kExclusive;
-  if (!takes && !weakens) return false;
-  const std::uint64_t until = held_.keep_until(message.gfn);
+  return takes || weakens ? held_.keep_until(message.gfn) : 0;
+}
+
+// The service thread delivers the message when the window is over.
+bool EngineCore::hold_back(const PageEntry& entry, const ivy::Message& message) noexcept {
+  const std::uint64_t until = hold_until(entry, message);
   if (until == 0 || !held_.push(message, until)) return false;
   counters_.held_back.add();
   predictor_.on_contention(message.gfn, now_ns());
@@ -171,23 +187,23 @@ bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& eve
         migratory_.on_lost(gfn);
         held_.lost(gfn);
         fetch_later(step.message);
-        if (entry.touched()) error = backend_.withdraw(gfn);
+        if (!event.take_mapped() && entry.touched()) error = backend_.withdraw(gfn);
         if (error != 0) return backend_failed(error, "be taken from the guest", gfn);
         break;
       case ivy::Step::Kind::kProtect:
         predictor_.on_lost(gfn);
         held_.lost(gfn);
-        if (entry.touched()) error = backend_.protect(gfn);
+        if (!event.take_mapped() && entry.touched()) error = backend_.protect(gfn);
         if (error != 0) return backend_failed(error, "be made read-only", gfn);
         break;
       case ivy::Step::Kind::kDropFrame:
         if (!drop_for(entry, step.message, withdrawn, event.outbox())) return false;
         break;
       case ivy::Step::Kind::kGrantShared:
-        if (!grant(entry, step.message, Right::kShared)) return false;
+        if (!grant(entry, step.message, Right::kShared, event.take_mapped())) return false;
         break;
       case ivy::Step::Kind::kGrantExclusive:
-        if (!grant(entry, step.message, Right::kExclusive)) return false;
+        if (!grant(entry, step.message, Right::kExclusive, event.take_mapped())) return false;
         break;
       case ivy::Step::Kind::kSend:
         if (!send(entry, step.message, event)) return false;
@@ -226,12 +242,13 @@ bool EngineCore::drop_for(PageEntry& entry, const ivy::Message& about, bool with
   return drop(entry, about.gfn, withdrawn);
 }
 
-bool EngineCore::grant(PageEntry& entry, const ivy::Message& about, Right right) noexcept {
+bool EngineCore::grant(PageEntry& entry, const ivy::Message& about, Right right,
+                       bool mapped) noexcept {
   // What was discarded is not mapped: the next touch, if one is allowed at all, finds a fresh page.
   const Purpose purpose = requests_.purpose(about.txn);
   if (purpose == Purpose::kDiscard) return drop(entry, about.gfn, false);
   entry.set_touched();
-  if (maps_early(about.gfn, right, purpose)) {
+  if (!mapped && maps_early(about.gfn, right, purpose)) {
     if (const int error = backend_.grant(about.gfn, 1, right))
       return backend_failed(error, "be mapped", about.gfn);
   }
@@ -259,6 +276,8 @@ bool EngineCore::send_now(PageEntry& entry, ivy::Message message, Event& event) 
     if (!without(Feature::kZero) && (!entry.touched() || is_zero_page(page))) {
       message.payload = ivy::Payload::kZero;
       page = nullptr;
+    } else {
+      fetch_lines(page);
     }
   }
   if (message.payload == ivy::Payload::kZero) counters_.zero_grants.add();

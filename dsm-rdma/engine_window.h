@@ -22,6 +22,9 @@ class EngineCore::Inbox final : public Sink {
   bool deliver(const ivy::Message& message) noexcept override {
     return engine_.deliver(message, outbox_);
   }
+  bool deliver_several(const Incoming* incoming, std::size_t count) noexcept override {
+    return engine_.deliver_several(incoming, count, outbox_);
+  }
   void flush() noexcept override {
     if (!outbox_.empty()) engine_.send_all(outbox_);
   }

@@ -6,6 +6,9 @@
 // page's lock bit). They return 0 or an errno; anything but 0 ends the domain with the exact cause.
 #pragma once
 
+#include <cerrno>
+#include <cstring>
+
 #include "dsm-rdma/types.h"
 
 namespace xenspan::dsm {
@@ -42,6 +45,12 @@ class PageBackend {
   // Gives the frame's memory back; it reads as zero afterwards.
   virtual int drop_frame(Gfn gfn) noexcept = 0;
   // The same for `count` neighbours at once, where a backend can do that for less.
+  virtual int protect_run(Gfn first, std::uint32_t count) noexcept {
+    for (std::uint32_t i = 0; i < count; ++i) {
+      if (const int error = protect(first + i)) return error;
+    }
+    return 0;
+  }
   virtual int withdraw_run(Gfn first, std::uint32_t count) noexcept {
     for (std::uint32_t i = 0; i < count; ++i) {
       if (const int error = withdraw(first + i)) return error;
@@ -51,6 +60,25 @@ class PageBackend {
   virtual int drop_run(Gfn first, std::uint32_t count) noexcept {
     for (std::uint32_t i = 0; i < count; ++i) {
       if (const int error = drop_frame(first + i)) return error;
+    }
+    return 0;
+  }
+  // Shared -> exclusive for `count` neighbours. One that is not mapped after all may stay so.
+  virtual int raise_run(Gfn first, std::uint32_t count) noexcept {
+    for (std::uint32_t i = 0; i < count; ++i) {
+      if (const int error = grant(first + i, 1, Right::kExclusive)) return error;
+    }
+    return 0;
+  }
+  // Neighbours that are not mapped get new contents, contents[i] those of first + i, and are mapped
+  // with this right. `fresh`: no frame among them has been touched.
+  virtual int fill_run(Gfn first, std::uint32_t count, Right right,
+                       const std::byte* const* contents, bool /*fresh*/) noexcept {
+    for (std::uint32_t i = 0; i < count; ++i) {
+      std::byte* const place = frame(first + i);
+      if (place == nullptr) return ENOMEM;
+      std::memcpy(place, contents[i], kPageSize);
+      if (const int error = grant(first + i, 1, right)) return error;
     }
     return 0;
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <utility>
 
 namespace xenspan::dsm {
 namespace {
@@ -124,7 +125,8 @@ void Predictor::stream(Slot& slot, Ask fault, Run& run) noexcept {
     if (ahead(each.last, each.stride) != fault.gfn) continue;
     if (each.window > 0) slot.trust = std::min(slot.trust + 2, kMostTrust);
     each.window = each.window == 0 ? 1 : std::min(each.window * 2, most_);
-    each.marker = each.window == most_ ? fault.gfn : kNoMarker;
+    each.marked = each.window == most_ ? 1 : 0;
+    each.markers[0] = fault.gfn;
     return extend(each, fault, run);
   }
   for (Stream& each : slot.streams) {
@@ -132,22 +134,23 @@ void Predictor::stream(Slot& slot, Ask fault, Run& run) noexcept {
     const std::int64_t step = between(each.last, fault.gfn);
     if (each.window > 0 && fault.gfn >= std::min(each.run_first, each.last) &&
         fault.gfn <= std::max(each.run_first, each.last)) {
-      each.marker = kNoMarker;
+      each.marked = each.ahead = 0;
       each.window /= 2;  // one of the run was lost before it was used, or never came
       return;
     }
     if (step == 0 || step > kReach || step < -kReach) continue;
     each.stride = step;
-    each.window = 0;
-    each.marker = kNoMarker;
+    each.window = each.marked = each.ahead = 0;
     each.last = each.run_first = fault.gfn;
     if ((step != 1 && step != -1) || slot.trust == 0) return;
     --slot.trust;  // a neighbour: worth a guess, as long as such guesses turn out right
     each.window = 1;
     return extend(each, fault, run);
   }
-  slot.streams[slot.next_stream++ % kStreams] = {fault.gfn, fault.gfn, 0,
-                                                 0,         kNoMarker, fault.right};
+  Stream& fresh = slot.streams[slot.next_stream++ % kStreams];
+  fresh = {};
+  fresh.last = fresh.run_first = fault.gfn;
+  fresh.right = fault.right;
 }
 
 // Asks for the next run. It ends where a page is refused, so that the next fault is just behind it.
@@ -170,24 +173,36 @@ unsigned Predictor::on_marker(std::uint64_t thread, Gfn gfn, StartFn start,
   const std::lock_guard guard(slot.lock, std::adopt_lock);
   if (slot.thread != thread) return 0;
   for (Stream& each : slot.streams) {
-    if (each.marker == gfn) return run_ahead(each, start, context);
+    const auto end = each.markers.begin() + each.marked;
+    const auto found = std::find(each.markers.begin(), end, gfn);
+    if (found == end) continue;
+    std::move(found + 1, end, each.markers.begin());
+    each.marked -= static_cast<unsigned>(found + 1 - each.markers.begin());
+    each.ahead = std::min(each.ahead + 1, kMostAhead);
+    unsigned started = 0;
+    while (each.marked < each.ahead && run_ahead(each, start, context, started)) {
+    }
+    return started;
   }
   return 0;
 }
 
-unsigned Predictor::run_ahead(Stream& stream, StartFn start, void* context) noexcept {
-  stream.marker = kNoMarker;
-  unsigned started = 0;
-  for (unsigned i = 0; i < kAheadSteps && started < kAheadRuns * (most_ + 1); ++i) {
+// One run more. false: it found an end.
+bool Predictor::run_ahead(Stream& stream, StartFn start, void* context,
+                          unsigned& started) noexcept {
+  bool marked = false;
+  unsigned run = 0;
+  for (unsigned i = 0; i < kAheadSteps && run < kAheadRuns * (most_ + 1); ++i) {
     const Gfn gfn = ahead(stream.last, stream.stride);
-    const Start result = start(context, {gfn, stream.right}, stream.marker == kNoMarker);
-    if (result == Start::kRefused || result == Start::kNoRoom) break;
+    const Start result = start(context, {gfn, stream.right}, !marked);
+    if (result == Start::kRefused || result == Start::kNoRoom) return false;
     stream.last = gfn;
     if (result != Start::kStarted) continue;
+    ++run;
     ++started;
-    if (stream.marker == kNoMarker) stream.marker = gfn;
+    if (!std::exchange(marked, true)) stream.markers[stream.marked++] = gfn;
   }
-  return started;
+  return marked;
 }
 
 void Predictor::remember(Ask from, Ask to) noexcept {

@@ -6,10 +6,12 @@
 // come again, such as the boundary rows of a grid: some read, some written. Streams: faults at a
 // constant stride; a run of 1, 2, 4 .. pages is asked for as long as the next fault is the one just
 // behind the run. A stream that has come to full length runs ahead of its thread: the next run is
-// asked for, with no thread waiting for it, when the first page of the run before it is touched.
-// That page, the marker, is held and not mapped, so that its touch is seen (after the page flag
-// PG_readahead of Linux, mm/readahead.c). Pages that hosts take from each other again and again
-// (locks, barriers) are left alone.
+// asked for, with no thread waiting for it, when the first page of a run before it is touched. That
+// page, the marker, is held and not mapped, so that its touch is seen (after the page flag
+// PG_readahead of Linux, mm/readahead.c). Each marker that is touched lets one run more be under
+// way, up to kMostAhead: what can be asked for in vain is never more than what was used before, and
+// a long stream keeps both hosts at work at the same time. Pages that hosts take from each other
+// again and again (locks, barriers) are left alone.
 //
 // Whether what was asked for early is used cannot be seen in general, so some of it is sampled: the
 // engine holds a sampled page but does not map it, and tells on_touched() or on_lost(). A sample
@@ -87,20 +89,23 @@ class Predictor {
   static constexpr unsigned kSteps = 32;  // links followed, or pages looked at, for one fault
   // A run ahead has so many times the pages of a fault's run; pages looked at for one marker.
   static constexpr unsigned kAheadRuns = 4, kAheadSteps = 128;
+  static constexpr unsigned kMostAhead = 6;   // runs of a stream under way, or not touched yet
   static constexpr unsigned kFewBetween = 4;  // one run in so many has a sample
   static constexpr std::int64_t kReach = 16;  // pages between two faults of one stream, at most
   // A link is followed once it was seen kSure times; twice as many for each time that it was wrong.
   static constexpr unsigned kSure = 2, kMostWrong = 5;
   static constexpr unsigned kMostTrust = 8;
-  static constexpr Gfn kNoMarker = ~Gfn{0};
 
   struct Stream {
     Gfn last = 0;             // fault, or end of the run
     Gfn run_first = 0;        // the run asked for last; empty when it is behind `last`
     std::int64_t stride = 0;  // 0: unknown
     unsigned window = 0;      // length of the run asked for last
-    Gfn marker = kNoMarker;   // when this page is touched, the next run is asked for
     Right right = Right::kInvalid;
+    // When one of these pages is touched, a further run is asked for. In the stream's order.
+    std::array<Gfn, kMostAhead> markers{};
+    unsigned marked = 0;  // how many
+    unsigned ahead = 0;   // runs that may be under way
   };
   // What is known of one thread.
   struct Slot {
@@ -136,7 +141,7 @@ class Predictor {
   void follow(Ask fault, Run& run) noexcept;
   void stream(Slot& slot, Ask fault, Run& run) noexcept;
   void extend(Stream& stream, Ask fault, Run& run) noexcept;
-  unsigned run_ahead(Stream& stream, StartFn start, void* context) noexcept;
+  bool run_ahead(Stream& stream, StartFn start, void* context, unsigned& started) noexcept;
   void remember(Ask from, Ask to) noexcept;
   void judge(std::uint64_t key, bool used) noexcept;
   static Knowledge knowledge(const Link& link) noexcept;

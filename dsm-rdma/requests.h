@@ -2,7 +2,7 @@
 // without a search.
 //
 // A lane has sixteen places, lane 0 has sixty-four that threads without a lane of their own take
-// one by one, and 256 for requests that no thread waits for (streams that run ahead). A request's
+// one by one, and 768 for requests that no thread waits for (streams that run ahead). A request's
 // number (txn) holds its place and a count, so that an answer to an old request is never taken for
 // one to the next in that place. Waiters of another thread's request for the same page sleep on a
 // bell. Threading: any. No allocation after construction. After end() nobody sleeps here any more.
@@ -62,7 +62,7 @@ class Requests {
   static constexpr unsigned kWindow = 16;  // places a lane
   static constexpr unsigned kLanes = 64;   // lane 0 included
   static constexpr unsigned kServicePlaces = 64;
-  static constexpr unsigned kAheadPlaces = 256;  // for requests that nobody waits for
+  static constexpr unsigned kAheadPlaces = 768;  // for requests that nobody waits for
   static constexpr unsigned kFirstAhead = kLanes * kWindow + kServicePlaces;
   static constexpr unsigned kPlaces = kFirstAhead + kAheadPlaces;
   static constexpr std::uint64_t kSpinNs = 20'000;
@@ -90,20 +90,20 @@ class Requests {
   // A place for a request that nobody waits for, or kPlaces when none is free. complete() gives it
   // back.
   unsigned take_ahead_place() noexcept {
-    for (unsigned word = 0; word < ahead_free_.size() && !ended(); ++word) {
-      std::uint64_t free = ahead_free_[word].load(std::memory_order_relaxed);
-      while (free != 0) {
-        const std::uint64_t lowest = free & (~free + 1);
-        if (ahead_free_[word].compare_exchange_weak(free, free & ~lowest,
-                                                    std::memory_order_acquire))
+    for (unsigned word = 0; word < ahead_taken_.size() && !ended(); ++word) {
+      std::uint64_t taken = ahead_taken_[word].load(std::memory_order_relaxed);
+      while (~taken != 0) {
+        const std::uint64_t lowest = ~taken & (taken + 1);
+        if (ahead_taken_[word].compare_exchange_weak(taken, taken | lowest,
+                                                     std::memory_order_acquire))
           return kFirstAhead + word * 64 + static_cast<unsigned>(std::countr_zero(lowest));
       }
     }
     return kPlaces;
   }
   void give_ahead_place(unsigned place) noexcept {
-    ahead_free_[(place - kFirstAhead) / 64].fetch_or(std::uint64_t{1} << (place - kFirstAhead) % 64,
-                                                     std::memory_order_release);
+    ahead_taken_[(place - kFirstAhead) / 64].fetch_and(
+        ~(std::uint64_t{1} << (place - kFirstAhead) % 64), std::memory_order_release);
   }
   void give_service_place(unsigned place) noexcept {
     service_free_.fetch_or(std::uint64_t{1} << (place - kLanes * kWindow),
@@ -193,8 +193,7 @@ class Requests {
   std::array<SleepWord, 256> bells_;
   SleepWord service_bell_;
   std::atomic<std::uint64_t> service_free_{~std::uint64_t{0}};
-  std::array<std::atomic<std::uint64_t>, kAheadPlaces / 64> ahead_free_{
-      ~std::uint64_t{0}, ~std::uint64_t{0}, ~std::uint64_t{0}, ~std::uint64_t{0}};
+  std::array<std::atomic<std::uint64_t>, kAheadPlaces / 64> ahead_taken_{};
   std::atomic<std::uint32_t> next_{1};
   std::atomic<bool> ended_{false};
 };

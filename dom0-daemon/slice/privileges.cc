@@ -22,6 +22,7 @@ constexpr std::array kAllowed = {
     SCMP_SYS(write),
     SCMP_SYS(readv),
     SCMP_SYS(writev),
+    SCMP_SYS(pwritev),
     SCMP_SYS(recvfrom),
     SCMP_SYS(recvmsg),
     SCMP_SYS(sendto),

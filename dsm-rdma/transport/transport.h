@@ -16,6 +16,7 @@
 // give_back().
 #pragma once
 
+#include <cstring>
 #include <functional>
 #include <string>
 
@@ -25,6 +26,13 @@ namespace xenspan::dsm {
 
 // A message on its way out, and the 4096 bytes that follow it (payload kPage) or nullptr.
 struct Outgoing {
+  ivy::Message message;
+  const std::byte* page;
+};
+
+// A message that has come, and where its page (payload kPage) lies until deliver_several()
+// returns, or nullptr.
+struct Incoming {
   ivy::Message message;
   const std::byte* page;
 };
@@ -40,6 +48,18 @@ class Sink {
   // A whole message; a page, if any, is in its frame. false: no correct peer sends this (same
   // consequence).
   virtual bool deliver(const ivy::Message& message) noexcept = 0;
+  // Several that have come together, in order; pages are still to be copied into their frames.
+  virtual bool deliver_several(const Incoming* incoming, std::size_t count) noexcept {
+    for (const Incoming* each = incoming; each != incoming + count; ++each) {
+      if (each->page != nullptr) {
+        std::byte* const frame = place(each->message);
+        if (frame == nullptr) return false;
+        std::memcpy(frame, each->page, kPageSize);
+      }
+      if (!deliver(each->message)) return false;
+    }
+    return true;
+  }
   // What was there to receive has been delivered: what it set off is to be sent now. Called before
   // the receiver looks for more, and before it leaves.
   virtual void flush() noexcept = 0;

@@ -117,6 +117,23 @@ class MemoryBackend final : public PageBackend {
     ++drops;
     return ::madvise(frame(gfn), kPageSize, MADV_DONTNEED);
   }
+  int protect_run(Gfn first, std::uint32_t count) noexcept override {
+    in_runs[kProtected] += count;
+    return PageBackend::protect_run(first, count);
+  }
+  int withdraw_run(Gfn first, std::uint32_t count) noexcept override {
+    in_runs[kWithdrawn] += count;
+    return PageBackend::withdraw_run(first, count);
+  }
+  int raise_run(Gfn first, std::uint32_t count) noexcept override {
+    in_runs[kRaised] += count;
+    return PageBackend::raise_run(first, count);
+  }
+  int fill_run(Gfn first, std::uint32_t count, Right right, const std::byte* const* contents,
+               bool fresh) noexcept override {
+    in_runs[kFilled] += count;
+    return PageBackend::fill_run(first, count, right, contents, fresh);
+  }
   Run fault_around(Gfn gfn) noexcept override { return {gfn & ~Gfn{around - 1}, around}; }
 
   bool may_prefetch(Gfn gfn, Right) const noexcept override {
@@ -127,6 +144,9 @@ class MemoryBackend final : public PageBackend {
   std::atomic<Gfn> prefetch_below{~Gfn{0}};
   mutable std::atomic<int> prefetch_answers{1 << 30};  // so many times true
   std::atomic<unsigned> grants{0}, drops{0};
+  // Pages whose mapping was changed by calls for several.
+  enum InRuns { kProtected, kWithdrawn, kRaised, kFilled };
+  std::array<std::atomic<unsigned>, 4> in_runs{};
   std::atomic<bool> fail_grant{false};
 
  private:

@@ -2,6 +2,8 @@
 // what is asked for in vain.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <deque>
 #include <map>
 #include <memory>
 #include <random>
@@ -246,20 +248,35 @@ TEST(RunsAhead, WhereItsMarkersAreTouched) {
     (void)predictor->on_marker(1, next, start, &asked);
     next += 1 + run.size();
   }
-  // From here on without a fault.
-  for (int runs = 0; runs < 5; ++runs) {
-    ASSERT_EQ(asked.markers.size(), 1u);
-    for (std::size_t i = 0; i < asked.pages.size(); ++i) EXPECT_EQ(asked.pages[i], next + i);
-    next += asked.pages.size();
-    const Gfn marker = asked.markers.front();
-    EXPECT_EQ(marker, asked.pages.front());
+  // From here on without a fault: each marker lets one run more be under way than before, to a
+  // bound, and runs follow one another without a gap.
+  std::deque<Gfn> markers;
+  Gfn asked_to = next;
+  std::size_t most_under_way = 0;
+  for (int runs = 0; runs < 20; ++runs) {
+    for (Gfn page : asked.pages) ASSERT_EQ(page, asked_to++);
+    markers.insert(markers.end(), asked.markers.begin(), asked.markers.end());
+    most_under_way = std::max(most_under_way, markers.size());
+    ASSERT_LE(markers.size(), static_cast<std::size_t>(runs) + 1);
+    const Gfn marker = markers.front();
+    markers.pop_front();
     asked = {};
     EXPECT_EQ(predictor->on_marker(2, marker, start, &asked), 0u);  // another thread's stream
     EXPECT_EQ(predictor->on_marker(1, marker + 1, start, &asked), 0u);
     EXPECT_GT(predictor->on_marker(1, marker, start, &asked), 0u);
+    EXPECT_LE(asked.markers.size(), 2u);
     std::vector<Gfn> second;
     EXPECT_EQ(predictor->on_marker(1, marker, early, &second), 0u);  // once
   }
+  EXPECT_GT(most_under_way, 2u);
+  EXPECT_LT(most_under_way, 10u);
+  // One that is jumped over counts as touched.
+  markers.insert(markers.end(), asked.markers.begin(), asked.markers.end());
+  asked = {};
+  const Gfn skipped = markers.front(), later = markers[2];
+  EXPECT_GT(predictor->on_marker(1, later, start, &asked), 0u);
+  EXPECT_EQ(asked.markers.size(), 3u);
+  EXPECT_EQ(predictor->on_marker(1, skipped, start, &asked), 0u);
   // It ends where a page is refused.
   const Gfn marker = asked.markers.front();
   asked = {};

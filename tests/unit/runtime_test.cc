@@ -58,12 +58,13 @@ TEST(Parker, WakesASleeper) {
 
 TEST(LayoutTable, LearnsWithinItsBlockAndForgets) {
   LayoutTable layout;
-  const std::uint64_t address = 0x8000200000;
-  layout.learn(address, {address - 0x1000, address + 0x400000}, PROT_READ | PROT_WRITE);
-  EXPECT_EQ(layout.at(gfn_of(address - 0x1000)), LayoutTable::kUnknown) << "another 2 MiB block";
+  constexpr std::uint64_t kBlock = LayoutTable::kBlock;
+  const std::uint64_t address = 0x8000000000 + kBlock;
+  layout.learn(address, {address - 0x1000, address + 2 * kBlock}, PROT_READ | PROT_WRITE);
+  EXPECT_EQ(layout.at(gfn_of(address - 0x1000)), LayoutTable::kUnknown) << "another block";
   EXPECT_TRUE(LayoutTable::allows(layout.at(gfn_of(address)), true));
-  EXPECT_TRUE(LayoutTable::allows(layout.at(gfn_of(address + 0x1ff000)), true));
-  EXPECT_EQ(layout.at(gfn_of(address + 0x200000)), LayoutTable::kUnknown);
+  EXPECT_TRUE(LayoutTable::allows(layout.at(gfn_of(address + kBlock - 0x1000)), true));
+  EXPECT_EQ(layout.at(gfn_of(address + kBlock)), LayoutTable::kUnknown);
   layout.forget({address + 0x1000, address + 0x2000});
   EXPECT_EQ(layout.at(gfn_of(address + 0x1000)), LayoutTable::kUnknown);
   EXPECT_TRUE(LayoutTable::allows(layout.at(gfn_of(address + 0x2000)), true));
@@ -163,6 +164,47 @@ TEST_P(GuestViewTest, RunsAndDroppedFrames) {
   EXPECT_LT(view_->frames_bytes(), before);
   EXPECT_FALSE(readable(address_of(run.first)));
   EXPECT_EQ(view_->frame(run.first)[0], std::byte{0}) << "a dropped frame reads as zero";
+}
+
+TEST_P(GuestViewTest, RunsOfPagesAreFilledRaisedAndProtected) {
+  constexpr std::uint32_t kPages = 8;
+  // A read-only page in the middle of the run.
+  layout_.learn(kAddress, {kAddress + 0x4000, kAddress + 0x5000}, PROT_READ);
+  const auto writable_at = [](dsm::Gfn gfn) { return gfn != kGfn + 4; };
+  std::vector<std::byte> contents(kPages * dsm::kPageSize);
+  const std::byte* pages[kPages];
+  std::uint8_t seed = 0;
+  const auto fill = [&](dsm::Right right, bool fresh) {
+    ++seed;
+    for (std::uint32_t i = 0; i < kPages; ++i) {
+      std::memset(contents.data() + i * dsm::kPageSize, seed + static_cast<int>(i),
+                  dsm::kPageSize);
+      pages[i] = contents.data() + i * dsm::kPageSize;
+    }
+    ASSERT_EQ(view_->fill_run(kGfn, kPages, right, pages, fresh), 0);
+    for (std::uint32_t i = 0; i < kPages; ++i) {
+      const std::uint64_t address = address_of(kGfn + i);
+      ASSERT_TRUE(readable(address)) << i;
+      const auto* page = reinterpret_cast<const std::byte*>(address);
+      EXPECT_EQ(page[0], std::byte(seed + i)) << i;
+      EXPECT_EQ(page[dsm::kPageSize - 1], std::byte(seed + i)) << i;
+      EXPECT_EQ(view_->frame(kGfn + i)[1], std::byte(seed + i)) << i;
+      EXPECT_EQ(writable(address), right == Right::kExclusive && writable_at(kGfn + i)) << i;
+    }
+  };
+  fill(Right::kShared, true);
+  ASSERT_EQ(view_->raise_run(kGfn, kPages), 0);
+  for (std::uint32_t i = 0; i < kPages; ++i)
+    EXPECT_EQ(writable(address_of(kGfn + i)), writable_at(kGfn + i)) << i;
+  ASSERT_EQ(view_->protect_run(kGfn, kPages), 0);
+  for (std::uint32_t i = 0; i < kPages; ++i) EXPECT_FALSE(writable(address_of(kGfn + i))) << i;
+  ASSERT_EQ(view_->withdraw_run(kGfn, kPages), 0);
+  for (std::uint32_t i = 0; i < kPages; ++i) EXPECT_FALSE(readable(address_of(kGfn + i))) << i;
+  fill(Right::kExclusive, false);
+  ASSERT_EQ(view_->withdraw_run(kGfn, kPages), 0);
+  // Called fresh, and some of it is there already.
+  ASSERT_EQ(view_->drop_run(kGfn + 5, 2), 0);
+  fill(Right::kShared, true);
 }
 
 TEST_P(GuestViewTest, FaultAroundStopsWhereTheLayoutChanges) {

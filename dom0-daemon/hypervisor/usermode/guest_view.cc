@@ -6,7 +6,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -26,6 +28,7 @@ constexpr std::uint64_t kFeatures = UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_WP_H
 constexpr dsm::Gfn kNone = ~dsm::Gfn{0};
 thread_local dsm::Gfn expected_mapped = kNone;
 
+constexpr std::uint32_t kMostPieces = 64;  // pages written to their frames by one call
 constexpr std::uint32_t kAround = 64;  // pages of untouched memory mapped by one fault (256 KiB)
 
 Result<UniqueFd> open_userfaultfd() {
@@ -163,9 +166,22 @@ int GuestView::write_protect(dsm::Gfn first, std::uint32_t count, bool on) noexc
   return 0;
 }
 
+// How many of these pages, the first and those behind it, are mapped writable, or are not, as the
+// first.
+std::uint32_t GuestView::alike(dsm::Gfn first, std::uint32_t count,
+                               dsm::Right right) const noexcept {
+  const bool as_first = writable(first, right);
+  std::uint32_t run = 1;
+  while (run < count && writable(first + run, right) == as_first) ++run;
+  return run;
+}
+
 int GuestView::grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noexcept {
-  const bool writable =
-      right == dsm::Right::kExclusive && LayoutTable::allows(layout_.at(first), true);
+  const bool writable = this->writable(first, right);
+  if (const std::uint32_t run = alike(first, count, right); run < count) {
+    const int error = grant(first, run, right);
+    return error != 0 ? error : grant(first + run, count - run, right);
+  }
   if (count > 1) {
     // Frames of fresh memory: allocate them all with one call.
     if (::madvise(frame(first), std::uint64_t{count} << dsm::kPageShift, MADV_POPULATE_WRITE) != 0)
@@ -192,7 +208,53 @@ int GuestView::grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noex
 
 void GuestView::expect_mapped(dsm::Gfn gfn) noexcept { expected_mapped = gfn; }
 
-int GuestView::protect(dsm::Gfn gfn) noexcept { return write_protect(gfn, 1, true); }
+int GuestView::protect_run(dsm::Gfn first, std::uint32_t count) noexcept {
+  return write_protect(first, count, true);
+}
+
+// What is not mapped after all stays so, and faults once more.
+int GuestView::raise_run(dsm::Gfn first, std::uint32_t count) noexcept {
+  for (std::uint32_t run; count > 0; first += run, count -= run) {
+    run = alike(first, count, dsm::Right::kExclusive);
+    if (!writable(first, dsm::Right::kExclusive)) continue;  // mapped read-only, and stays so
+    if (const int error = write_protect(first, run, false); error != 0) return error;
+  }
+  return 0;
+}
+
+// Frames that have no memory yet get theirs with their contents, by one call: no fault of the
+// engine's own view for each, and no zeros that are overwritten. false: do it another way.
+bool GuestView::write_frames(dsm::Gfn first, std::uint32_t count,
+                             const std::byte* const* contents) noexcept {
+  iovec pieces[kMostPieces];
+  for (std::uint32_t done = 0; done < count;) {
+    const std::uint32_t run = std::min(count - done, kMostPieces);
+    for (std::uint32_t i = 0; i < run; ++i)
+      pieces[i] = {const_cast<std::byte*>(contents[done + i]), dsm::kPageSize};
+    const ssize_t wanted = static_cast<ssize_t>(run) << dsm::kPageShift;
+    const auto at = static_cast<off_t>((first + done) << dsm::kPageShift);
+    if (::pwritev(memory_.get(), pieces, static_cast<int>(run), at) != wanted) return false;
+    done += run;
+  }
+  return true;
+}
+
+int GuestView::fill_run(dsm::Gfn first, std::uint32_t count, dsm::Right right,
+                        const std::byte* const* contents, bool fresh) noexcept {
+  if (!fresh || !write_frames(first, count, contents)) {
+    for (std::uint32_t i = 0; i < count; ++i)
+      std::memcpy(frame(first + i), contents[i], dsm::kPageSize);
+  }
+  for (std::uint32_t run; count > 0; first += run, count -= run) {
+    run = alike(first, count, right);
+    int error = map(first, run, writable(first, right));
+    // Something in the run is mapped already.
+    for (std::uint32_t i = 0; error != 0 && i < run; ++i) {
+      if (const int single = grant(first + i, 1, right); single != 0) return single;
+    }
+  }
+  return 0;
+}
 
 int GuestView::withdraw_run(dsm::Gfn first, std::uint32_t count) noexcept {
   const int result = ::madvise(reinterpret_cast<void*>(address_of(first)),

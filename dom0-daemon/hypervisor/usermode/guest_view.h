@@ -35,11 +35,15 @@ class GuestView final : public dsm::PageBackend {
   std::byte* frame(dsm::Gfn gfn) noexcept override { return own_ + (gfn << dsm::kPageShift); }
   bool frames_keep_still() const noexcept override { return !by_copy_; }
   int grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noexcept override;
-  int protect(dsm::Gfn gfn) noexcept override;
+  int protect(dsm::Gfn gfn) noexcept override { return protect_run(gfn, 1); }
   int withdraw(dsm::Gfn gfn) noexcept override { return withdraw_run(gfn, 1); }
   int drop_frame(dsm::Gfn gfn) noexcept override { return drop_run(gfn, 1); }
+  int protect_run(dsm::Gfn first, std::uint32_t count) noexcept override;
   int withdraw_run(dsm::Gfn first, std::uint32_t count) noexcept override;
   int drop_run(dsm::Gfn first, std::uint32_t count) noexcept override;
+  int raise_run(dsm::Gfn first, std::uint32_t count) noexcept override;
+  int fill_run(dsm::Gfn first, std::uint32_t count, dsm::Right right,
+               const std::byte* const* contents, bool fresh) noexcept override;
   Run fault_around(dsm::Gfn gfn) noexcept override;
   bool may_prefetch(dsm::Gfn gfn, dsm::Right right) const noexcept override {
     return LayoutTable::allows(layout_.at(gfn), right == dsm::Right::kExclusive);
@@ -56,6 +60,11 @@ class GuestView final : public dsm::PageBackend {
  private:
   explicit GuestView(const LayoutTable& layout) : layout_(layout) {}
   Status open();
+  bool writable(dsm::Gfn gfn, dsm::Right right) const noexcept {
+    return right == dsm::Right::kExclusive && LayoutTable::allows(layout_.at(gfn), true);
+  }
+  std::uint32_t alike(dsm::Gfn first, std::uint32_t count, dsm::Right right) const noexcept;
+  bool write_frames(dsm::Gfn first, std::uint32_t count, const std::byte* const* contents) noexcept;
   int map(dsm::Gfn first, std::uint32_t count, bool writable) noexcept;
   int map_by_copy(dsm::Gfn gfn) noexcept;
   int write_protect(dsm::Gfn first, std::uint32_t count, bool on) noexcept;

@@ -115,26 +115,31 @@ void Endpoint::give_back(Lane lane) noexcept {
   if (lane != kServiceLane) free_lanes_ |= std::uint64_t{1} << lane;
 }
 
-void Endpoint::receive(Sink& sink, const Arrival& arrival) {
-  const ivy::Message& message = arrival.message;
-  if (!reaches(message.from)) return;
-  ++messages_received_;
-  bool good = true;
-  if (arrival.page != nullptr) {
-    ++pages_received_;
-    std::byte* frame = sink.place(message);
-    good = frame != nullptr;
-    if (good) std::memcpy(frame, arrival.page.get(), kPageSize);
+// What came from one host in one round, as a read of its socket would bring it.
+void Endpoint::receive(Sink& sink, const Arrival* arrivals, std::size_t count) {
+  const HostId from = arrivals->message.from;
+  if (!reaches(from)) return;
+  Incoming together[kRound];
+  for (std::size_t i = 0; i < count; ++i) {
+    together[i] = {arrivals[i].message, arrivals[i].page.get()};
+    if (arrivals[i].page != nullptr) ++pages_received_;
   }
-  if (good && sink.deliver(message)) return;
-  all_[message.from]->lose(self_);
-  lose(message.from);
+  messages_received_ += count;
+  if (sink.deliver_several(together, count)) return;
+  all_[from]->lose(self_);
+  lose(from);
 }
 
 // This message and, as a read of a socket brings several, those that are due as well.
 void Endpoint::receive_due(Inbox& inbox, Sink& sink, Arrival& arrival) {
-  receive(sink, arrival);
-  for (unsigned more = 1; more < kRound && inbox.due(arrival); ++more) receive(sink, arrival);
+  Arrival round[kRound];
+  std::size_t count = 0;
+  round[count++] = std::move(arrival);
+  while (count < kRound && inbox.due(round[count])) ++count;
+  for (std::size_t i = 0, end; i < count; i = end) {
+    for (end = i + 1; end < count && round[end].message.from == round[i].message.from;) ++end;
+    receive(sink, round + i, end - i);
+  }
   sink.flush();
 }
 

@@ -63,7 +63,7 @@ class Endpoint : public Transport {
   bool reaches(HostId peer) const { return (cut_.load() & mask_of(peer)) == 0; }
   std::chrono::microseconds delay_of(const ivy::Message& message) const;
   Inbox& inbox_for(const ivy::Message& message);
-  void receive(Sink& sink, const Arrival& arrival);
+  void receive(Sink& sink, const Arrival* arrivals, std::size_t count);
   void receive_due(Inbox& inbox, Sink& sink, Arrival& arrival);
   void tell_losses(Sink& sink);
 

@@ -25,7 +25,9 @@ Connection::Connection(std::unique_ptr<SecureStream> stream, HostId self, HostId
     : stream_(std::move(stream)),
       end_{self, peer, lane, own},
       bounds_(bounds),
-      buffer_bytes_(own ? kAnswersBytes : kRequestsBytes),
+      buffer_bytes_(!own                   ? kRequestsBytes
+                    : lane == kServiceLane ? kStreamBytes
+                                           : kAnswersBytes),
       // Memory that no message has needed yet stays untouched.
       buffer_(std::make_unique_for_overwrite<std::byte[]>(buffer_bytes_)) {}
 
@@ -39,25 +41,37 @@ const char* Connection::finish_page(Sink& sink) noexcept {
 // Delivers every whole message in the buffer; nullptr, or why the peer is not to be listened to any
 // more.
 const char* Connection::parse(Sink& sink) noexcept {
-  std::size_t at = 0;
+  Incoming together[kMostTogether];
+  std::size_t at = 0, count = 0, pages = 0;
   const char* wrong = nullptr;
+  const auto deliver = [&] {
+    if (count == 0) return;
+    traffic_.received(count, pages, 0);
+    if (!sink.deliver_several(together, count) && wrong == nullptr)
+      wrong = "it sent a message that breaks the protocol";
+    count = pages = 0;
+  };
   while (wrong == nullptr && page_ == nullptr && filled_ - at >= wire::kMessageBytes) {
     wrong = wire::decode(buffer_.get() + at, bounds_, message_);
     if (wrong == nullptr) wrong = end_.check(message_);
     if (wrong != nullptr) break;
     at += wire::kMessageBytes;
-    if (message_.payload != ivy::Payload::kPage) {
-      traffic_.received(1, 0, 0);
-      if (!sink.deliver(message_)) wrong = "it sent a message that breaks the protocol";
-      continue;
+    const bool page = message_.payload == ivy::Payload::kPage;
+    if (page && filled_ - at < kPageSize) {
+      deliver();
+      if (wrong != nullptr) break;
+      page_ = sink.place(message_);
+      if (page_ == nullptr) return "it sent a page that nobody asked for";
+      page_filled_ = filled_ - at;
+      std::memcpy(page_, buffer_.get() + at, page_filled_);
+      at += page_filled_;
+      break;
     }
-    page_ = sink.place(message_);
-    if (page_ == nullptr) return "it sent a page that nobody asked for";
-    page_filled_ = std::min(kPageSize, filled_ - at);
-    std::memcpy(page_, buffer_.get() + at, page_filled_);
-    at += page_filled_;
-    if (page_filled_ == kPageSize) wrong = finish_page(sink);
+    together[count++] = {message_, page ? buffer_.get() + at : nullptr};
+    if (page) at += kPageSize, ++pages;
+    if (count == kMostTogether) deliver();
   }
+  deliver();
   filled_ -= at;
   if (filled_ > 0 && at > 0) std::memmove(buffer_.get(), buffer_.get() + at, filled_);
   return wrong;

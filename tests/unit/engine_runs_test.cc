@@ -1,0 +1,117 @@
+// Neighbouring pages whose messages come together: their mappings are changed together, and all is
+// as if each had come alone. Every grant is checked against the rights of the other host.
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <vector>
+
+#include "tests/unit/engine_cluster.h"
+
+namespace xenspan::dsm {
+namespace {
+
+using test::Cluster;
+using test::ClusterOptions;
+using test::MemoryBackend;
+
+constexpr Gfn kPages = 256;
+
+unsigned in_runs(Cluster& cluster, unsigned host, MemoryBackend::InRuns what) {
+  return cluster.backend(host).in_runs[what];
+}
+
+// Host 0 writes all pages, host 1 reads them, then writes them, then host 0 reads again.
+void exchange(Cluster& cluster) {
+  ASSERT_EQ(cluster.failure(), "");
+  for (Gfn gfn = 0; gfn < kPages; ++gfn) ASSERT_TRUE(cluster.store(0, gfn, gfn * 7 + 1));
+  ASSERT_EQ(cluster.engine(1).acquire_range(0, kPages, Right::kShared), Outcome::kGranted);
+  for (Gfn gfn = 0; gfn < kPages; ++gfn) {
+    ASSERT_EQ(cluster.backend(1).mapped(gfn), Right::kShared) << gfn;
+    ASSERT_EQ(cluster.load(1, gfn), gfn * 7 + 1) << gfn;
+    ASSERT_EQ(cluster.backend(0).mapped(gfn), Right::kShared) << gfn;
+  }
+  ASSERT_EQ(cluster.engine(1).acquire_range(0, kPages, Right::kExclusive), Outcome::kGranted);
+  for (Gfn gfn = 0; gfn < kPages; ++gfn) {
+    ASSERT_EQ(cluster.backend(1).mapped(gfn), Right::kExclusive) << gfn;
+    ASSERT_EQ(cluster.backend(0).mapped(gfn), Right::kInvalid) << gfn;
+    ASSERT_TRUE(cluster.store(1, gfn, gfn * 5 + 2));
+  }
+  for (Gfn gfn = 0; gfn < kPages; ++gfn) ASSERT_EQ(cluster.load(0, gfn), gfn * 5 + 2) << gfn;
+  EXPECT_EQ(cluster.rights.violations, 0u);
+  EXPECT_EQ(cluster.stops, 0u);
+}
+
+TEST(EngineRuns, NeighboursThatComeTogetherAreMappedTogether) {
+  Cluster cluster({.pages = kPages, .hold_us = 0});
+  exchange(cluster);
+  EXPECT_GT(in_runs(cluster, 0, MemoryBackend::kProtected), 0u);
+  EXPECT_GT(in_runs(cluster, 0, MemoryBackend::kWithdrawn), 0u);
+  EXPECT_GT(in_runs(cluster, 1, MemoryBackend::kFilled), 0u);
+  EXPECT_GT(in_runs(cluster, 1, MemoryBackend::kRaised), 0u);
+}
+
+TEST(EngineRuns, WithoutBatchingEachIsAlone) {
+  ClusterOptions options{.pages = kPages, .hold_us = 0};
+  options.without.add(Feature::kBatching);
+  Cluster cluster(options);
+  exchange(cluster);
+  for (unsigned host = 0; host < 2; ++host) {
+    for (const auto& pages : cluster.backend(host).in_runs) EXPECT_EQ(pages, 0u);
+  }
+}
+
+TEST(EngineRuns, HeldPagesInARunKeepTheirMapping) {
+  // Windows longer than the exchange of messages: some pages of each run are held back.
+  Cluster cluster({.pages = kPages, .hold_us = 300});
+  exchange(cluster);
+}
+
+TEST(EngineRuns, EmptyPagesAreMappedTogetherAndStayEmpty) {
+  Cluster cluster({.pages = kPages, .hold_us = 0});
+  ASSERT_EQ(cluster.failure(), "");
+  ASSERT_EQ(cluster.engine(1).acquire_range(0, kPages, Right::kExclusive), Outcome::kGranted);
+  for (Gfn gfn = 0; gfn < kPages; ++gfn) {
+    ASSERT_EQ(cluster.load(1, gfn), 0u);
+    ASSERT_TRUE(cluster.store(1, gfn, gfn + 1));
+  }
+  ASSERT_EQ(cluster.engine(1).discard(0, kPages), Outcome::kGranted);
+  for (Gfn gfn = 0; gfn < kPages; ++gfn) ASSERT_EQ(cluster.load(0, gfn), 0u) << gfn;
+  // A frame that had contents once: they do not come back.
+  ASSERT_EQ(cluster.engine(1).acquire_range(0, kPages, Right::kExclusive), Outcome::kGranted);
+  for (Gfn gfn = 0; gfn < kPages; ++gfn) ASSERT_EQ(cluster.load(1, gfn), 0u) << gfn;
+  EXPECT_EQ(cluster.rights.violations, 0u);
+}
+
+// All hosts at once on the same pages, ranges that overlap and single touches: no value is lost.
+TEST(EngineRuns, HostsThatFightForRangesLoseNothing) {
+  constexpr unsigned kHosts = 3, kRounds = 40;
+  constexpr Gfn kFew = 48;
+  Cluster cluster({.hosts = kHosts, .pages = kFew, .hold_us = 5});
+  ASSERT_EQ(cluster.failure(), "");
+  std::vector<std::thread> threads;
+  for (unsigned host = 0; host < kHosts; ++host) {
+    threads.emplace_back([&, host] {
+      for (unsigned round = 0; round < kRounds; ++round) {
+        const Right right = (round + host) % 3 == 0 ? Right::kShared : Right::kExclusive;
+        if (cluster.engine(host).acquire_range(host * 4, kFew - host * 8, right) !=
+            Outcome::kGranted)
+          return;
+        for (Gfn gfn = 0; gfn < kFew; ++gfn) {
+          cluster.access(host, gfn, Right::kExclusive, [](std::byte* page) {
+            std::uint64_t value;
+            std::memcpy(&value, page, sizeof value);
+            ++value;
+            std::memcpy(page, &value, sizeof value);
+          });
+        }
+      }
+    });
+  }
+  for (std::thread& each : threads) each.join();
+  for (Gfn gfn = 0; gfn < kFew; ++gfn) EXPECT_EQ(cluster.load(0, gfn), kHosts * kRounds) << gfn;
+  EXPECT_EQ(cluster.rights.violations, 0u);
+  EXPECT_EQ(cluster.stops, 0u);
+}
+
+}  // namespace
+}  // namespace xenspan::dsm
