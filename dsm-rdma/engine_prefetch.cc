@@ -50,6 +50,7 @@ Predictor::Start EngineCore::start_early(Ask ask, bool sampled, Window& window) 
   const Begun begun = begin_request(entry, ask.gfn, wish, window, place);
   if (begun != Begun::kStarted) return Start::kRefused;
   window.started(place);
+  read_mostly_.on_early(ask.gfn);
   if (fresh) window.prepare_later(ask.gfn);
   if (sampled) counters_.prefetch_sampled.add();
   return Start::kStarted;

@@ -6,10 +6,12 @@
 // Zwaenepoel, Implementation and Performance of Munin, SOSP 1991. Here the page recognises itself,
 // and the readers ask: the protocol has no message that nobody asked for.) A page is read-mostly
 // once it was lost and read again twice, each time later than kWaitNs after the loss: whoever reads
-// it sooner waits for the writer anyway, and the writer is given that time to finish. What was
-// fetched again is held and not mapped, so that its first touch is seen; what is lost untouched, or
-// written here, has to be learned anew. Wrong guesses cost time, never correctness. Threading: any,
-// calls for one gfn may race: a guess is lost then. No allocation, no lock.
+// it sooner waits for the writer anyway, and the writer is given that time to finish. A page that
+// is asked for beside a fault on another one (prefetch.h) costs no wait of its own and is left
+// alone: to fetch it again apart from the others is one message more, at a time when nobody wants
+// it. What was fetched again is held and not mapped, so that its first touch is seen; what is lost
+// untouched, or written here, has to be learned anew. Wrong guesses cost time, never correctness.
+// Threading: any, calls for one gfn may race: a guess is lost then. No allocation, no lock.
 #pragma once
 
 #include <array>
@@ -63,6 +65,8 @@ class ReadMostlyPages {
       entry.reads.store(0, std::memory_order_relaxed);
     }
   }
+  // It comes with a fault on another page.
+  void on_early(Gfn gfn) noexcept { on_write(gfn); }
   // A write fault.
   void on_write(Gfn gfn) noexcept {
     Entry& entry = place_of(gfn);

@@ -160,10 +160,17 @@ std::string last_line(const std::string& path) {
 
 Status Testbed::make_bridge() {
   const std::string space = bridge_space();
-  return run_all({{"ip", "netns", "add", space},
-                  in_space(space, {"link", "add", "br0", "type", "bridge"}),
-                  in_space(space, {"link", "set", "br0", "mtu", kMtu, "up"}),
-                  in_space(space, {"link", "set", "lo", "up"})});
+  const Status made = run_all({{"ip", "netns", "add", space},
+                               in_space(space, {"link", "add", "br0", "type", "bridge"}),
+                               in_space(space, {"link", "set", "br0", "mtu", kMtu, "up"}),
+                               in_space(space, {"link", "set", "lo", "up"})});
+  if (!made) return made;
+  // A switch does not look at IP packets. Where a container engine has loaded br_netfilter, this
+  // one would pass each of them through the packet filter.
+  const std::string filter = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+  std::error_code error;
+  if (!fs::exists(filter, error)) return made;
+  return run_program({"ip", "netns", "exec", space, "sh", "-c", "echo 0 > " + filter});
 }
 
 Status Testbed::make_host(int index, const TestbedOptions& options) {
