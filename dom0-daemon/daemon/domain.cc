@@ -18,7 +18,6 @@ using std::chrono::milliseconds;
 using xenstore::DomainState;
 using xenstore::MemberState;
 
-constexpr milliseconds kStartLimit{30000};
 constexpr milliseconds kStatsLimit{5000};
 constexpr int kOwnFailure = 125;
 constexpr int kSecretBytes = 32;
@@ -44,6 +43,8 @@ Domain::Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec 
   record_.uuid = spec_.uuid;
   record_.name = spec_.name;
   record_.home = placement.hosts.front().name;
+  record_.kind = spec_.kind;
+  record_.error = spec_.note;
   record_.uid = spec_.user.uid;
   record_.user = spec_.user.name;
   record_.transport = spec_.transport;
@@ -57,7 +58,8 @@ Domain::Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec 
     record_.members.push_back(member);
   }
   for (const Placement::Vcpu& vcpu : placement.vcpus)
-    record_.vcpus.push_back({placement.hosts[static_cast<std::size_t>(vcpu.host)].name, vcpu.core});
+    record_.vcpus.push_back(
+        {placement.hosts[static_cast<std::size_t>(vcpu.host)].name, std::max(vcpu.core, 0)});
 }
 
 Domain::~Domain() = default;
@@ -95,6 +97,11 @@ Json Domain::create_message(int index) const {
               {"bind", placement.hosts[static_cast<std::size_t>(index)].address},
               {"user", to_json(spec_.user)},
               {"stats_hottest", kHottestPages}};
+  if (spec_.kind == xenstore::Backend::kXen) {
+    create["backend"] = xenstore::to_word(spec_.kind);
+    create["xen"] = spec_.xen;
+    return create;
+  }
   if (index != 0) return create;
   create["program"] = spec_.program;
   create["argv"] = spec_.argv;
@@ -110,12 +117,13 @@ void Domain::start() {
             record_.uuid, record_.user, record_.command, members_.size(), record_.vcpus.size(),
             xenstore::to_word(record_.transport));
   changed();
-  limit_ = std::make_unique<Timer>(loop_, kStartLimit, [this] {
+  limit_ = std::make_unique<Timer>(loop_, spec_.start_limit, [this] {
     for (std::size_t i = 0; i < members_.size(); ++i)
       if (!members_[i].ready)
-        return fail(kOwnFailure, fmt::format("host {} did not get ready within {} s: see its "
-                                             "xenspand's log",
-                                             record_.members[i].host, kStartLimit.count() / 1000));
+        return fail(kOwnFailure,
+                    fmt::format("host {} did not get ready within {} s: see its "
+                                "xenspand's log",
+                                record_.members[i].host, spec_.start_limit.count() / 1000));
   });
   for (std::size_t i = 0; i < members_.size() && !stopping(); ++i) {
     const std::string& host = record_.members[i].host;

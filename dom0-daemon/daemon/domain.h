@@ -11,6 +11,7 @@
 // Domains owns it; Slices (local or remote) are reached through the SliceLinks interface.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
@@ -61,6 +62,10 @@ struct DomainSpec {
   std::uint64_t prefetch = 0;
   std::vector<std::string> without;  // dsm-rdma/features.h
   xenstore::Transport transport = xenstore::Transport::kNone;
+  xenstore::Backend kind = xenstore::Backend::kUsermode;
+  Json xen;          // what `create` says under this name, for a domain under Xen
+  std::string note;  // the record's error from the beginning: what it does without
+  std::chrono::milliseconds start_limit{30000};
 };
 
 class Domain {

@@ -116,6 +116,12 @@ void PeerSlices::create(const std::string& home, const std::string& uuid, const 
   own["user"] = to_json(*user);
   // Where the slice listens is this host's own business.
   own["bind"] = config_.address;
+  if (own.contains("xen")) {
+    const auto domain = xen_domain_of_ ? xen_domain_of_(uuid, home) : std::nullopt;
+    if (!domain || !own["xen"].is_object())
+      return refuse(fmt::format("host {} has no domain for this slice", config_.name));
+    own["xen"]["domain"] = *domain;
+  }
   const Status created = slices_.create(
       uuid, *user, std::move(own), {}, number_or(message, "promised_memory", 0),
       [this, home, uuid](const Json& event) {
