@@ -110,7 +110,11 @@ void PeerSlices::create(const std::string& home, const std::string& uuid, const 
   const Json* user_object = create == nullptr ? nullptr : object_field(*create, "user");
   if (!is_uuid(uuid) || user_object == nullptr || homes_.contains(uuid))
     return refuse("malformed request");
-  const auto user = user_from(*user_object, config_.name);
+  // A slice under Xen is no user's program: root's daemon drives it, whatever users there are.
+  User root;
+  root.name = "root";
+  const auto user =
+      create->contains("xen") ? Result<User>(root) : user_from(*user_object, config_.name);
   if (!user) return refuse(user.error().message);
   Json own = *create;
   own["user"] = to_json(*user);

@@ -78,7 +78,8 @@ void XenDomains::look() {
 void XenDomains::found(const XenGuest& xen) {
   if (store_ == nullptr) return;
   const auto name = store_->find(local_path(xen.id, "name"));
-  if (!name || !*name) return;  // xl has not come that far
+  const std::uint64_t memory = memory_of(xen.id);
+  if (!name || !*name || memory == 0) return;  // xl has not come that far
   const XenDeclarations all = read_xen_declarations(config_.domains);
   for (const std::string& fault : all.faults)
     if (faults_told_.insert(fault).second) log::error("{}", fault);
@@ -88,7 +89,7 @@ void XenDomains::found(const XenGuest& xen) {
   guest.xen = xen;
   guest.name = is_domain_name(**name) ? **name : fmt::format("domain-{}", xen.id);
   guest.declared = *declared;
-  guest.memory = memory_of(xen.id);
+  guest.memory = memory;
   log::info("domain {} ({}, number {}) is declared as spanning", guest.name, xen.uuid, xen.id);
   Guest& kept = guests_[xen.uuid] = std::move(guest);
   const auto spanned = store_->find(mark(kept));
@@ -142,7 +143,7 @@ void XenDomains::advance(Guest& guest) {
             "it has {} vCPUs and {} are declared: make `vcpus` of the "
             "declaration and of {} agree",
             guest.xen.vcpus, guest.declared.vcpus.size(), guest.declared.config);
-      if (problem.empty() && (guest.memory == 0 || guest.memory > kMostMemory))
+      if (problem.empty() && guest.memory > kMostMemory)
         problem =
             "a spanning domain has 3072 MiB of memory at most: lower `memory` and `maxmem` "
             "of its xl file";

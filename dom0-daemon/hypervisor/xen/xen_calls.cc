@@ -134,6 +134,7 @@ Result<std::vector<DomainFacts>> XenCalls::domains() const {
   xc_dominfo_t found[kAtOnce];
   for (std::uint32_t from = 1;;) {
     const int count = xc_domain_getinfo(handles_->control.get(), from, kAtOnce, found);
+    if (count < 0 && errno == ESRCH) return all;  // none from there on
     if (count < 0) return system_error(errno, "Xen does not say what domains there are");
     for (int i = 0; i < count; ++i) all.push_back(facts_of(found[i]));
     if (count < static_cast<int>(kAtOnce)) return all;
