@@ -54,6 +54,12 @@ std::string XenDomains::mark(const Guest& guest) const {
   return local_path(guest.xen.id, "xenspan/spans");
 }
 
+std::vector<std::string> XenDomains::uuids() const {
+  std::vector<std::string> all;
+  for (const auto& [uuid, guest] : guests_) all.push_back(uuid);
+  return all;
+}
+
 void XenDomains::look() {
   const auto all = xen_.guests();
   if (!all) return log::warning("{}", all.error().message);
@@ -62,17 +68,16 @@ void XenDomains::look() {
     here[each.uuid] = &each;
     if (!each.ended && !guests_.contains(each.uuid)) found(each);
   }
-  std::vector<std::string> ended;
-  for (auto& [uuid, guest] : guests_) {
+  for (const std::string& uuid : uuids()) {
+    const auto guest = guests_.find(uuid);
+    if (guest == guests_.end()) continue;
     const auto now = here.find(uuid);
     // xl makes a domain that restarts anew, with the same uuid.
-    if (now == here.end() || now->second->ended || now->second->id != guest.xen.id) {
-      gone(guest);
-      ended.push_back(uuid);
-    }
-  }
-  for (const std::string& uuid : ended)
+    if (now != here.end() && !now->second->ended && now->second->id == guest->second.xen.id)
+      continue;
+    gone(guest->second);
     if (domains_.own(uuid) == nullptr) guests_.erase(uuid);
+  }
 }
 
 void XenDomains::found(const XenGuest& xen) {
@@ -124,7 +129,10 @@ void XenDomains::gone(Guest& guest) {
 }
 
 void XenDomains::tick() {
-  for (auto& [uuid, guest] : guests_) {
+  for (const std::string& uuid : uuids()) {
+    const auto found = guests_.find(uuid);
+    if (found == guests_.end()) continue;
+    Guest& guest = found->second;
     ++guest.ticks;
     if (guest.phase == Phase::kWaiting || guest.phase == Phase::kMaking) advance(guest);
   }
@@ -258,7 +266,10 @@ bool XenDomains::handle(const std::string& host, const std::string& op, const Js
 
 // A Domain hears of it by itself.
 void XenDomains::host_lost(const std::string& host, const std::string& cause) {
-  for (auto& [uuid, guest] : guests_) {
+  for (const std::string& uuid : uuids()) {
+    const auto found = guests_.find(uuid);
+    if (found == guests_.end()) continue;
+    Guest& guest = found->second;
     if (guest.phase != Phase::kMaking || !guest.asked.contains(host)) continue;
     guest.made.erase(host);
     refuse(guest, host, fmt::format("lost host {}: {}", host, cause));

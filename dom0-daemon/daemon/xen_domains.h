@@ -62,12 +62,12 @@ class XenDomains {
     Phase phase = Phase::kWaiting;
     int ticks = 0;  // in this phase
     bool took_over = false;
-    std::string xl_file;
     std::set<std::string> asked, made;
     std::map<std::string, std::string> refused;  // host -> why
-    std::string last_problem;
   };
 
+  // Of all guests now: what is done to one may make it go.
+  std::vector<std::string> uuids() const;
   void found(const XenGuest& xen);
   void gone(Guest& guest);
   void advance(Guest& guest);
