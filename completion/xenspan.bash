@@ -83,7 +83,7 @@ _xenspan() {
     case ${command[*]} in
       "" | testbed) choices=$(_xenspan_commands "${command[@]}") ;;
       destroy | stats | advise) choices=$(_xenspan_names list) ;;
-      create | cluster-key) _filedir && return ;;
+      create | check | cluster-key) _filedir && return ;;
       run) choices="$(_xenspan_options run) --" ;;
     esac
   fi

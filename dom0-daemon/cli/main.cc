@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "config.h"
 #include "dom0-daemon/cli/advise_command.h"
+#include "dom0-daemon/cli/check_command.h"
 #include "dom0-daemon/cli/create_command.h"
 #include "dom0-daemon/cli/inherited_files.h"
 #include "dom0-daemon/cli/run_command.h"
@@ -272,6 +273,10 @@ int main(int argc, char** argv) {
   key->add_option("file", arguments.key_file, "where to (default: the configuration folder)")
       ->type_name("FILE");
   key->callback([&] { arguments.status = make_key(arguments.key_file); });
+
+  CLI::App* check = app.add_subcommand("check", "check the declaration of a domain under Xen");
+  check->add_option("file", arguments.file, "see xenspan-domain(5)")->required()->type_name("FILE");
+  check->callback([&] { arguments.status = check_declaration(arguments.file); });
 
   const RunWords words = find_run(argc, argv);
   const auto named = [&](const CLI::App* each) { return each->get_name() == words.command; };

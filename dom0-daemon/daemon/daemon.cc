@@ -65,8 +65,15 @@ Daemon::Daemon(const Config& config, std::unique_ptr<TlsContext> tls, std::strin
       peer_slices_(config_, cluster_, slices_),
       domains_(loop_, config_, cluster_, router_),
       commands_(config_, cluster_, domains_, [this] { return own_record(); }) {
-  domains_.set_callbacks([this](const DomainRecord& record) { commands_.domain_changed(record); },
-                         [this](const Domain& domain) { commands_.domain_over(domain); });
+  domains_.set_callbacks(
+      [this](const DomainRecord& record) {
+        commands_.domain_changed(record);
+        if (xen_domains_) xen_domains_->domain_changed(record);
+      },
+      [this](const Domain& domain) {
+        commands_.domain_over(domain);
+        if (xen_domains_) xen_domains_->domain_over(domain);
+      });
 }
 
 Daemon::~Daemon() = default;
@@ -77,6 +84,7 @@ Status Daemon::open() {
   if (!story) return story.error();
   story_ = std::move(*story);
   domains_.set_story(story_.get());
+  if (Status opened = open_xen(); !opened) return opened;
   story_->put_host(own_record(), xenstore::HostState::kUp);
 
   cluster_.set_record(own_record());
@@ -91,6 +99,26 @@ Status Daemon::open() {
       loop_, kTick, [this] { tick(); }, /*repeat=*/true);
   for (const int number : {SIGTERM, SIGINT})
     signals_.push_back(std::make_unique<SignalWatch>(loop_, number, [this] { begin_end(); }));
+  return {};
+}
+
+Status Daemon::open_xen() {
+  xen_ = XenHost::open();
+  if (!xen_) return {};
+  xen_slices_ = std::make_unique<XenPeerSlices>(loop_, config_, cluster_, *xen_);
+  xen_domains_ = std::make_unique<XenDomains>(config_, cluster_, domains_, *xen_,
+                                              [this] { return own_record(); });
+  peer_slices_.set_xen([this](const std::string& uuid, const std::string& home) {
+    return xen_slices_->domain_of(uuid, home);
+  });
+  xen_slices_->remove_leftovers();
+  xen_domains_->set_store(story_->store());
+  const auto look = [this](const std::string&, const std::string&) {
+    xen_slices_->look();
+    xen_domains_->look();
+  };
+  for (const char* event : {"@introduceDomain", "@releaseDomain"})
+    if (Status watched = story_->store()->watch(event, "xenspand", look); !watched) return watched;
   return {};
 }
 
@@ -115,6 +143,7 @@ HostRecord Daemon::own_record() const {
   record.memory_used = slices_.memory_used();
   record.cpu = cpu_;
   record.rdma = rdma_;
+  if (xen_) record.xen = xen_->facts();
   record.encrypt = config_.encrypt;
   return record;
 }
@@ -136,6 +165,7 @@ void Daemon::tick() {
   cluster_.set_record(record);
   story_->beat(record);
   domains_.tick();
+  if (xen_domains_) xen_domains_->tick();
 }
 
 void Daemon::begin_end() {
@@ -145,13 +175,15 @@ void Daemon::begin_end() {
   const std::string cause = fmt::format("host {}'s xenspand was stopped", config_.name);
   domains_.end_all(cause);
   peer_slices_.stop_all(cause);
+  if (xen_slices_) xen_slices_->end_all();
   tick_ = std::make_unique<Timer>(
       loop_, kEndTick, [this] { finish_end(); }, /*repeat=*/true);
 }
 
 void Daemon::finish_end() {
   const bool late = ++ending_ticks_ > kEndTicks;
-  if (!late && !(slices_.empty() && domains_.all_over())) return;
+  const bool xen_over = !xen_slices_ || xen_slices_->all_over();
+  if (!late && !(slices_.empty() && domains_.all_over() && xen_over)) return;
   cluster_.leave();
   if (!late && cluster_.sending()) return;
   control_->flush();
@@ -169,13 +201,17 @@ void Daemon::host_changed(const HostRecord& record) { story_->beat(record); }
 void Daemon::host_lost(const std::string& name, const std::string& cause) {
   story_->host_down(name, cause);
   peer_slices_.home_lost(name, cause);
+  if (xen_slices_) xen_slices_->home_lost(name);
+  if (xen_domains_) xen_domains_->host_lost(name, cause);
   domains_.host_lost(name, cause);
 }
 
 void Daemon::host_message(const std::string& name, Json message) {
   const std::string op = text_or(message, "op", "");
   if (router_.handle(name, op, message) || peer_slices_.handle(name, op, message) ||
-      domains_.handle(name, op, message) || commands_.handle(name, op, message))
+      domains_.handle(name, op, message) || commands_.handle(name, op, message) ||
+      (xen_slices_ && xen_slices_->handle(name, op, message)) ||
+      (xen_domains_ && xen_domains_->handle(name, op, message)))
     return;
   log::warning("host {} sent an unknown message \"{}\"", name, xenstore::encode_text(op));
 }

@@ -20,6 +20,8 @@
 #include "dom0-daemon/daemon/local_slices.h"
 #include "dom0-daemon/daemon/run_directory.h"
 #include "dom0-daemon/daemon/slice_router.h"
+#include "dom0-daemon/daemon/xen_domains.h"
+#include "dom0-daemon/daemon/xen_peer_slices.h"
 #include "dom0-daemon/daemon/xenstore_story.h"
 
 namespace xenspan::daemon {
@@ -42,6 +44,7 @@ class Daemon : public Cluster::Handler, public XenstoreStory::Handler {
   Status open();
   HostRecord own_record() const;
   void look_for_rdma();
+  Status open_xen();
   void tick();
   void begin_end();
   void finish_end();
@@ -64,6 +67,10 @@ class Daemon : public Cluster::Handler, public XenstoreStory::Handler {
   PeerSlices peer_slices_;
   DomainTable domains_;
   Commands commands_;
+  // The three of a Dom0; nullptr elsewhere.
+  std::unique_ptr<XenHost> xen_;
+  std::unique_ptr<XenPeerSlices> xen_slices_;
+  std::unique_ptr<XenDomains> xen_domains_;
   std::unique_ptr<XenstoreStory> story_;
   std::unique_ptr<ControlSocket> control_;
   std::unique_ptr<Timer> tick_;

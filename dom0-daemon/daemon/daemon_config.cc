@@ -185,6 +185,8 @@ const std::vector<ConfigKey>& config_keys() {
       {"rdma-gid-index", "N", "index of its GID (default: that of this host's address)"},
       {"rdma-service-level", "0-15", "InfiniBand service level or RoCE priority (default: 0)"},
       {"rdma-traffic-class", "0-255", "traffic class of RoCE v2 packets (default: 0)"},
+      {"domains", "DIR",
+       "folder of declared Xen domains (default: domains beside xenspand.conf)"},
       {"slice", "FILE", "the worker program xenspan-slice"},
       {"socket", "FILE", "control socket (default: DIR/NAME/control)"},
       {"peer", "NAME=ADDRESS[:PORT]", "another host; may be repeated, or a list with commas"},
@@ -211,6 +213,7 @@ Status set_config(Config& config, std::string_view key, std::string_view value) 
   if (key == "rdma-gid-index") return set_rdma(config.rdma.gid_index, key, value, 0, 255);
   if (key == "rdma-service-level") return set_rdma(config.rdma.service_level, key, value, 0u, 15u);
   if (key == "rdma-traffic-class") return set_rdma(config.rdma.traffic_class, key, value, 0u, 255u);
+  if (key == "domains") return set_path(config.domains, key, value);
   if (key == "slice") return set_path(config.slice, key, value);
   if (key == "socket") return set_path(config.socket, key, value);
   if (key == "peer") return set_peers(config, value);
@@ -264,6 +267,7 @@ Status complete_config(Config& config) {
     return invalid(
         fmt::format("socket {} is longer than 107 bytes: choose a shorter path", config.socket));
   if (config.key.empty()) config.key = XENSPAN_SYSCONFDIR "/cluster.key";
+  if (config.domains.empty()) config.domains = XENSPAN_SYSCONFDIR "/domains";
   std::erase_if(config.peers, [&](const PeerAddress& peer) { return peer.name == config.name; });
   return {};
 }

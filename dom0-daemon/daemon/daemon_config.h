@@ -38,6 +38,7 @@ struct Config {
   // For domains whose home is here when they do not say otherwise.
   TransportWish transport = TransportWish::kAuto;
   RdmaWish rdma;       // this host's device for slices
+  std::string domains;  // folder of what is declared about domains under Xen
   std::string slice;   // path of xenspan-slice
   std::string socket;  // control socket; default: rundir/name/control
   std::vector<PeerAddress> peers;

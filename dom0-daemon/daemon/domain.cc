@@ -43,6 +43,8 @@ Domain::Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec 
   record_.uuid = spec_.uuid;
   record_.name = spec_.name;
   record_.home = placement.hosts.front().name;
+  record_.kind = spec_.kind;
+  record_.error = spec_.note;
   record_.uid = spec_.user.uid;
   record_.user = spec_.user.name;
   record_.transport = spec_.transport;
@@ -56,7 +58,8 @@ Domain::Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec 
     record_.members.push_back(member);
   }
   for (const Placement::Vcpu& vcpu : placement.vcpus)
-    record_.vcpus.push_back({placement.hosts[static_cast<std::size_t>(vcpu.host)].name, vcpu.core});
+    record_.vcpus.push_back(
+        {placement.hosts[static_cast<std::size_t>(vcpu.host)].name, std::max(vcpu.core, 0)});
 }
 
 Domain::~Domain() = default;
@@ -94,6 +97,11 @@ Json Domain::create_message(int index) const {
               {"bind", placement.hosts[static_cast<std::size_t>(index)].address},
               {"user", to_json(spec_.user)},
               {"stats_hottest", kHottestPages}};
+  if (spec_.kind == xenstore::Backend::kXen) {
+    create["backend"] = xenstore::to_word(spec_.kind);
+    create["xen"] = spec_.xen;
+    return create;
+  }
   if (index != 0) return create;
   create["program"] = spec_.program;
   create["argv"] = spec_.argv;

@@ -63,6 +63,9 @@ struct DomainSpec {
   std::uint64_t prefetch = 0;
   std::vector<std::string> without;  // dsm-rdma/features.h
   xenstore::Transport transport = xenstore::Transport::kNone;
+  xenstore::Backend kind = xenstore::Backend::kUsermode;
+  Json xen;          // what `create` says under this name, for a domain under Xen
+  std::string note;  // the record's error from the beginning: what it does without
 };
 
 class Domain {

@@ -113,6 +113,7 @@ Json to_json(const DomainRecord& record) {
               {"name", record.name},
               {"state", xenstore::to_word(record.state)},
               {"home", record.home},
+              {"kind", xenstore::to_word(record.kind)},
               {"uid", record.uid},
               {"user", record.user},
               {"transport", xenstore::to_word(record.transport)},
@@ -146,6 +147,9 @@ Result<DomainRecord> domain_record_from(const Json& object) {
       xenstore::from_word<xenstore::Transport>(text_or(object, "transport", "none"));
   if (!transport) return bad("transport");
   record.transport = *transport;
+  const auto kind = xenstore::from_word<xenstore::Backend>(text_or(object, "kind", "usermode"));
+  if (!kind) return bad("kind");
+  record.kind = *kind;
   record.memory = number_or(object, "memory", 0);
   record.command = text_or(object, "command", "");
   record.error = text_or(object, "error", "");

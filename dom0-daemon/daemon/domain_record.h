@@ -36,6 +36,7 @@ struct DomainRecord {
   std::string name;
   xenstore::DomainState state = xenstore::DomainState::kCreating;
   std::string home;
+  xenstore::Backend kind = xenstore::Backend::kUsermode;
   uid_t uid = 0;
   std::string user;
   xenstore::Transport transport = xenstore::Transport::kNone;

@@ -29,8 +29,16 @@ void DomainTable::start(DomainSpec spec) {
   const std::string uuid = spec.uuid;
   auto domain = std::make_unique<Domain>(loop_, links_, *this, std::move(spec));
   Domain& started = *domain;
+  others_.erase(uuid);
   own_.emplace(uuid, std::move(domain));
   started.start();
+}
+
+void DomainTable::put_own(DomainRecord record) {
+  const DomainRecord copy = others_[record.uuid] = std::move(record);
+  publish(copy);
+  if (on_change_) on_change_(copy);
+  prune(config_.name);
 }
 
 Domain* DomainTable::own(const std::string& uuid) {

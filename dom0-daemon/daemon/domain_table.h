@@ -32,6 +32,9 @@ class DomainTable : public Domain::Handler {
   void set_callbacks(OnChange on_change, OnOver on_over);
 
   void start(DomainSpec spec);
+  // A domain whose home is here and that has no slices: one under Xen that does not span, or not
+  // yet, or no more.
+  void put_own(DomainRecord record);
   // One of its own that is not over; else nullptr.
   Domain* own(const std::string& uuid);
   bool all_over() const { return own_.empty(); }

@@ -41,6 +41,7 @@ Json to_json(const HostRecord& record) {
               {"memory_used", record.memory_used},
               {"cpu", cpu_features_text(record.cpu)},
               {"rdma", to_json(record.rdma)},
+              {"xen", to_json(record.xen)},
               {"encrypt", record.encrypt}};
 }
 
@@ -70,6 +71,7 @@ Result<HostRecord> host_record_from(const Json& object) {
   record.cpu = *cpu;
   const Json* rdma = object_field(object, "rdma");
   record.rdma = rdma_port_from(rdma == nullptr ? Json::object() : *rdma);
+  if (const Json* xen = object_field(object, "xen")) record.xen = xen_facts_from(*xen);
   record.encrypt = flag_field(object, "encrypt");
   return record;
 }

@@ -12,6 +12,7 @@
 #include "dom0-daemon/daemon/cpu_features.h"
 #include "dom0-daemon/daemon/json_fields.h"
 #include "dom0-daemon/daemon/rdma_port.h"
+#include "dom0-daemon/daemon/xen_host.h"
 
 namespace xenspan::daemon {
 
@@ -28,7 +29,8 @@ struct HostRecord {
   std::uint64_t memory = 0;       // bytes that domains may use
   std::uint64_t memory_used = 0;  // bytes promised to domains
   CpuFeatures cpu{};
-  RdmaPort rdma;         // the device its slices would use
+  RdmaPort rdma;  // the device its slices would use
+  XenFacts xen;
   bool encrypt = false;  // this host wants guest memory encrypted on the wire
 
   int vcpus() const;

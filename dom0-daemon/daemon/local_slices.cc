@@ -16,6 +16,8 @@ namespace {
 // The cores that a create message gives to this host's vCPUs.
 std::vector<int> own_cores(const Json& create) {
   std::vector<int> cores;
+  // Under Xen they are Xen's processors, not those of this machine's Linux.
+  if (create.contains("xen")) return cores;
   const std::uint64_t self = number_or(create, "self", 0);
   if (const Json* vcpus = array_field(create, "vcpus"))
     for (const Json& vcpu : *vcpus)

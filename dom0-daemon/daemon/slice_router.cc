@@ -110,12 +110,22 @@ void PeerSlices::create(const std::string& home, const std::string& uuid, const 
   const Json* user_object = create == nullptr ? nullptr : object_field(*create, "user");
   if (!is_uuid(uuid) || user_object == nullptr || homes_.contains(uuid))
     return refuse("malformed request");
-  const auto user = user_from(*user_object, config_.name);
+  // A slice under Xen is no user's program: root's daemon drives it, whatever users there are.
+  User root;
+  root.name = "root";
+  const auto user =
+      create->contains("xen") ? Result<User>(root) : user_from(*user_object, config_.name);
   if (!user) return refuse(user.error().message);
   Json own = *create;
   own["user"] = to_json(*user);
   // Where the slice listens is this host's own business.
   own["bind"] = config_.address;
+  if (own.contains("xen")) {
+    const auto domain = xen_domain_of_ ? xen_domain_of_(uuid, home) : std::nullopt;
+    if (!domain || !own["xen"].is_object())
+      return refuse(fmt::format("host {} has no domain for this slice", config_.name));
+    own["xen"]["domain"] = *domain;
+  }
   const Status created = slices_.create(
       uuid, *user, std::move(own), {}, number_or(message, "promised_memory", 0),
       [this, home, uuid](const Json& event) {

@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "dom0-daemon/daemon/cluster.h"
@@ -46,6 +47,11 @@ class PeerSlices {
  public:
   PeerSlices(const Config& config, Cluster& cluster, LocalSlices& slices);
 
+  // Which domain of this host is the slice of a domain under Xen.
+  using XenDomainOf =
+      std::function<std::optional<unsigned>(const std::string& uuid, const std::string& home)>;
+  void set_xen(XenDomainOf domain_of) { xen_domain_of_ = std::move(domain_of); }
+
   // A home's message. False: not such a message.
   bool handle(const std::string& home, const std::string& op, const Json& message);
   // Its domains are over.
@@ -60,6 +66,7 @@ class PeerSlices {
   const Config& config_;
   Cluster& cluster_;
   LocalSlices& slices_;
+  XenDomainOf xen_domain_of_;
   std::map<std::string, std::string> homes_;  // of the slices here, by uuid
 };
 

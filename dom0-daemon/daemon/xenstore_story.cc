@@ -138,6 +138,7 @@ void XenstoreStory::put_host(const HostRecord& host, HostState state, const std:
   record.memory_total_kib = host.memory / kKib;
   record.memory_free_kib = host.memory_free() / kKib;
   record.kernel = xenstore::encode_text(host.kernel);
+  if (!host.xen.version.empty()) record.backend = xenstore::Backend::kXen;
   record.version = host.version;
   record.rdma = host.rdma.device;
   record.cpu_features = feature_words(host.cpu);
@@ -167,6 +168,7 @@ void XenstoreStory::put_domain(const DomainRecord& domain) {
   record.name = domain.name;
   record.state = domain.state;
   record.home = domain.home;
+  record.kind = domain.kind;
   record.transport = domain.transport;
   record.memory_kib = domain.memory / kKib;
   record.vcpus = static_cast<std::uint32_t>(domain.vcpus.size());

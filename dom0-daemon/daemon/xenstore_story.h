@@ -50,6 +50,8 @@ class XenstoreStory {
   void remove_domain(const std::string& uuid);
   // This host leaves: its own nodes go.
   void leave();
+  // As long as xenstored lives.
+  xenstore::Store* store() { return store_.get(); }
 
  private:
   XenstoreStory(EventLoop& loop, const Config& config, Handler& handler)

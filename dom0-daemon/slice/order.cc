@@ -10,19 +10,6 @@ namespace {
 
 using nlohmann::json;
 
-bool secret_of(const std::string& text, dsm::tcp::Secret& secret) {
-  if (text.size() != 2 * secret.size()) return false;
-  for (std::size_t i = 0; i < secret.size(); ++i) {
-    const auto digit = [](char c) {
-      return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-    };
-    const int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
-    if (high < 0 || low < 0) return false;
-    secret[i] = static_cast<std::uint8_t>(high * 16 + low);
-  }
-  return true;
-}
-
 Status read_slice(const json& body, Order& order) {
   auto& slice = order.slice;
   const auto self = body.at("self").get<unsigned>();
@@ -54,6 +41,21 @@ Status read_slice(const json& body, Order& order) {
   return {};
 }
 
+}  // namespace
+
+bool secret_of(const std::string& text, dsm::tcp::Secret& secret) {
+  if (text.size() != 2 * secret.size()) return false;
+  for (std::size_t i = 0; i < secret.size(); ++i) {
+    const auto digit = [](char c) {
+      return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    };
+    const int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
+    if (high < 0 || low < 0) return false;
+    secret[i] = static_cast<std::uint8_t>(high * 16 + low);
+  }
+  return true;
+}
+
 Status read_wire(const json& body, Wire& wire) {
   wire.transport = body.value("transport", wire.transport);
   if (wire.transport != "none" && wire.transport != "tcp" && wire.transport != "verbs")
@@ -67,8 +69,6 @@ Status read_wire(const json& body, Wire& wire) {
   wire.traffic_class = rdma.value("traffic_class", wire.traffic_class);
   return {};
 }
-
-}  // namespace
 
 Result<Order> parse_order(const json& body) try {
   Order order;

@@ -30,4 +30,8 @@ struct Order {
 // An error names the member that is missing or wrong.
 Result<Order> parse_order(const nlohmann::json& body);
 
+// Parts that the orders of all kinds of domains have.
+bool secret_of(const std::string& text, dsm::tcp::Secret& secret);
+Status read_wire(const nlohmann::json& body, Wire& wire);
+
 }  // namespace xenspan::slice

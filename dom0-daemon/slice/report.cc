@@ -73,23 +73,26 @@ json sharing_json(const hypervisor::usermode::Slice& slice) {
 
 }  // namespace
 
-json counters_event(hypervisor::usermode::Slice& slice) {
-  const auto stats = slice.stats(0);
+json engine_counters(const dsm::EngineStats& stats) {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
   const auto microseconds = [](const timeval& time) {
     return std::uint64_t(time.tv_sec) * 1'000'000 + std::uint64_t(time.tv_usec);
   };
-  json event{{"event", "counters"},
-             {"threads", slice.threads_here()},
-             {"faults_read", count_of(stats, FaultKind::kRead)},
-             {"faults_write", count_of(stats, FaultKind::kWrite)},
-             {"faults_upgrade", count_of(stats, FaultKind::kUpgrade)},
-             {"first_touches", count_of(stats, FaultKind::kFirstTouch)},
-             {"bytes_sent", stats.traffic.bytes_sent},
-             {"bytes_received", stats.traffic.bytes_received},
-             {"pages", slice.frames_bytes() / dsm::kPageSize},
-             {"cpu_us", microseconds(usage.ru_utime) + microseconds(usage.ru_stime)}};
+  return {{"event", "counters"},
+          {"faults_read", count_of(stats, FaultKind::kRead)},
+          {"faults_write", count_of(stats, FaultKind::kWrite)},
+          {"faults_upgrade", count_of(stats, FaultKind::kUpgrade)},
+          {"first_touches", count_of(stats, FaultKind::kFirstTouch)},
+          {"bytes_sent", stats.traffic.bytes_sent},
+          {"bytes_received", stats.traffic.bytes_received},
+          {"cpu_us", microseconds(usage.ru_utime) + microseconds(usage.ru_stime)}};
+}
+
+json counters_event(hypervisor::usermode::Slice& slice) {
+  json event = engine_counters(slice.stats(0));
+  event["threads"] = slice.threads_here();
+  event["pages"] = slice.frames_bytes() / dsm::kPageSize;
   // Only the home knows the threads of all vCPUs.
   if (slice.home() != nullptr) {
     std::vector<std::uint32_t> on(slice.places().size());
@@ -99,21 +102,11 @@ json counters_event(hypervisor::usermode::Slice& slice) {
   return event;
 }
 
-json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest, const json& id) {
-  const auto stats = slice.stats(hottest);
+json engine_stats(const dsm::EngineStats& stats) {
   json hot = json::array();
   for (const auto& page : stats.hottest)
     hot.push_back({{"gfn", page.gfn}, {"faults", page.faults}});
-  json threads = json::array();
-  if (slice.home() != nullptr)
-    for (const auto& thread : slice.home()->threads())
-      threads.push_back({{"tid", thread.tid},
-                         {"vcpu", thread.vcpu},
-                         {"host", slice.config().hosts[thread.host]},
-                         {"state", thread.state}});
   return {{"event", "stats"},
-          {"id", id},
-          {"host", slice.config().hosts[slice.config().self]},
           {"faults",
            {{"first_touch", fault_json(stats, FaultKind::kFirstTouch)},
             {"read", fault_json(stats, FaultKind::kRead)},
@@ -137,12 +130,26 @@ json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest, const 
           {"prefetch_used", stats.prefetch_used},
           {"migratory", stats.migratory},
           {"hottest", std::move(hot)},
-          {"sharing", sharing_json(slice)},
-          {"threads", std::move(threads)},
-          {"syscalls", {{"local", slice.local_calls.load()}, {"home", slice.home_calls.load()}}},
           {"pages_touched", stats.pages_touched},
-          {"table_bytes", stats.table_bytes},
-          {"frames_bytes", slice.frames_bytes()}};
+          {"table_bytes", stats.table_bytes}};
+}
+
+json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest, const json& id) {
+  json event = engine_stats(slice.stats(hottest));
+  json threads = json::array();
+  if (slice.home() != nullptr)
+    for (const auto& thread : slice.home()->threads())
+      threads.push_back({{"tid", thread.tid},
+                         {"vcpu", thread.vcpu},
+                         {"host", slice.config().hosts[thread.host]},
+                         {"state", thread.state}});
+  event["id"] = id;
+  event["host"] = slice.config().hosts[slice.config().self];
+  event["sharing"] = sharing_json(slice);
+  event["threads"] = std::move(threads);
+  event["syscalls"] = {{"local", slice.local_calls.load()}, {"home", slice.home_calls.load()}};
+  event["frames_bytes"] = slice.frames_bytes();
+  return event;
 }
 
 }  // namespace xenspan::slice

@@ -8,6 +8,9 @@
 namespace xenspan::slice {
 
 nlohmann::json counters_event(hypervisor::usermode::Slice& slice);
+// The parts of both that the engine knows, for any backend.
+nlohmann::json engine_counters(const dsm::EngineStats& stats);
+nlohmann::json engine_stats(const dsm::EngineStats& stats);
 nlohmann::json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest,
                            const nlohmann::json& id);
 

@@ -1,9 +1,6 @@
 #include "dom0-daemon/slice/worker.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <poll.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,8 +9,10 @@
 #include "base/log.h"
 #include "dom0-daemon/hypervisor/usermode/service_threads.h"
 #include "dom0-daemon/slice/descriptors.h"
+#include "dom0-daemon/slice/listening.h"
 #include "dom0-daemon/slice/privileges.h"
 #include "dom0-daemon/slice/report.h"
+#include "dom0-daemon/slice/xen_worker.h"
 
 namespace xenspan::slice {
 namespace {
@@ -64,6 +63,7 @@ Result<ControlChannel::Packet> Worker::expect(const char* op) {
 Status Worker::create() {
   auto packet = expect("create");
   if (!packet) return packet.error();
+  if (packet->body.value("backend", "") == "xen") ::_exit(work_for_xen(control_, packet->body));
   auto order = parse_order(packet->body);
   if (!order) return order.error();
   order_ = std::move(*order);
@@ -88,30 +88,10 @@ Status Worker::create() {
 }
 
 Status Worker::listen() {
-  const bool six = order_.bind.find(':') != std::string::npos;
-  sockaddr_storage address{};
-  socklen_t bytes = 0;
-  if (six) {
-    auto* in6 = reinterpret_cast<sockaddr_in6*>(&address);
-    in6->sin6_family = AF_INET6;
-    bytes = sizeof *in6;
-    if (::inet_pton(AF_INET6, order_.bind.c_str(), &in6->sin6_addr) != 1) bytes = 0;
-  } else {
-    auto* in = reinterpret_cast<sockaddr_in*>(&address);
-    in->sin_family = AF_INET;
-    bytes = sizeof *in;
-    if (::inet_pton(AF_INET, order_.bind.c_str(), &in->sin_addr) != 1) bytes = 0;
-  }
-  if (bytes == 0)
-    return Error{EINVAL, "cannot listen on " + order_.bind + ": it is not a numeric address"};
-  listening_.reset(::socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!listening_ || ::bind(listening_.get(), reinterpret_cast<sockaddr*>(&address), bytes) != 0 ||
-      ::listen(listening_.get(), SOMAXCONN) != 0)
-    return system_error(errno, "cannot listen on " + order_.bind);
-  ::getsockname(listening_.get(), reinterpret_cast<sockaddr*>(&address), &bytes);
-  const std::uint16_t port = six ? reinterpret_cast<sockaddr_in6*>(&address)->sin6_port
-                                 : reinterpret_cast<sockaddr_in*>(&address)->sin_port;
-  control_.send({{"event", "listening"}, {"port", ntohs(port)}});
+  auto listening = listen_at(order_.bind);
+  if (!listening) return listening.error();
+  listening_ = std::move(listening->socket);
+  control_.send({{"event", "listening"}, {"port", listening->port}});
   return {};
 }
 

@@ -32,6 +32,7 @@ struct HostFacts {
   bool hvm = false, hap = false;                  // HVM guests; hardware-assisted paging
   bool vmx = false, svm = false;                  // Intel VT-x; AMD-V
   unsigned cpus = 0;
+  std::uint64_t free_pages = 0;
   int vm_event_version = 0;  // of the running Xen's vm_event interface
 };
 
@@ -40,6 +41,7 @@ struct DomainFacts {
   DomainId id = 0;
   std::array<std::uint8_t, 16> uuid{};
   bool hvm = false, hap = false, paused = false, dying = false, shut_down = false;
+  unsigned shutdown_reason = 0;  // Xen's number, once it is shut down
   unsigned vcpus = 0;
   std::uint64_t pages = 0, max_pages = 0;  // allocated now; may be allocated
 };

@@ -94,9 +94,30 @@ Result<HostFacts> XenCalls::host() const {
   facts.vmx = (found.hw_cap[1] >> 5 & 1) != 0;
   facts.svm = (found.hw_cap[3] >> 2 & 1) != 0;
   facts.cpus = found.nr_cpus;
+  facts.free_pages = found.free_pages;
   facts.vm_event_version = xc_vm_event_get_version(handles_->control.get());
   return facts;
 }
+
+namespace {
+
+DomainFacts facts_of(const xc_dominfo_t& found) {
+  DomainFacts facts;
+  facts.id = found.domid;
+  std::copy_n(found.handle, facts.uuid.size(), facts.uuid.begin());
+  facts.hvm = found.hvm;
+  facts.hap = found.hap;
+  facts.paused = found.paused;
+  facts.dying = found.dying;
+  facts.shut_down = found.shutdown || found.crashed;
+  facts.shutdown_reason = found.shutdown_reason;
+  facts.vcpus = found.max_vcpu_id + 1;
+  facts.pages = found.nr_pages;
+  facts.max_pages = found.max_memkb / 4;
+  return facts;
+}
+
+}  // namespace
 
 Result<DomainFacts> XenCalls::domain(DomainId id) const {
   xc_dominfo_t found{};
@@ -104,18 +125,38 @@ Result<DomainFacts> XenCalls::domain(DomainId id) const {
     errno = ESRCH;
     return about(id, "the state");
   }
-  DomainFacts facts;
-  facts.id = id;
-  std::copy_n(found.handle, facts.uuid.size(), facts.uuid.begin());
-  facts.hvm = found.hvm;
-  facts.hap = found.hap;
-  facts.paused = found.paused;
-  facts.dying = found.dying;
-  facts.shut_down = found.shutdown || found.crashed;
-  facts.vcpus = found.max_vcpu_id + 1;
-  facts.pages = found.nr_pages;
-  facts.max_pages = found.max_memkb / 4;
-  return facts;
+  return facts_of(found);
+}
+
+Result<std::vector<DomainFacts>> XenCalls::domains() const {
+  constexpr unsigned kAtOnce = 64;
+  std::vector<DomainFacts> all;
+  xc_dominfo_t found[kAtOnce];
+  for (std::uint32_t from = 1;;) {
+    const int count = xc_domain_getinfo(handles_->control.get(), from, kAtOnce, found);
+    if (count < 0 && errno == ESRCH) return all;  // none from there on
+    if (count < 0) return system_error(errno, "Xen does not say what domains there are");
+    for (int i = 0; i < count; ++i) all.push_back(facts_of(found[i]));
+    if (count < static_cast<int>(kAtOnce)) return all;
+    from = found[count - 1].domid + 1;
+  }
+}
+
+Result<std::uint64_t> XenCalls::vcpus_up(DomainId id, unsigned vcpus) const {
+  std::uint64_t up = 0;
+  for (unsigned vcpu = 0; vcpu < vcpus && vcpu < 64; ++vcpu) {
+    xc_vcpuinfo_t found{};
+    if (xc_vcpu_getinfo(handles_->control.get(), id, vcpu, &found) != 0)
+      return about(id, "the state of a vCPU");
+    up |= std::uint64_t{found.online != 0} << vcpu;
+  }
+  return up;
+}
+
+Status XenCalls::shut_down(DomainId id, unsigned reason) {
+  if (xc_domain_shutdown(handles_->control.get(), id, static_cast<int>(reason)) != 0)
+    return about(id, "cannot shut it down");
+  return {};
 }
 
 Status XenCalls::pause(DomainId id) {

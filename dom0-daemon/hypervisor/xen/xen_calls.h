@@ -27,6 +27,12 @@ class XenCalls {
 
   Result<HostFacts> host() const;
   Result<DomainFacts> domain(DomainId id) const;
+  // All domains but this one, ascending.
+  Result<std::vector<DomainFacts>> domains() const;
+  // Bit N: vCPU N has been started, by the guest or by set_context().
+  Result<std::uint64_t> vcpus_up(DomainId id, unsigned vcpus) const;
+  // As if the guest had asked for it; `xl` does then what its file says.
+  Status shut_down(DomainId id, unsigned reason);
 
   // Counted by Xen: a domain runs when every pause has been undone.
   Status pause(DomainId id);

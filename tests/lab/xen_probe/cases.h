@@ -29,6 +29,9 @@ int move_vcpu(XenCalls& xen, DomainId from, DomainId to);
 // created paused from the same file, vCPU 1.
 int span(XenCalls& xen, DomainId home, DomainId remote);
 
+// The test guest with gate=1 goes on.
+int open_gate(XenCalls& xen, DomainId domain);
+
 // Prints what is wrong; 1.
 int fail(const std::string& what);
 
