@@ -108,6 +108,7 @@ class EngineCore final : public Engine {
   std::byte* place(const ivy::Message& grant) noexcept;
   bool deliver(const ivy::Message& message, Outbox& outbox) noexcept;
   void peer_lost(HostId peer, const char* why) noexcept;
+  bool is_late(const ivy::Message& message) const noexcept;
   bool feed(PageEntry& entry, const ivy::Message& first, bool may_hold, Outbox& outbox) noexcept;
   bool feed_all(PageEntry& entry, Event& event, ivy::Steps& steps, bool may_hold) noexcept;
   bool park(PageEntry& entry, const ivy::Message& message) noexcept;
@@ -154,7 +155,7 @@ class EngineCore final : public Engine {
   MigratoryPages migratory_;
   SharingTable sharing_;
   ReadMostlyPages read_mostly_;
-  OneByOne one_by_one_;
+  std::unique_ptr<OneByOne> one_by_one_;  // where Feature::kParallel is off
   Counters counters_;
   std::atomic<std::size_t> pages_unsent_{0};  // in all outboxes
   std::atomic<pthread_t> server_{};           // the thread in serve()

@@ -142,6 +142,7 @@ json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest, const 
           {"syscalls", {{"local", slice.local_calls.load()}, {"home", slice.home_calls.load()}}},
           {"pages_touched", stats.pages_touched},
           {"table_bytes", stats.table_bytes},
+          {"engine_bytes", stats.engine_bytes},
           {"frames_bytes", slice.frames_bytes()}};
 }
 
