@@ -12,9 +12,11 @@
 #include <string>
 #include <vector>
 
+#include "dom0-daemon/daemon/balancer.h"
 #include "dom0-daemon/daemon/cluster.h"
 #include "dom0-daemon/daemon/commands.h"
 #include "dom0-daemon/daemon/control_socket.h"
+#include "dom0-daemon/daemon/core_load.h"
 #include "dom0-daemon/daemon/daemon_config.h"
 #include "dom0-daemon/daemon/domain_table.h"
 #include "dom0-daemon/daemon/local_slices.h"
@@ -41,6 +43,7 @@ class Daemon : public Cluster::Handler, public XenstoreStory::Handler {
          std::unique_ptr<RunDirectory> directory);
   Status open();
   HostRecord own_record() const;
+  std::optional<HostRecord> record_of(const std::string& host) const;
   void look_for_rdma();
   void tick();
   void begin_end();
@@ -64,6 +67,8 @@ class Daemon : public Cluster::Handler, public XenstoreStory::Handler {
   PeerSlices peer_slices_;
   DomainTable domains_;
   Commands commands_;
+  Balancer balancer_;
+  CoreLoad load_;
   std::unique_ptr<XenstoreStory> story_;
   std::unique_ptr<ControlSocket> control_;
   std::unique_ptr<Timer> tick_;

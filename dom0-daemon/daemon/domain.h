@@ -61,6 +61,7 @@ struct DomainSpec {
   std::uint64_t prefetch = 0;
   std::vector<std::string> without;  // dsm-rdma/features.h
   xenstore::Transport transport = xenstore::Transport::kNone;
+  xenstore::Policy policy = xenstore::Policy::kSpread;
 };
 
 class Domain {
@@ -107,6 +108,8 @@ class Domain {
   void collect_stats(StatsDone done);
   // Moves a vCPU; `done` gets threads, waiting, us (of slice/control.md).
   void migrate(std::uint32_t vcpu, const std::string& host, int core, MoveDone done);
+  // The policy has moved a vCPU: what and why, for everybody to read.
+  void tell_move(std::string last_move);
 
  private:
   enum class Phase { kCreating, kReady, kRunning, kExited, kStopping, kOver };

@@ -168,6 +168,8 @@ void XenstoreStory::put_domain(const DomainRecord& domain) {
   record.state = domain.state;
   record.home = domain.home;
   record.transport = domain.transport;
+  record.policy = domain.policy;
+  record.last_move = domain.last_move;
   record.memory_kib = domain.memory / kKib;
   record.vcpus = static_cast<std::uint32_t>(domain.vcpus.size());
   record.user = domain.user;
