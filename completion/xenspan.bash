@@ -40,7 +40,7 @@ _xenspan() {
   if [[ ${command[0]-} == run ]]; then
     for ((i++; i <= cword; i++)); do
       case ${words[i]} in
-        --vcpus | --memory | --hosts | --name | --prefetch | --transport) ((i++)) ;;
+        --vcpus | --memory | --hosts | --name | --prefetch | --transport | --policy) ((i++)) ;;
         --) ((++i <= cword)) && _command_offset "$i" && return ;;
         -*) ;;
         *) [[ $i -eq $cword && (-z $cur || $split == true) ]] || { _command_offset "$i"; return; } ;;
@@ -65,6 +65,10 @@ _xenspan() {
       ;;
     --transport)
       COMPREPLY=($(compgen -W "tcp verbs auto" -- "$cur"))
+      return
+      ;;
+    --policy)
+      COMPREPLY=($(compgen -W "spread pack load affinity" -- "$cur"))
       return
       ;;
     --socket | --from)

@@ -37,6 +37,7 @@ EngineCore::EngineCore(const EngineConfig& config, PageBackend& backend, Transpo
       predictor_(config.without.has(Feature::kPrefetch) ? 0 : config.prefetch) {}
 
 Status EngineCore::prepare() {
+  if (without(Feature::kParallel)) one_by_one_ = std::make_unique<OneByOne>();
   if (Status status = table_.create(config_.pages); !status) return status;
   if (Status status = sharing_.create(); !status) return status;
   if (const int error = transport_.register_frames(backend_.frame(0), config_.pages * kPageSize)) {
@@ -258,6 +259,7 @@ EngineStats EngineCore::stats(std::size_t hottest) const {
   out.migratory = counters_.migratory.get();
   out.traffic = transport_.traffic();
   out.table_bytes = table_.active_bytes();
+  out.engine_bytes = sizeof *this + parked_.bytes() + sharing_.bytes();
   // A heap of the hottest so far, the coolest on top.
   const auto hotter = [](const EngineStats::HotPage& a, const EngineStats::HotPage& b) {
     return a.faults != b.faults ? a.faults > b.faults : a.gfn < b.gfn;

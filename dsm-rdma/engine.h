@@ -69,8 +69,9 @@ struct EngineStats {
     Gfn gfn;
     std::uint32_t faults;
   };
-  std::vector<HotPage> hottest;  // most faulted first
-  std::uint64_t pages_touched = 0, table_bytes = 0;
+  std::vector<HotPage> hottest;                      // most faulted first
+  std::uint64_t pages_touched = 0, table_bytes = 0;  // of the entries' chunks that are in use
+  std::uint64_t engine_bytes = 0;  // of all else: it does not grow with the domain's memory
 };
 
 class Engine {

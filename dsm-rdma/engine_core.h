@@ -119,6 +119,7 @@ class EngineCore final : public Engine {
   bool change_run(Gfn first, const Incoming* incoming, const Change& change,
                   std::uint32_t count) noexcept;
   void peer_lost(HostId peer, const char* why) noexcept;
+  bool is_late(const ivy::Message& message) const noexcept;
   bool feed(PageEntry& entry, const ivy::Message& first, bool may_hold, Outbox& outbox,
             bool mapped = false) noexcept;
   bool feed_all(PageEntry& entry, Event& event, ivy::Steps& steps, bool may_hold) noexcept;
@@ -167,7 +168,7 @@ class EngineCore final : public Engine {
   MigratoryPages migratory_;
   SharingTable sharing_;
   ReadMostlyPages read_mostly_;
-  OneByOne one_by_one_;
+  std::unique_ptr<OneByOne> one_by_one_;  // where Feature::kParallel is off
   Counters counters_;
   std::atomic<std::size_t> pages_unsent_{0};  // in all outboxes
   std::atomic<pthread_t> server_{};           // the thread in serve()

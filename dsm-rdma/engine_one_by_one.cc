@@ -6,13 +6,13 @@ namespace xenspan::dsm {
 
 // Whether the message is to go now.
 bool EngineCore::in_turn(PageEntry& entry, const ivy::Message& message, Event& event) noexcept {
-  if (message.kind == ivy::Kind::kInvalidate) return one_by_one_.admit(message);
+  if (message.kind == ivy::Kind::kInvalidate) return one_by_one_->admit(message);
   if (message.kind != ivy::Kind::kInvalidateAck) return true;
   const HostId manager = slots_.manager(message.gfn);
   if (manager == message.to) return true;  // it looks at its own acknowledgements
   if (manager == config_.self) {
     ivy::Message next;
-    if (one_by_one_.next(message, next)) (void)send_now(entry, next, event);
+    if (one_by_one_->next(message, next)) (void)send_now(entry, next, event);
     return true;
   }
   ivy::Message copy = message;
@@ -27,7 +27,7 @@ bool EngineCore::take_turn(PageEntry& entry, const ivy::Message& ack, Outbox& ou
   Event event(outbox);
   ivy::Steps steps;
   ivy::Message next;
-  if (one_by_one_.next(ack, next) && send_now(entry, next, event))
+  if (one_by_one_->next(ack, next) && send_now(entry, next, event))
     (void)feed_all(entry, event, steps, true);
   return ack.requester != config_.self;
 }

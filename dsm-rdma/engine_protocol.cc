@@ -28,6 +28,7 @@ std::byte* EngineCore::place(const ivy::Message& grant) noexcept {
   if (grant.gfn >= table_.pages()) return nullptr;
   PageEntry& entry = table_[grant.gfn];
   const std::lock_guard guard(entry);
+  if (!requests_.under_way(grant.txn)) return nullptr;
   if (!ivy::expects_contents(entry.state, view(grant.gfn), grant)) return nullptr;
   entry.set_touched();
   return backend_.frame(grant.gfn);
@@ -61,6 +62,7 @@ bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
   ivy::Message message;
   for (; event.pop(message); may_hold = true) {
     if (may_hold && hold_back(entry, message)) continue;
+    if (is_late(message)) continue;
     if (!event.mapped()) clear_contents(entry, message);
     steps.clear();
     const ivy::Verdict verdict = ivy::on_message(entry.state, view(message.gfn), message, steps);
@@ -80,6 +82,13 @@ bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
     if (entry.parked() && !release_parked(entry, message.gfn, event)) return false;
   }
   return true;
+}
+
+// An answer to a request of ours that is over. The machine knows the last one's number only in part
+// (ivy/page_state.h).
+bool EngineCore::is_late(const ivy::Message& message) const noexcept {
+  return (message.kind == ivy::Kind::kGrant || message.kind == ivy::Kind::kInvalidateAck) &&
+         message.requester == config_.self && !requests_.under_way(message.txn);
 }
 
 void EngineCore::count(const ivy::Message& message) noexcept {

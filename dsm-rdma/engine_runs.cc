@@ -46,6 +46,7 @@ struct EngineCore::Change {
 
 // With the page's lock held.
 EngineCore::Change EngineCore::change_for(PageEntry& entry, const Incoming& incoming) noexcept {
+  if (is_late(incoming.message)) return {};
   ivy::PageState copy = entry.state;
   const ivy::View at = view(incoming.message.gfn);
   const Right held = ivy::right_of(copy, at);
@@ -157,6 +158,7 @@ bool EngineCore::deliver_one(PageEntry& entry, const Incoming& incoming, bool ma
   const ivy::Message& message = incoming.message;
   table_.activate(message.gfn);
   if (incoming.page != nullptr && !mapped) {
+    if (!requests_.under_way(message.txn)) return false;
     if (!ivy::expects_contents(entry.state, view(message.gfn), message)) return false;
     entry.set_touched();
     std::byte* const frame = backend_.frame(message.gfn);

@@ -115,7 +115,7 @@ class HoldQueue {
 
  private:
   static constexpr std::uint64_t kLeastNs = 5'000, kMostNs = 500'000, kAtOnceNs = 100'000;
-  static constexpr std::size_t kPlaces = 1024, kRoom = 1024;
+  static constexpr std::size_t kPlaces = 1024, kRoom = 256;
   struct Recent {
     std::atomic<Gfn> gfn{~Gfn{0}};  // no page
     std::atomic<std::uint64_t> until_ns{0};

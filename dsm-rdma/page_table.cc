@@ -12,9 +12,8 @@ Status PageTable::create(Gfn pages) {
   if (pages == 0 || pages > kMaxPages)
     return Error{EINVAL, "a domain's memory has 1 page to 16 TiB"};
   const Gfn chunks = (pages + kChunkPages - 1) / kChunkPages;
-  const std::size_t entries_bytes =
-      (chunks * kChunkPages * sizeof(PageEntry) + kPageSize - 1) & ~(kPageSize - 1);
-  bytes_ = entries_bytes + (chunks + 63) / 64 * sizeof(*active_);
+  const std::size_t chunks_bytes = chunks * kChunkBytes;
+  bytes_ = chunks_bytes + (chunks + 63) / 64 * sizeof(*active_);
   void* memory = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
@@ -23,15 +22,15 @@ Status PageTable::create(Gfn pages) {
   }
   // Huge pages would make a sparse table dense.
   ::madvise(memory, bytes_, MADV_NOHUGEPAGE);
-  entries_ = static_cast<PageEntry*>(memory);
-  active_ = reinterpret_cast<std::atomic<std::uint64_t>*>(static_cast<std::byte*>(memory) +
-                                                          entries_bytes);
+  chunks_ = static_cast<Chunk*>(memory);
+  active_ =
+      reinterpret_cast<std::atomic<std::uint64_t>*>(static_cast<std::byte*>(memory) + chunks_bytes);
   pages_ = pages;
   return {};
 }
 
 PageTable::~PageTable() {
-  if (entries_ != nullptr) ::munmap(entries_, bytes_);
+  if (chunks_ != nullptr) ::munmap(chunks_, bytes_);
 }
 
 Gfn PageTable::next_active(Gfn gfn, Gfn end) const noexcept {

@@ -1,9 +1,10 @@
-// The engine's page table: 24 bytes a gfn, in memory that comes into being with its first use.
+// The engine's page table: 20 bytes a gfn, in memory that comes into being with its first use.
 //
 // An entry holds the machine's state and one word: lock, "touched", "parked", and a count of
 // faults. Touched means that the page may be mapped into the guest or that its frame may hold
-// something; an untouched page is unmapped and its frame is zero. A chunk of entries is active once
-// any entry in it has been changed; scans skip the others. Threading: entries are guarded by their
+// something; an untouched page is unmapped and its frame is zero. Entries stand in chunks of one
+// page of the kernel, so that what is counted is what the kernel gives; a chunk is active once any
+// entry in it has been changed, and scans skip the others. Threading: entries are guarded by their
 // own lock bit; the rest is atomic. Ownership: the table owns its memory.
 #pragma once
 
@@ -53,13 +54,13 @@ class PageEntry {
   static constexpr std::uint32_t kMaxFaults = ~std::uint32_t{0} / kOneFault;
   std::atomic<std::uint32_t> word_;
 };
-static_assert(sizeof(PageEntry) == 24);
+static_assert(sizeof(PageEntry) == 20);
 
 class PageTable {
  public:
-  static constexpr Gfn kChunkPages = 512;  // 2 MiB of guest memory, 12 KiB of table
+  static constexpr std::uint64_t kChunkBytes = kPageSize;
+  static constexpr Gfn kChunkPages = kChunkBytes / sizeof(PageEntry);  // 16 bytes are left over
   static constexpr Gfn kMaxPages = Gfn{1} << 32;
-  static constexpr std::uint64_t kChunkBytes = kChunkPages * sizeof(PageEntry);
 
   PageTable() = default;
   ~PageTable();
@@ -68,7 +69,9 @@ class PageTable {
   Status create(Gfn pages);
 
   Gfn pages() const noexcept { return pages_; }
-  PageEntry& operator[](Gfn gfn) const noexcept { return entries_[gfn]; }
+  PageEntry& operator[](Gfn gfn) const noexcept {
+    return chunks_[gfn / kChunkPages].entries[gfn % kChunkPages];
+  }
 
   bool active(Gfn gfn) const noexcept {
     const Gfn chunk = gfn / kChunkPages;
@@ -90,9 +93,14 @@ class PageTable {
   }
 
  private:
+  struct alignas(kChunkBytes) Chunk {
+    PageEntry entries[kChunkPages];
+  };
+  static_assert(sizeof(Chunk) == kChunkBytes);
+
   Gfn pages_ = 0;
-  PageEntry* entries_ = nullptr;
-  // A bit a chunk, behind the entries in the same mapping.
+  Chunk* chunks_ = nullptr;
+  // A bit a chunk, behind the chunks in the same mapping.
   std::atomic<std::uint64_t>* active_ = nullptr;
   std::atomic<std::uint64_t> active_chunks_{0};
   std::size_t bytes_ = 0;

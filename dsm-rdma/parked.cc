@@ -55,4 +55,9 @@ bool ParkedMessages::pop(Gfn gfn, ivy::Message& message) noexcept {
   return true;
 }
 
+std::size_t ParkedMessages::bytes() const noexcept {
+  const std::lock_guard guard(free_lock_);
+  return (std::size_t{used_} + 1) * sizeof(Node);
+}
+
 }  // namespace xenspan::dsm

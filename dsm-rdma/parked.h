@@ -31,6 +31,8 @@ class ParkedMessages {
   bool push(const ivy::Message& message) noexcept;
   // Takes the page's oldest message; false when it has none.
   bool pop(Gfn gfn, ivy::Message& message) noexcept;
+  // Of the nodes, so far.
+  std::size_t bytes() const noexcept;
 
  private:
   struct Node {
@@ -56,7 +58,7 @@ class ParkedMessages {
   const std::uint32_t room_;
   std::unique_ptr<Node[], Free> nodes_;  // index 0 is never used: it means none
   std::array<Queue, 256> queues_;
-  FutexLock free_lock_;
+  mutable FutexLock free_lock_;
   std::uint32_t free_ = 0;  // GUARDED_BY(free_lock_): first of the list of free nodes
   std::uint32_t used_ = 0;  // GUARDED_BY(free_lock_): the nodes after this one were never used
 };

@@ -122,21 +122,24 @@ class Requests {
     return txn;
   }
   void disarm(unsigned place) noexcept { places_[place].txn.exchange(0); }
+  // Whether this request of ours is under way. With the page's lock held.
+  bool under_way(std::uint32_t txn) const noexcept {
+    const unsigned place = txn >> kCountBits;
+    return txn != 0 && place < kPlaces && places_[place].txn.value() == txn;
+  }
   bool pending(unsigned place) const noexcept { return places_[place].txn.value() != 0; }
 
   // What this request of ours is for; kFault when it is not known (any more). With the page's lock
   // held.
   Purpose purpose(std::uint32_t txn) const noexcept {
-    const unsigned place = txn >> kCountBits;
-    return txn != 0 && place < kPlaces && places_[place].txn.value() == txn ? places_[place].purpose
-                                                                            : Purpose::kFault;
+    return under_way(txn) ? places_[txn >> kCountBits].purpose : Purpose::kFault;
   }
   bool is_discard(std::uint32_t txn) const noexcept { return purpose(txn) == Purpose::kDiscard; }
   // A host gave its right up for this request of ours; who sends the contents counts before who
   // gives up a copy. With the page's lock held.
   void given(std::uint32_t txn, HostId host, bool contents) noexcept {
+    if (!under_way(txn)) return;
     const unsigned place = txn >> kCountBits;
-    if (txn == 0 || place >= kPlaces || places_[place].txn.value() != txn) return;
     if (contents || places_[place].giver == kNoHost) places_[place].giver = host;
   }
   // For whoever armed the place, once its request is over.
@@ -144,8 +147,8 @@ class Requests {
   // The request is over. Its lane, whose waiter the caller wakes (kServiceLane: it has been woken
   // here).
   Lane complete(std::uint32_t txn) noexcept {
+    if (!under_way(txn)) return kServiceLane;
     const unsigned place = txn >> kCountBits;
-    if (txn == 0 || place >= kPlaces || places_[place].txn.value() != txn) return kServiceLane;
     places_[place].txn.exchange(0);
     if (place >= kFirstAhead) {
       give_ahead_place(place);

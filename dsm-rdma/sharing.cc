@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "dsm-rdma/futex_lock.h"
+#include "dsm-rdma/zero_page.h"
 
 namespace xenspan::dsm {
 namespace {
@@ -182,6 +183,17 @@ Sharing SharingTable::report(std::size_t pages) const {
   });
   if (out.pages.size() > pages) out.pages.resize(pages);
   return out;
+}
+
+// A page of the kernel is in use once anything but zero has been written there.
+std::size_t SharingTable::bytes() const {
+  static_assert(sizeof(Tables) % kPageSize == 0);
+  const auto* const start = reinterpret_cast<const std::byte*>(tables_);
+  std::size_t used = 0;
+  for (std::size_t at = 0; at < sizeof(Tables); at += kPageSize) {
+    if (!is_zero_page(start + at)) used += kPageSize;
+  }
+  return used;
 }
 
 }  // namespace xenspan::dsm

@@ -46,7 +46,7 @@ struct Sharing {
 class SharingTable {
  public:
   static constexpr unsigned kMostVcpus = 1024;
-  static constexpr std::size_t kWays = 4, kSets = 512;  // 2048 pages
+  static constexpr std::size_t kWays = 4, kSets = 256;  // 1024 pages
   static constexpr std::size_t kSlots = 15, kRangesOfVcpu = 4;
 
   SharingTable() = default;
@@ -61,6 +61,8 @@ class SharingTable {
 
   // The `pages` most faulted ones.
   Sharing report(std::size_t pages) const;
+  // Memory in use. Takes long.
+  std::size_t bytes() const;
 
  private:
   struct Slot;

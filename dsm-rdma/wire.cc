@@ -50,7 +50,8 @@ const char* check_bounds(const Layout& in, const Bounds& bounds) noexcept {
   }
   if (in.acks >= bounds.hosts) return "more acknowledgements than peers";
   if (in.reads >= bounds.hosts) return "more readers than peers";
-  if (le16toh(in.page_version) >> ivy::kVersionBits != 0) return "a page version out of range";
+  if (le16toh(in.page_version) >> ivy::PageState::kVersionBits != 0)
+    return "a page version out of range";
   if (le16toh(in.lane) > bounds.lanes) return "a lane that does not exist";
   if (le64toh(in.gfn) >= bounds.pages) return "a page outside the domain's memory";
   return nullptr;

@@ -201,6 +201,8 @@ void visit_domain(Record& record, Visitor& visit) {
   visit({node::kHome, Need::kRequired, 0, 0, TextKind::kHostName}, record.home);
   visit({node::kKind, Need::kRequired}, record.kind);
   visit({node::kTransport, Need::kOptional}, record.transport);
+  visit({node::kPolicy, Need::kOptional}, record.policy);
+  visit({node::kLastMove, Need::kOptional}, record.last_move);
   visit({node::kMemory, Need::kRequired}, record.memory_kib);
   visit({node::kVcpus, Need::kRequired, 1, kMaxCount}, record.vcpus);
   visit({node::kUser, Need::kOptional}, record.user);

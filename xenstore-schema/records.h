@@ -46,6 +46,8 @@ struct DomainRecord {
   std::string home;
   Backend kind = Backend::kUsermode;
   Transport transport = Transport::kNone;
+  Policy policy = Policy::kSpread;
+  std::string last_move;  // of a vCPU by the policy, and why; "": none yet
   uint64_t memory_kib = 0;
   uint32_t vcpus = 1;
   std::string user;

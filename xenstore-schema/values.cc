@@ -28,6 +28,10 @@ constexpr Word<HostRequest> kHostRequests[] = {
 constexpr Word<Backend> kBackends[] = {{Backend::kUsermode, "usermode"}, {Backend::kXen, "xen"}};
 constexpr Word<Transport> kTransports[] = {
     {Transport::kNone, "none"}, {Transport::kTcp, "tcp"}, {Transport::kVerbs, "verbs"}};
+constexpr Word<Policy> kPolicies[] = {{Policy::kSpread, "spread"},
+                                      {Policy::kPack, "pack"},
+                                      {Policy::kLoad, "load"},
+                                      {Policy::kAffinity, "affinity"}};
 constexpr Word<DomainState> kDomainStates[] = {{DomainState::kCreating, "creating"},
                                                {DomainState::kRunning, "running"},
                                                {DomainState::kDraining, "draining"},
@@ -47,6 +51,7 @@ std::span<const Word<HostState>> table(HostState) { return kHostStates; }
 std::span<const Word<HostRequest>> table(HostRequest) { return kHostRequests; }
 std::span<const Word<Backend>> table(Backend) { return kBackends; }
 std::span<const Word<Transport>> table(Transport) { return kTransports; }
+std::span<const Word<Policy>> table(Policy) { return kPolicies; }
 std::span<const Word<DomainState>> table(DomainState) { return kDomainStates; }
 std::span<const Word<DomainRequest>> table(DomainRequest) { return kDomainRequests; }
 std::span<const Word<MemberState>> table(MemberState) { return kMemberStates; }
@@ -92,6 +97,7 @@ XENSPAN_WORDS(HostState)
 XENSPAN_WORDS(HostRequest)
 XENSPAN_WORDS(Backend)
 XENSPAN_WORDS(Transport)
+XENSPAN_WORDS(Policy)
 XENSPAN_WORDS(DomainState)
 XENSPAN_WORDS(DomainRequest)
 XENSPAN_WORDS(MemberState)

@@ -17,6 +17,8 @@ enum class HostRequest { kNone, kDrain, kResume };
 enum class Backend { kUsermode, kXen };  // what a host runs domains with, and what kind a domain is
 // What pages travel by; none: the domain has one host.
 enum class Transport { kNone, kTcp, kVerbs };
+// How a domain's vCPUs are placed, and whether they move by themselves.
+enum class Policy { kSpread, kPack, kLoad, kAffinity };
 enum class DomainState { kCreating, kRunning, kDraining, kEnded, kFailed };
 enum class DomainRequest { kNone, kDestroy };
 enum class MemberState { kJoining, kActive, kDraining, kLeft, kFailed };

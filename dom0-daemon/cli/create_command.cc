@@ -73,6 +73,7 @@ int create_domain(const DaemonChoice& daemon, const std::string& path, bool cons
   options.without = file->without;
   options.directory = file->directory;
   options.transport = file->transport;
+  options.policy = file->policy;
   options.fd_numbers = {0, 1, 2};
   if (console) {
     options.fds = {0, 1, 2};

@@ -11,6 +11,7 @@
 #include <variant>
 
 #include "dsm-rdma/features.h"
+#include "xenstore-schema/values.h"
 
 namespace xenspan::cli {
 namespace {
@@ -194,6 +195,7 @@ class Reader {
     if (key == "prefetch") return prefetch(setting);
     if (key == "without") return without(setting);
     if (key == "transport") return transport(setting);
+    if (key == "policy") return policy(setting);
     if (key == "stdin") return text(setting, file_.input);
     if (key == "stdout") return text(setting, file_.output);
     if (key == "stderr") return text(setting, file_.errors);
@@ -266,6 +268,13 @@ class Reader {
     if (value == "tcp" || value == "verbs" || value == "auto") return {};
     return wrong(setting,
                  fmt::format("transport \"{}\": use \"tcp\", \"verbs\" or \"auto\"", value));
+  }
+
+  Status policy(const Parser::Setting& setting) {
+    if (Status read = text(setting, file_.policy); !read) return read;
+    if (xenstore::from_word<xenstore::Policy>(file_.policy)) return {};
+    return wrong(setting, fmt::format("policy \"{}\": use {}", file_.policy,
+                                      xenstore::words_of<xenstore::Policy>()));
   }
 
   Status memory(const Parser::Setting& setting) {

@@ -25,6 +25,7 @@ struct DomainFile {
   std::vector<std::string> without;  // features (dsm-rdma/features.h)
   std::string directory;
   std::string transport;  // "tcp", "verbs", "auto"; "": not given
+  std::string policy;     // "spread", "pack", "load", "affinity"; "": not given
   std::string input;      // "stdin"
   std::string output;     // "stdout"
   std::string errors;     // "stderr"

@@ -108,6 +108,12 @@ void add_run(CLI::App& app, Arguments& arguments) {
                    "daemon's configuration says)")
       ->check(CLI::IsMember({"tcp", "verbs", "auto"}))
       ->type_name("tcp|verbs|auto");
+  run_app
+      ->add_option("--policy", arguments.run.policy,
+                   "where vCPUs are placed; with load and affinity they move by themselves "
+                   "(default: spread)")
+      ->check(CLI::IsMember({"spread", "pack", "load", "affinity"}))
+      ->type_name("spread|pack|load|affinity");
   run_app->add_flag("--stats", arguments.stats,
                     "write statistics as JSON to standard error, or with --stats=FILE to a file");
   run_app->callback([&arguments] { arguments.status = run(arguments); });
@@ -127,7 +133,7 @@ void add_domain_commands(CLI::App& app, Arguments& arguments) {
   list->add_flag("--json", arguments.json, "as JSON");
   list->add_flag("-a,--all", arguments.all, "also those that ended lately");
   list->add_flag("-v,--vcpus", arguments.vcpus,
-                 "their transport, and their vCPUs: host, core, threads");
+                 "their transport, policy and its last move, and their vCPUs: host, core, threads");
   list->callback([&] {
     arguments.status =
         list_domains(arguments.daemon, {arguments.all, arguments.vcpus, arguments.json});
@@ -229,9 +235,9 @@ struct RunWords {
 };
 
 RunWords find_run(int argc, char** argv) {
-  const std::vector<std::string> with_value = {"--host",     "--socket",  "--vcpus",
-                                               "--memory",   "--hosts",   "--name",
-                                               "--prefetch", "--without", "--transport"};
+  const std::vector<std::string> with_value = {"--host",      "--socket", "--vcpus",    "--memory",
+                                               "--hosts",     "--name",   "--prefetch", "--without",
+                                               "--transport", "--policy"};
   RunWords words{false, "", argc, argc};
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];

@@ -85,6 +85,7 @@ Result<Json> request_of(const RunOptions& options) {
               {"prefetch", options.prefetch},
               {"without", options.without},
               {"transport", options.transport},
+              {"policy", options.policy},
               {"hosts", options.hosts},
               {"stats", options.stats},
               {"program", options.command.front()},

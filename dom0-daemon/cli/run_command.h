@@ -24,6 +24,7 @@ struct RunOptions {
   unsigned prefetch = dsm::kMostPrefetch;
   std::vector<std::string> without;  // features (dsm-rdma/features.h)
   std::string transport;             // "": the daemon's default
+  std::string policy;                // "": spread
   bool stats = false;
   std::string stats_file;  // "": standard error
   std::vector<std::string> command;

@@ -122,7 +122,9 @@ int list_domains(const DaemonChoice& choice, const ListOptions& options) {
   }
   std::vector<std::vector<std::string>> rows = {
       {"NAME", "UUID", "STATE", "HOME", ">VCPUS", ">MEMORY", "HOSTS", "USER", ">AGE", "COMMAND"}};
-  if (options.vcpus) rows.front().push_back("TRANSPORT");
+  if (options.vcpus)
+    for (const char* heading : {"TRANSPORT", "POLICY", "LAST MOVE"})
+      rows.front().push_back(heading);
   if (options.all) rows.front().push_back("RESULT");
   for (const Json& domain : shown) {
     const Json* vcpus = array_field(domain, "vcpus");
@@ -132,7 +134,12 @@ int list_domains(const DaemonChoice& choice, const ListOptions& options) {
                     size_text(number_or(domain, "memory", 0)), members_text(domain),
                     text_or(domain, "user", "?"), age_text(number_or(domain, "created", 0)),
                     text_or(domain, "command", "").substr(0, 40)});
-    if (options.vcpus) rows.back().push_back(text_or(domain, "transport", "?"));
+    if (options.vcpus) {
+      const std::string moved = text_or(domain, "last_move", "");
+      rows.back().push_back(text_or(domain, "transport", "?"));
+      rows.back().push_back(text_or(domain, "policy", "?"));
+      rows.back().push_back(moved.empty() ? "-" : moved);
+    }
     if (!options.all) continue;
     const std::string error = text_or(domain, "error", "");
     const auto status = daemon::number_field(domain, "exit_status");

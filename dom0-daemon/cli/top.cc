@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "dom0-daemon/cli/tables.h"
+#include "dom0-daemon/cli/top_fight.h"
 #include "dom0-daemon/daemon/size_text.h"
 
 namespace xenspan::cli {
@@ -129,6 +130,29 @@ std::size_t count_running(const Json& domains) {
                     [](const Json& each) { return text_or(each, "state", "") == "running"; }));
 }
 
+// A line for each running domain whose vCPUs fight. Domains of other users tell nothing.
+std::vector<std::string> fight_lines(Client& client, const Json& domains,
+                                     std::map<std::string, FightSample>& before) {
+  std::vector<std::string> lines;
+  std::map<std::string, FightSample> samples;
+  for (const Json& domain : domains) {
+    const std::string uuid = text_or(domain, "uuid", "");
+    if (text_or(domain, "state", "") != "running") continue;
+    const auto answer = client.ask({{"op", "stats"}, {"domain", uuid}});
+    const Json* stats = answer ? daemon::object_field(*answer, "stats") : nullptr;
+    if (stats == nullptr) continue;
+    FightSample sample = fight_sample_of(*stats, seconds_now());
+    const auto found = before.find(uuid);
+    if (found != before.end()) {
+      std::string line = fight_line(text_or(domain, "name", "?"), *stats, sample, found->second);
+      if (!line.empty()) lines.push_back(std::move(line));
+    }
+    samples[uuid] = std::move(sample);
+  }
+  before = std::move(samples);
+  return lines;
+}
+
 }  // namespace
 
 std::vector<std::string> top_lines(const Json& domains, double now, TopSamples& before) {
@@ -181,6 +205,7 @@ int show_top(const DaemonChoice& choice, const TopOptions& options) {
     return 1;
   }
   TopSamples samples;
+  std::map<std::string, FightSample> fights;
   std::unique_ptr<Screen> screen;
   if (!options.batch) screen = std::make_unique<Screen>();
   // The first look has no rates yet: a batch prints from the second on.
@@ -193,7 +218,9 @@ int show_top(const DaemonChoice& choice, const TopOptions& options) {
       log::error("{}", answer ? "xenspand sent no list of domains" : answer.error().message);
       return 1;
     }
-    const auto lines = top_lines(*domains, seconds_now(), samples);
+    auto lines = top_lines(*domains, seconds_now(), samples);
+    const auto fighting = fight_lines(*client, *domains, fights);
+    lines.insert(lines.end(), fighting.begin(), fighting.end());
     if (screen) {
       screen->draw(title(*answer, count_running(*domains)), lines);
       if (screen->wait(options.delay)) return 0;

@@ -89,6 +89,7 @@ Result<Placement> Commands::choose_placement(const Json& message) {
   const std::uint64_t vcpus = number_or(message, "vcpus", 0);
   request.vcpus = vcpus > kMaxVcpus ? kMaxVcpus + 1 : static_cast<int>(vcpus);
   request.memory = number_or(message, "memory", 0);
+  request.pack = text_or(message, "policy", "") == xenstore::to_word(xenstore::Policy::kPack);
   request.hosts = texts_field(message, "hosts").value_or(std::vector<std::string>{});
   std::vector<HostChoice> known;
   known.push_back({config_.name, true, "", own_record_()});
@@ -135,6 +136,12 @@ Result<DomainSpec> Commands::make_spec(const User& user, const Json& message,
                                      "`xenspan destroy {}`",
                                      name, name)};
   spec.name = name.empty() ? domains_.free_name(base_name(spec.program)) : name;
+  const std::string policy_word = text_or(message, "policy", "");
+  const auto policy = xenstore::from_word<xenstore::Policy>(policy_word);
+  if (!policy && !policy_word.empty())
+    return Error{EINVAL, fmt::format("policy \"{}\": use {}", xenstore::encode_text(policy_word),
+                                     xenstore::words_of<xenstore::Policy>())};
+  spec.policy = policy.value_or(xenstore::Policy::kSpread);
   auto placement = choose_placement(message);
   if (!placement) return placement.error();
   spec.placement = std::move(*placement);

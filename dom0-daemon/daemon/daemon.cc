@@ -64,7 +64,9 @@ Daemon::Daemon(const Config& config, std::unique_ptr<TlsContext> tls, std::strin
               [this](const std::string& uuid) { return domains_.own(uuid); }),
       peer_slices_(config_, cluster_, slices_),
       domains_(loop_, config_, cluster_, router_),
-      commands_(config_, cluster_, domains_, [this] { return own_record(); }) {
+      commands_(config_, cluster_, domains_, [this] { return own_record(); }),
+      balancer_(domains_, [this](const std::string& host) { return record_of(host); }),
+      load_(config_.cpus) {
   domains_.set_callbacks(
       [this](const DomainRecord& record) {
         commands_.domain_changed(record);
@@ -139,6 +141,7 @@ HostRecord Daemon::own_record() const {
   record.version = PACKAGE_VERSION;
   record.cores = config_.cpus;
   record.core_use = slices_.core_use();
+  record.others = load_.others();
   record.memory = config_.memory;
   record.memory_used = slices_.memory_used();
   record.cpu = cpu_;
@@ -146,6 +149,13 @@ HostRecord Daemon::own_record() const {
   if (xen_) record.xen = xen_->facts();
   record.encrypt = config_.encrypt;
   return record;
+}
+
+std::optional<HostRecord> Daemon::record_of(const std::string& host) const {
+  if (host == config_.name) return own_record();
+  const auto peer = cluster_.peers().find(host);
+  if (peer == cluster_.peers().end() || peer->second.state != HostState::kActive) return {};
+  return peer->second.record;
 }
 
 // Devices come and go with drivers and cables, but seldom.
@@ -161,11 +171,13 @@ void Daemon::look_for_rdma() {
 
 void Daemon::tick() {
   if (ticks_++ % kTicksBetweenLooks == 0) look_for_rdma();
+  load_.look(slices_.pids_for_load());
   const HostRecord record = own_record();
   cluster_.set_record(record);
   story_->beat(record);
   domains_.tick();
   if (xen_domains_) xen_domains_->tick();
+  balancer_.tick();
 }
 
 void Daemon::begin_end() {

@@ -12,9 +12,11 @@
 #include <string>
 #include <vector>
 
+#include "dom0-daemon/daemon/balancer.h"
 #include "dom0-daemon/daemon/cluster.h"
 #include "dom0-daemon/daemon/commands.h"
 #include "dom0-daemon/daemon/control_socket.h"
+#include "dom0-daemon/daemon/core_load.h"
 #include "dom0-daemon/daemon/daemon_config.h"
 #include "dom0-daemon/daemon/domain_table.h"
 #include "dom0-daemon/daemon/local_slices.h"
@@ -43,6 +45,7 @@ class Daemon : public Cluster::Handler, public XenstoreStory::Handler {
          std::unique_ptr<RunDirectory> directory);
   Status open();
   HostRecord own_record() const;
+  std::optional<HostRecord> record_of(const std::string& host) const;
   void look_for_rdma();
   Status open_xen();
   void tick();
@@ -71,6 +74,8 @@ class Daemon : public Cluster::Handler, public XenstoreStory::Handler {
   std::unique_ptr<XenHost> xen_;
   std::unique_ptr<XenPeerSlices> xen_slices_;
   std::unique_ptr<XenDomains> xen_domains_;
+  Balancer balancer_;
+  CoreLoad load_;
   std::unique_ptr<XenstoreStory> story_;
   std::unique_ptr<ControlSocket> control_;
   std::unique_ptr<Timer> tick_;

@@ -48,6 +48,7 @@ Domain::Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec 
   record_.uid = spec_.user.uid;
   record_.user = spec_.user.name;
   record_.transport = spec_.transport;
+  record_.policy = spec_.policy;
   record_.memory = placement.memory;
   record_.command = command_line(spec_);
   record_.created = now();
@@ -94,6 +95,7 @@ Json Domain::create_message(int index) const {
               {"prefetch", spec_.prefetch},
               {"without", spec_.without},
               {"transport", xenstore::to_word(spec_.transport)},
+              {"policy", xenstore::to_word(spec_.policy)},
               {"bind", placement.hosts[static_cast<std::size_t>(index)].address},
               {"user", to_json(spec_.user)},
               {"stats_hottest", kHottestPages}};
@@ -410,6 +412,11 @@ void Domain::migrate(std::uint32_t vcpu, const std::string& host, int core, Move
   links_.send_to_slice(
       home(), record_.uuid,
       {{"op", "migrate"}, {"id", id}, {"vcpu", vcpu}, {"host", index}, {"core", core}});
+}
+
+void Domain::tell_move(std::string last_move) {
+  record_.last_move = std::move(last_move);
+  changed();
 }
 
 void Domain::on_migrated(const Json& event) {

@@ -66,6 +66,7 @@ struct DomainSpec {
   xenstore::Backend kind = xenstore::Backend::kUsermode;
   Json xen;          // what `create` says under this name, for a domain under Xen
   std::string note;  // the record's error from the beginning: what it does without
+  xenstore::Policy policy = xenstore::Policy::kSpread;
 };
 
 class Domain {
@@ -112,6 +113,8 @@ class Domain {
   void collect_stats(StatsDone done);
   // Moves a vCPU; `done` gets threads, waiting, us (of slice/control.md).
   void migrate(std::uint32_t vcpu, const std::string& host, int core, MoveDone done);
+  // The policy has moved a vCPU: what and why, for everybody to read.
+  void tell_move(std::string last_move);
 
  private:
   enum class Phase { kCreating, kReady, kRunning, kExited, kStopping, kOver };

@@ -117,6 +117,8 @@ Json to_json(const DomainRecord& record) {
               {"uid", record.uid},
               {"user", record.user},
               {"transport", xenstore::to_word(record.transport)},
+              {"policy", xenstore::to_word(record.policy)},
+              {"last_move", record.last_move},
               {"memory", record.memory},
               {"command", record.command},
               {"error", record.error},
@@ -150,6 +152,10 @@ Result<DomainRecord> domain_record_from(const Json& object) {
   const auto kind = xenstore::from_word<xenstore::Backend>(text_or(object, "kind", "usermode"));
   if (!kind) return bad("kind");
   record.kind = *kind;
+  const auto policy = xenstore::from_word<xenstore::Policy>(text_or(object, "policy", "spread"));
+  if (!policy) return bad("policy");
+  record.policy = *policy;
+  record.last_move = text_or(object, "last_move", "");
   record.memory = number_or(object, "memory", 0);
   record.command = text_or(object, "command", "");
   record.error = text_or(object, "error", "");

@@ -40,6 +40,8 @@ struct DomainRecord {
   uid_t uid = 0;
   std::string user;
   xenstore::Transport transport = xenstore::Transport::kNone;
+  xenstore::Policy policy = xenstore::Policy::kSpread;
+  std::string last_move;     // by the policy, and why
   std::uint64_t memory = 0;  // bytes
   std::string command;
   std::optional<std::uint32_t> exit_status;

@@ -208,6 +208,14 @@ void DomainTable::host_lost(const std::string& host, const std::string& cause) {
     for (const DomainRecord& record : ended) on_change_(record);
 }
 
+std::vector<Domain*> DomainTable::running() {
+  std::vector<Domain*> domains;
+  for (const auto& [uuid, domain] : own_)
+    if (domain->record().state == xenstore::DomainState::kRunning && !domain->stopping())
+      domains.push_back(domain.get());
+  return domains;
+}
+
 void DomainTable::tick() {
   for (const auto& [uuid, domain] : own_) {
     const DomainRecord& record = domain->record();

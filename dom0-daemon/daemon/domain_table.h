@@ -37,6 +37,7 @@ class DomainTable : public Domain::Handler {
   void put_own(DomainRecord record);
   // One of its own that is not over; else nullptr.
   Domain* own(const std::string& uuid);
+  std::vector<Domain*> running();  // its own
   bool all_over() const { return own_.empty(); }
   // By name, or by uuid or the beginning of one.
   Result<DomainRecord> find(const std::string& text) const;

@@ -37,6 +37,7 @@ Json to_json(const HostRecord& record) {
               {"version", record.version},
               {"cores", record.cores},
               {"core_use", record.core_use},
+              {"others", record.others},
               {"memory", record.memory},
               {"memory_used", record.memory_used},
               {"cpu", cpu_features_text(record.cpu)},
@@ -64,6 +65,10 @@ Result<HostRecord> host_record_from(const Json& object) {
   if (!read_numbers(object, "core_use", record.core_use) ||
       record.core_use.size() != record.cores.size())
     return bad("core_use");
+  if (object.contains("others") &&
+      (!read_numbers(object, "others", record.others) ||
+       (!record.others.empty() && record.others.size() != record.cores.size())))
+    return bad("others");
   record.memory = number_or(object, "memory", 0);
   record.memory_used = number_or(object, "memory_used", 0);
   const auto cpu = parse_cpu_features(text_or(object, "cpu", ""));

@@ -26,6 +26,7 @@ struct HostRecord {
   std::string version;            // of the package: slices of different versions do not mix
   std::vector<int> cores;         // for vCPUs, in order of preference
   std::vector<int> core_use;      // vCPUs now placed on each of `cores`
+  std::vector<int> others;        // 1/1000 of each of `cores` that other work takes; empty: unknown
   std::uint64_t memory = 0;       // bytes that domains may use
   std::uint64_t memory_used = 0;  // bytes promised to domains
   CpuFeatures cpu{};

@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "base/log.h"
+#include "xenstore-schema/values.h"
 
 namespace xenspan::daemon {
 namespace {
@@ -58,6 +59,8 @@ Status LocalSlices::create(const std::string& uuid, const User& user, Json creat
   Slice slice;
   slice.cores = own_cores(create);
   slice.memory = promised_memory;
+  slice.wants_load = text_or(create, "policy", "") == xenstore::to_word(xenstore::Policy::kLoad);
+  create.erase("policy");
   for (const int core : slice.cores)
     if (std::find(config_.cpus.begin(), config_.cpus.end(), core) == config_.cpus.end())
       return Error{EINVAL, fmt::format("core {} is not for vCPUs on host {}", core, config_.name)};
@@ -133,6 +136,17 @@ std::uint64_t LocalSlices::memory_used() const {
   std::uint64_t used = 0;
   for (const auto& [uuid, slice] : slices_) used += slice.memory;
   return used;
+}
+
+std::vector<pid_t> LocalSlices::pids_for_load() const {
+  std::vector<pid_t> pids;
+  bool wanted = false;
+  for (const auto& [uuid, slice] : slices_) {
+    wanted = wanted || slice.wants_load;
+    pids.push_back(slice.process->pid());
+  }
+  if (!wanted) pids.clear();
+  return pids;
 }
 
 pid_t LocalSlices::pid_of(const std::string& uuid) const {

@@ -40,12 +40,15 @@ class LocalSlices {
   std::vector<int> core_use() const;
   std::uint64_t memory_used() const;
   pid_t pid_of(const std::string& uuid) const;
+  // Of all slices, when one belongs to a domain that looks at the load; otherwise none.
+  std::vector<pid_t> pids_for_load() const;
 
  private:
   struct Slice {
     std::unique_ptr<SliceProcess> process;
     std::vector<int> cores;
     std::uint64_t memory = 0;
+    bool wants_load = false;
     std::string rundir;
   };
 

@@ -122,6 +122,19 @@ std::vector<int> share(int vcpus, const std::vector<HostRecord>& hosts) {
   return shares;
 }
 
+// A host is full when each of its cores has one of these vCPUs. What is too much for all of them is
+// shared out as ever. The hosts without any are left out.
+std::vector<int> packed(int vcpus, std::vector<HostRecord>& hosts) {
+  int cores = 0;
+  for (const HostRecord& host : hosts) cores += static_cast<int>(host.cores.size());
+  if (vcpus >= cores) return share(vcpus, hosts);
+  std::vector<int> shares;
+  for (int left = vcpus; left > 0; left -= shares.back())
+    shares.push_back(std::min(left, static_cast<int>(hosts[shares.size()].cores.size())));
+  hosts.resize(shares.size());
+  return shares;
+}
+
 void take_cores(Placement& placement, int index, int count) {
   const HostRecord& host = placement.hosts[static_cast<std::size_t>(index)];
   std::vector<int> use = host.core_use;
@@ -174,11 +187,12 @@ Result<Placement> place(const PlacementRequest& request, const std::vector<HostC
   if (vcpus == 0)
     for (const HostRecord& host : placement.hosts) vcpus += static_cast<int>(host.cores.size());
   vcpus = std::min(vcpus, kMaxVcpus);
-  if (static_cast<std::size_t>(vcpus) < placement.hosts.size())
+  if (!request.pack && static_cast<std::size_t>(vcpus) < placement.hosts.size())
     return refusal(EINVAL, fmt::format("{} vCPUs cannot be spread over {} hosts: use --vcpus {} or "
                                        "more, or fewer hosts",
                                        vcpus, placement.hosts.size(), placement.hosts.size()));
-  const std::vector<int> shares = share(vcpus, placement.hosts);
+  const std::vector<int> shares =
+      request.pack ? packed(vcpus, placement.hosts) : share(vcpus, placement.hosts);
   for (std::size_t i = 0; i < shares.size(); ++i)
     take_cores(placement, static_cast<int>(i), shares[i]);
   return placement;

@@ -2,8 +2,9 @@
 //
 // A pure function of what the hosts said about themselves, so that every rule and every refusal can
 // be tested. vCPUs are numbered in contiguous blocks, the home's first (vCPU 0, the program's first
-// thread, is at home); block sizes follow the hosts' numbers of cores. Within a host the least used
-// cores are taken. Threading: plain values.
+// thread, is at home); block sizes follow the hosts' numbers of cores. A domain
+// that is packed fills each host before the next. Within a host the least used cores are taken.
+// Threading: plain values.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +30,7 @@ struct PlacementRequest {
   std::string home;
   std::vector<std::string> hosts;  // empty: all active ones
   int vcpus = 0;                   // 0: as many as the hosts have cores
+  bool pack = false;               // fill one host after the other, and leave out the rest
   std::uint64_t memory = 0;        // bytes; 0: what the smallest host has, without a promise
 };
 

@@ -12,7 +12,7 @@ constexpr const char* kKinds[] = {"first_touch", "read", "write", "upgrade"};
 constexpr const char* kTotals[] = {
     "bytes_sent",     "bytes_received", "messages_sent", "messages_received", "pages_sent",
     "pages_received", "zero_grants",    "batches",       "prefetched",        "prefetch_sampled",
-    "prefetch_used",  "migratory",      "table_bytes",   "frames_bytes"};
+    "prefetch_used",  "migratory",      "table_bytes",   "engine_bytes",      "frames_bytes"};
 
 using Histogram = std::map<std::uint64_t, std::uint64_t>;
 

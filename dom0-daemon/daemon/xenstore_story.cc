@@ -170,6 +170,8 @@ void XenstoreStory::put_domain(const DomainRecord& domain) {
   record.home = domain.home;
   record.kind = domain.kind;
   record.transport = domain.transport;
+  record.policy = domain.policy;
+  record.last_move = domain.last_move;
   record.memory_kib = domain.memory / kKib;
   record.vcpus = static_cast<std::uint32_t>(domain.vcpus.size());
   record.user = domain.user;

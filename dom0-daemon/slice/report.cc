@@ -131,7 +131,8 @@ json engine_stats(const dsm::EngineStats& stats) {
           {"migratory", stats.migratory},
           {"hottest", std::move(hot)},
           {"pages_touched", stats.pages_touched},
-          {"table_bytes", stats.table_bytes}};
+          {"table_bytes", stats.table_bytes},
+          {"engine_bytes", stats.engine_bytes}};
 }
 
 json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest, const json& id) {

@@ -80,7 +80,7 @@ Verdict hold_write_forward(const Context<Page>& at, const Message& forward) noex
   grant.right = Right::kExclusive;
   grant.payload = forward.discard ? Payload::kZero : Payload::kPage;
   grant.acks = forward.acks;
-  grant.version = next_version(forward.version);
+  grant.version = next_version<Page>(forward.version);
   at.steps.push(Step::Kind::kSend, grant);
   return Verdict::kAccepted;
 }

@@ -52,7 +52,7 @@ void serve_write(const Context<Page>& at, const Message& request, bool upgrade) 
     grant.right = Right::kExclusive;
     grant.acks = acks;
     grant.reads = 0;
-    grant.version = next_version(page.version);
+    grant.version = next_version<Page>(page.version);
     at.steps.push(Step::Kind::kSend, grant);
   } else {
     Message forward = from_manager(at, request, Kind::kWriteForward, owner);
@@ -62,7 +62,7 @@ void serve_write(const Context<Page>& at, const Message& request, bool upgrade) 
   }
   page.owner = request.requester;
   copyset.become(request.requester);
-  page.version = next_version(page.version);
+  page.version = next_version<Page>(page.version);
   page.reads_sent = 0;
 }
 

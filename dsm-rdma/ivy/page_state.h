@@ -4,9 +4,18 @@
 // A plain value, all zero at the start. The machine (machine.h) is the only one that changes it;
 // the caller serialises access to it. Checkers and statistics may read it. The fields of three
 // roles live side by side because one host can play all three for a page at the same time. There
-// are two of them with the same fields: PageState (20 bytes, copyset inside) for domains of up to
-// 64 hosts, and WidePageState (16 bytes, copyset in a row of bits that only the page's manager has)
+// are two of them with the same fields: PageState (16 bytes, copyset inside) for domains of up to
+// 64 hosts, and WidePageState (12 bytes, copyset in a row of bits that only the page's manager has)
 // for up to 1024. Beyond the width of the numbers, they differ in the copyset's place alone.
+//
+// The version of a page counts its write transactions, modulo 2^kVersionBits: it names the one that
+// made a host the owner, and every copy made since. Messages of more versions than there are hosts,
+// and one, are never under way at once (each waits for the one before): four times as many numbers
+// as hosts tell them apart.
+//
+// Of the pending request's number the page keeps the low kTxnBits: enough to tell an answer to it
+// from one to a request before it. Whoever numbers requests sees to it that an answer which is
+// older than 2^kTxnBits requests never gets here (the engine looks at the whole number first).
 #pragma once
 
 #include <cstdint>
@@ -22,36 +31,29 @@ enum class Access : std::uint8_t { kInitial = 0, kShared = 1, kExclusive = 2, kI
 // The local request that is under way.
 enum class Pending : std::uint8_t { kNothing = 0, kRead = 1, kWrite = 2, kDiscard = 3 };
 
-// The version of a page counts its write transactions, modulo 4096: it names the one that made a
-// host the owner, and every copy made since. Messages of more versions than there are hosts, and
-// one, are never under way at once (each waits for the one before): twelve bits tell them apart.
-inline constexpr unsigned kVersionBits = 12;
-constexpr std::uint16_t next_version(unsigned version) {
-  return static_cast<std::uint16_t>((version + 1) & ((1u << kVersionBits) - 1));
-}
+inline constexpr unsigned kTxnBits = 16;
 
 struct PageState {
   static constexpr unsigned kHosts = 64;
+  static constexpr unsigned kVersionBits = 8;
 
   // Manager: the copyset, every host with a right or with one under way, the owner included (valid
   // once directory_set).
   std::uint32_t hosts_low, hosts_high;
 
-  // Requester.
-  std::uint32_t txn;  // number of the pending request
-
+  std::uint32_t txn : kTxnBits;               // requester: of the pending request
   std::uint32_t version : kVersionBits;       // manager: of the owner's right
   std::uint32_t held_version : kVersionBits;  // holder: of this host's right
-  std::uint32_t owner : 6;                    // manager: valid once directory_set
-  std::uint32_t directory_set : 1;            // manager; 0: owner and only holder is the home
-  std::uint32_t granted : 1;  // requester: the grant has come, acknowledgements may be missing
 
+  std::uint32_t owner : 6;          // manager: valid once directory_set
   std::uint32_t reads_sent : 6;     // manager: read forwards to the owner since `version` began
+  std::uint32_t directory_set : 1;  // manager; 0: owner and only holder is the home
   std::uint32_t reads_served : 6;   // holder: read forwards answered since `held_version` began
-  std::uint32_t acks_expected : 6;  // requester: from the grant
-  std::uint32_t acks_received : 6;  // requester
-  std::uint32_t pending : 2;        // requester: Pending
   std::uint32_t access : 2;         // holder: Access
+  std::uint32_t pending : 2;        // requester: Pending
+  std::uint32_t granted : 1;        // requester: the grant has come
+  std::uint32_t acks : 6;           // requester: acknowledgements that have come; once `granted`,
+                                    // those that are missing
 
   HostMask hosts() const { return HostMask{hosts_high} << 32 | hosts_low; }
   void set_hosts(HostMask mask) {
@@ -59,14 +61,13 @@ struct PageState {
     hosts_high = static_cast<std::uint32_t>(mask >> 32);
   }
 };
-static_assert(sizeof(PageState) == 20, "an engine's entry has 24 bytes a page");
+static_assert(sizeof(PageState) == 16, "an engine's entry has 20 bytes a page");
 static_assert(PageState::kHosts == kMaxHosts);
 
 struct WidePageState {
   static constexpr unsigned kHosts = 1024;
+  static constexpr unsigned kVersionBits = 12;
   static constexpr unsigned kRowWords = kHosts / 64;  // of View::row
-
-  std::uint32_t txn;
 
   std::uint32_t version : kVersionBits;
   std::uint32_t held_version : kVersionBits;
@@ -75,13 +76,19 @@ struct WidePageState {
   std::uint32_t directory_set : 1;
   std::uint32_t granted : 1;
 
+  std::uint32_t txn : kTxnBits;
   std::uint32_t owner : 10;
+
   std::uint32_t reads_sent : 10;
   std::uint32_t reads_served : 10;
-
-  std::uint32_t acks_expected : 10;
-  std::uint32_t acks_received : 10;
+  std::uint32_t acks : 10;
 };
-static_assert(sizeof(WidePageState) == 16);
+static_assert(sizeof(WidePageState) == 12);
+
+template <typename Page>
+constexpr std::uint16_t next_version(unsigned version) {
+  static_assert(1u << Page::kVersionBits >= 4 * Page::kHosts);
+  return static_cast<std::uint16_t>((version + 1) & ((1u << Page::kVersionBits) - 1));
+}
 
 }  // namespace xenspan::dsm::ivy

@@ -8,11 +8,14 @@ Step::Kind grant_step(Right right) {
   return right == Right::kExclusive ? Step::Kind::kGrantExclusive : Step::Kind::kGrantShared;
 }
 
+std::uint32_t low_bits(std::uint32_t txn) { return txn & ((1u << kTxnBits) - 1); }
+
 // Whether an answer with this txn belongs to the request under way here.
 template <typename Page>
 Verdict answers_pending(const Page& page, const View& view, const Message& answer) {
   if (answer.requester != view.self) return Verdict::kIllegal;
-  if (pending_of(page) == Pending::kNothing || answer.txn != page.txn) return Verdict::kDuplicate;
+  if (pending_of(page) == Pending::kNothing || low_bits(answer.txn) != page.txn)
+    return Verdict::kDuplicate;
   return Verdict::kAccepted;
 }
 
@@ -24,7 +27,7 @@ bool contents_fit(const Page& page, const View& view, const Message& grant) {
   switch (grant.payload) {
     case Payload::kNone:
       return held == Right::kShared && grant.from == view.manager &&
-             grant.version == next_version(page.held_version);
+             grant.version == next_version<Page>(page.held_version);
     case Payload::kPage:
       return held == Right::kInvalid && grant.from != view.self &&
              pending_of(page) != Pending::kDiscard;
@@ -43,20 +46,20 @@ Verdict judge_grant(const Page& page, const View& view, const Message& grant) {
   if (grant.discard != (pending_of(page) == Pending::kDiscard)) return Verdict::kIllegal;
   if (!contents_fit(page, view, grant)) return Verdict::kIllegal;
   if (read && (grant.acks != 0 || grant.payload == Payload::kNone)) return Verdict::kIllegal;
-  if (grant.acks >= Page::kHosts || grant.acks < page.acks_received) return Verdict::kIllegal;
+  if (grant.acks >= Page::kHosts || grant.acks < page.acks) return Verdict::kIllegal;
   return Verdict::kAccepted;
 }
 
-// Maps and wakes: once the grant and every acknowledgement are here.
+// Maps and wakes: once the grant and every acknowledgement are here, of which `last` is one.
 template <typename Page>
-void finish_when_complete(const Context<Page>& at, Gfn gfn) {
+void finish_when_complete(const Context<Page>& at, const Message& last) {
   Page& page = at.page;
-  if (!page.granted || page.acks_received != page.acks_expected) return;
+  if (!page.granted || page.acks != 0) return;
   const bool read = pending_of(page) == Pending::kRead;
   const bool upgrade = right_of(page, at.view) == Right::kShared;
   Message about{.from = at.view.self, .to = at.view.self, .requester = at.view.self};
-  about.txn = page.txn;
-  about.gfn = gfn;
+  about.txn = last.txn;
+  about.gfn = last.gfn;
 
   // An upgrade with discard: this host's own copy is the last one left.
   if (pending_of(page) == Pending::kDiscard && upgrade) {
@@ -65,13 +68,12 @@ void finish_when_complete(const Context<Page>& at, Gfn gfn) {
   about.right = read ? Right::kShared : Right::kExclusive;
   set_access(page, read ? Access::kShared : Access::kExclusive);
   // Until now an upgrader's copy was of the version before, and could be asked for as such.
-  if (upgrade) page.held_version = next_version(page.held_version);
+  if (upgrade) page.held_version = next_version<Page>(page.held_version);
   page.reads_served = 0;
   page.pending = static_cast<std::uint32_t>(Pending::kNothing);
   page.txn = 0;
   page.granted = 0;
-  page.acks_expected = 0;
-  page.acks_received = 0;
+  page.acks = 0;
   at.steps.push(grant_step(about.right), about);
   at.steps.push(Step::Kind::kComplete, about);
 }
@@ -105,10 +107,9 @@ FaultStart on_fault(Page& page, const View& view, Gfn gfn, Right wanted, bool di
   const bool read = wanted == Right::kShared && !discard;
   const Pending pending = read ? Pending::kRead : discard ? Pending::kDiscard : Pending::kWrite;
   page.pending = static_cast<std::uint32_t>(pending);
-  page.txn = txn;
+  page.txn = low_bits(txn);
   page.granted = 0;
-  page.acks_expected = 0;
-  page.acks_received = 0;
+  page.acks = 0;
   request.kind = read ? Kind::kReadRequest : Kind::kWriteRequest;
   request.discard = discard;
   steps.push(Step::Kind::kSend, request);
@@ -126,9 +127,9 @@ Verdict request_grant(const Context<Page>& at, const Message& grant) noexcept {
   const Verdict verdict = judge_grant(at.page, at.view, grant);
   if (verdict != Verdict::kAccepted) return verdict;
   at.page.granted = 1;
-  at.page.acks_expected = grant.acks;
+  at.page.acks = grant.acks - at.page.acks;
   if (grant.payload != Payload::kNone) at.page.held_version = grant.version;
-  finish_when_complete(at, grant.gfn);
+  finish_when_complete(at, grant);
   return verdict;
 }
 
@@ -139,10 +140,10 @@ Verdict request_ack(const Context<Page>& at, const Message& ack) noexcept {
   if (pending != Verdict::kAccepted) return pending;
   // A holder never acknowledges to itself, and a read invalidates nobody.
   if (ack.from == at.view.self || pending_of(page) == Pending::kRead) return Verdict::kIllegal;
-  const unsigned expected = page.granted ? page.acks_expected : Page::kHosts - 1;
-  if (page.acks_received >= expected) return Verdict::kIllegal;
-  page.acks_received = page.acks_received + 1u;
-  finish_when_complete(at, ack.gfn);
+  // Once granted, one is missing at least: otherwise nothing would be pending.
+  if (!page.granted && page.acks == Page::kHosts - 1) return Verdict::kIllegal;
+  page.acks = page.granted ? page.acks - 1u : page.acks + 1u;
+  finish_when_complete(at, ack);
   return Verdict::kAccepted;
 }
 

@@ -10,6 +10,9 @@ Memory memory_of(unsigned hosts, bool wide) {
   constexpr std::size_t kLockWord = sizeof(PageEntry) - sizeof(ivy::PageState);
   Memory memory;
   memory.chunk_flag = 1.0 / 8 / PageTable::kChunkPages;
+  // What is left over of a chunk.
+  memory.chunk_flag +=
+      static_cast<double>(PageTable::kChunkBytes % sizeof(PageEntry)) / PageTable::kChunkPages;
   memory.engine = sizeof(EngineCore);
   memory.parked_at_most = std::uint64_t{hosts} * Requests::kPlaces * ParkedMessages::kNodeBytes;
   if (!wide && hosts <= ivy::PageState::kHosts) {

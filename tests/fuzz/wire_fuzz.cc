@@ -22,7 +22,7 @@ void check(const std::byte* bytes, const wire::Bounds& bounds) {
   DEMAND(message.requester < bounds.hosts && message.acks < bounds.hosts);
   DEMAND(message.reads < bounds.hosts && message.lane <= bounds.lanes);
   DEMAND(message.gfn < bounds.pages && message.right <= Right::kExclusive);
-  DEMAND(message.version >> ivy::kVersionBits == 0);
+  DEMAND(message.version >> ivy::PageState::kVersionBits == 0);
   DEMAND(message.payload == ivy::Payload::kNone || message.kind == ivy::Kind::kGrant);
   DEMAND(wire::name_of(message.kind)[0] == 'k');
   std::byte again[wire::kMessageBytes];

@@ -207,5 +207,24 @@ TEST(TransportChoice, VerbsIsRefusedNamingHostAndRemedy) {
   EXPECT_EQ(refused(wired({kRoce, kRoce})), "");
 }
 
+TEST(Placement, APackedDomainFillsHostAfterHost) {
+  PlacementRequest wish = request({}, 2);
+  wish.pack = true;
+  auto packed = place(wish, three_hosts());
+  ASSERT_TRUE(packed) << packed.error().message;
+  EXPECT_EQ(names(*packed), std::vector<std::string>{"b"});
+  wish.vcpus = 3;
+  packed = place(wish, three_hosts());
+  ASSERT_TRUE(packed);
+  EXPECT_EQ(names(*packed), (std::vector<std::string>{"b", "a"}));
+  EXPECT_EQ(packed->vcpus_on(0), 2);
+  EXPECT_EQ(packed->vcpus_on(1), 1);
+  wish.vcpus = 9;
+  packed = place(wish, three_hosts());
+  ASSERT_TRUE(packed);
+  EXPECT_EQ(packed->hosts.size(), 3u);
+  EXPECT_EQ(packed->vcpus.size(), 9u);
+}
+
 }  // namespace
 }  // namespace xenspan::daemon

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "dom0-daemon/cli/advice.h"
+#include "dom0-daemon/cli/top_fight.h"
 #include "dom0-daemon/daemon/affinity.h"
 #include "dom0-daemon/daemon/sharing_report.h"
 #include "dom0-daemon/daemon/stats_report.h"
@@ -373,6 +374,30 @@ TEST(Advice, AnyDocumentEndsInAResult) {
         EXPECT_FALSE(cli::advice_text(*advice).empty());
       }
     }
+}
+
+TEST(TopFight, NamesThePageThatWasFoughtOverMostLately) {
+  const auto stats = [](std::uint64_t old_page, std::uint64_t new_page) {
+    const auto user = [](int vcpu, const char* host, std::uint64_t faults, const char* name) {
+      return Json{{"vcpu", vcpu}, {"host", host}, {"faults", faults}, {"name", name}};
+    };
+    Json made;
+    made["sharing"]["pages"] = {
+        {{"gfn", 16}, {"users", {user(0, "a", old_page, "old"), user(2, "b", old_page, "old")}}},
+        {{"gfn", 17},
+         {"users",
+          {user(0, "a", new_page, "lock"), user(1, "b", 3 * new_page, "lock"),
+           user(1, "b", new_page, "lock+8")}}}};
+    return made;
+  };
+  const Json first = stats(1000, 10), then = stats(1001, 110);
+  const auto before = cli::fight_sample_of(first, 10), now = cli::fight_sample_of(then, 12);
+  EXPECT_EQ(cli::fight_line("p", then, now, before),
+            "top fight in p: page 11 (lock): vCPU 1 (b) 200/s, vCPU 0 (a) 50/s");
+  EXPECT_EQ(cli::fight_line("p", then, now, now), "") << "no time has passed";
+  const auto later = cli::fight_sample_of(then, 14);
+  EXPECT_EQ(cli::fight_line("p", then, later, now), "") << "nobody fights any more";
+  EXPECT_TRUE(cli::fight_sample_of(Json::object(), 1).faults.empty());
 }
 
 }  // namespace

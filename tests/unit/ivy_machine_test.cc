@@ -234,7 +234,7 @@ TEST_F(Machine, AnUpgraderServesWhatCameBefore) {
 }
 
 TEST_F(Machine, VersionsWrapAround) {
-  page(kHome).held_version = page(kManager).version = 4095;
+  page(kHome).held_version = page(kManager).version = 255;
   give(kWriter, Right::kExclusive);
   EXPECT_EQ(page(kManager).version, 0u);
   EXPECT_EQ(page(kWriter).held_version, 0u);

@@ -34,8 +34,8 @@ TEST(PageTable, FindsChunksWhereverTheyAre) {
   for (Gfn chunk : used) table.activate(chunk * kChunk + 2);
   for (Gfn chunk : used) table.activate(chunk * kChunk);
   EXPECT_EQ(active_chunks(table), used);
-  EXPECT_EQ(table.active_bytes(), used.size() * kChunk * 24);
-  EXPECT_TRUE(table.active(63 * kChunk + 511));
+  EXPECT_EQ(table.active_bytes(), used.size() * PageTable::kChunkBytes);
+  EXPECT_TRUE(table.active(63 * kChunk + kChunk - 1));
   EXPECT_FALSE(table.active(65 * kChunk));
 }
 

@@ -44,6 +44,8 @@ DomainRecord domain() {
   record.home = "node-1";
   record.kind = Backend::kXen;
   record.transport = Transport::kVerbs;
+  record.policy = Policy::kLoad;
+  record.last_move = "vCPU 1 from host b to host a: b is busy";
   record.memory_kib = 4194304;
   record.vcpus = 4;
   record.user = "alice";

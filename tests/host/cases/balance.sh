@@ -1,0 +1,61 @@
+# vCPUs that move by themselves: away from a host whose core has other work, with exact answers; and where policies place them.
+
+balanced_host() { # VCPU
+  cli list --json | jq -r --argjson vcpu "$1" '.[] | select(.name == "balanced") | .vcpus[$vcpu].host'
+}
+is_balanced_on() { [ "$(balanced_host "$1")" = "$2" ]; }
+
+# 16 programs that are not ours keep host b's core busy.
+leaves_a_busy_host() {
+  local core other pid loops=() bad=0
+  core=$(cli hosts --json | jq -r '.[] | select(.name == "b") | .cores[0]')
+  other=$(cli hosts --json | jq -r '.[] | select(.name == "a") | .cores[0]')
+  [ "$core" != "$other" ] || { echo "one core only: both hosts are as busy"; return 77; }
+  mkfifo input
+  "$xenspan" "${bed_options[@]}" run --policy load --name balanced --vcpus 2 --hosts a,b -- "$build/tests/host/guests/migrants" \
+    <input >out 2>err &
+  pid=$!
+  exec {balanced_input}>input
+  wait_until 60 grep -q ready out err || { echo "the guest does not start"; cat err; kill -TERM "$pid"; return 1; }
+  is_balanced_on 1 b || { echo "vCPU 1 does not begin on host b"; bad=1; }
+  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
+    taskset -c "$core" sh -c 'while :; do :; done' &
+    loops+=($!)
+  done
+  wait_until 60 is_balanced_on 1 a || { echo "vCPU 1 stays on the busy host"; cli hosts; bad=1; }
+  kill "${loops[@]}"
+  wait "${loops[@]}"
+  is_balanced_on 0 a || { echo "vCPU 0 has left its home"; bad=1; }
+  # Told to everybody, with the reason.
+  cli list --json >list
+  jq -e '.[] | select(.name == "balanced") | .policy == "load" and
+    (.last_move | test("^vCPU 1 from host b to host a: other work takes [0-9]+% of its core"))' list >/dev/null ||
+    { echo "the move is not told:"; jq -c '.[] | [.policy, .last_move]' list; bad=1; }
+  cli list -v | grep -q 'load .*vCPU 1 from host b to host a' || { echo "not in xenspan list -v:"; cli list -v; bad=1; }
+  exec {balanced_input}>&-
+  wait_until 60 gone "$pid" || { echo "the guest does not end"; cli destroy balanced; bad=1; }
+  wait "$pid" || { echo "status $?"; cat err; bad=1; }
+  [ "$(cat out)" = "ok migrants" ] || { echo "it printed:"; cat out; bad=1; }
+  return $bad
+}
+
+# A domain that is packed has the hosts it needs.
+packs() {
+  local bad=0 placed
+  for policy in pack spread; do
+    "$xenspan" "${bed_options[@]}" run --policy "$policy" --name packed --vcpus "$([ $policy = pack ] && echo 2 || echo 3)" \
+      --hosts a,b,c -- "$guest_probe" sleep 100 >out 2>err &
+    local pid=$!
+    wait_until 30 grep -q ready out || { echo "the guest does not start"; cat err; return 1; }
+    placed=$(cli list --json | jq -r '.[] | select(.name == "packed") | .policy + " " + ([.members[].host] | join(","))')
+    echo "$placed" >>placed
+    cli destroy packed
+    wait "$pid"
+  done
+  printf 'pack a,b\nspread a,b,c\n' | cmp -s - placed || { cat placed; bad=1; }
+  printf 'name = "x"\ntype = "usermode"\ncommand = ["/bin/true"]\npolicy = "best"\n' >bad.cfg
+  refused 1 'bad.cfg:4: policy "best": use spread, pack, load or affinity' create bad.cfg || bad=1
+  return $bad
+}
+
+cases+=("balance.load leaves_a_busy_host" "balance.placement packs")
