@@ -19,8 +19,8 @@ namespace xenspan::dsm {
 
 class Outbox {
  public:
-  static constexpr std::size_t kRoom = 32;   // messages
-  static constexpr std::size_t kPages = 16;  // pages among them: 64 KiB, what TCP segments at once
+  static constexpr std::size_t kRoom = 64;   // messages
+  static constexpr std::size_t kPages = 32;  // pages among them: twice what TCP segments at once
 
   Outbox() noexcept {}
   Outbox(const Outbox&) = delete;

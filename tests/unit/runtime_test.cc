@@ -58,12 +58,13 @@ TEST(Parker, WakesASleeper) {
 
 TEST(LayoutTable, LearnsWithinItsBlockAndForgets) {
   LayoutTable layout;
-  const std::uint64_t address = 0x8000200000;
-  layout.learn(address, {address - 0x1000, address + 0x400000}, PROT_READ | PROT_WRITE);
-  EXPECT_EQ(layout.at(gfn_of(address - 0x1000)), LayoutTable::kUnknown) << "another 2 MiB block";
+  constexpr std::uint64_t kBlock = LayoutTable::kBlock;
+  const std::uint64_t address = 0x8000000000 + kBlock;
+  layout.learn(address, {address - 0x1000, address + 2 * kBlock}, PROT_READ | PROT_WRITE);
+  EXPECT_EQ(layout.at(gfn_of(address - 0x1000)), LayoutTable::kUnknown) << "another block";
   EXPECT_TRUE(LayoutTable::allows(layout.at(gfn_of(address)), true));
-  EXPECT_TRUE(LayoutTable::allows(layout.at(gfn_of(address + 0x1ff000)), true));
-  EXPECT_EQ(layout.at(gfn_of(address + 0x200000)), LayoutTable::kUnknown);
+  EXPECT_TRUE(LayoutTable::allows(layout.at(gfn_of(address + kBlock - 0x1000)), true));
+  EXPECT_EQ(layout.at(gfn_of(address + kBlock)), LayoutTable::kUnknown);
   layout.forget({address + 0x1000, address + 0x2000});
   EXPECT_EQ(layout.at(gfn_of(address + 0x1000)), LayoutTable::kUnknown);
   EXPECT_TRUE(LayoutTable::allows(layout.at(gfn_of(address + 0x2000)), true));
@@ -176,8 +177,7 @@ TEST_P(GuestViewTest, RunsOfPagesAreFilledRaisedAndProtected) {
   const auto fill = [&](dsm::Right right, bool fresh) {
     ++seed;
     for (std::uint32_t i = 0; i < kPages; ++i) {
-      std::memset(contents.data() + i * dsm::kPageSize, seed + static_cast<int>(i),
-                  dsm::kPageSize);
+      std::memset(contents.data() + i * dsm::kPageSize, seed + static_cast<int>(i), dsm::kPageSize);
       pages[i] = contents.data() + i * dsm::kPageSize;
     }
     ASSERT_EQ(view_->fill_run(kGfn, kPages, right, pages, fresh), 0);

@@ -206,7 +206,7 @@ class Home {
   Symbols symbols_;                   // GUARDED_BY(layout_lock_)
   std::uint64_t layout_version_ = 1;  // GUARDED_BY(layout_lock_)
   std::unordered_map<std::uint64_t, dsm::HostMask>
-      known_by_;                      // 2 MiB block -> hosts told. GUARDED_BY(layout_lock_)
+      known_by_;                      // block -> hosts told. GUARDED_BY(layout_lock_)
   std::map<int, UniqueFd> backings_;  // files behind mappings. GUARDED_BY(layout_lock_)
   int next_backing_ = 0;
 

@@ -14,7 +14,7 @@
 namespace xenspan::hypervisor::usermode {
 namespace {
 
-constexpr std::uint64_t kBlock = 2 << 20;  // granularity of who was told what about the layout
+constexpr std::uint64_t kBlock = LayoutTable::kBlock;  // of who was told what about the layout
 
 constexpr std::uint64_t round_up(std::uint64_t bytes) {
   return (bytes + dsm::kPageSize - 1) & ~(dsm::kPageSize - 1);

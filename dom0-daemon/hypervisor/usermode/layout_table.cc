@@ -5,9 +5,6 @@
 #include <new>
 
 namespace xenspan::hypervisor::usermode {
-namespace {
-constexpr std::uint64_t kBlock = 2 << 20;  // bytes of guest memory learnt at once
-}
 
 LayoutTable::LayoutTable() {
   void* memory = ::mmap(nullptr, kWindowPages, PROT_READ | PROT_WRITE,

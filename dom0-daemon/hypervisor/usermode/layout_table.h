@@ -20,6 +20,11 @@ class LayoutTable {
   static constexpr std::uint8_t kUnknown = 0;
   static constexpr std::uint8_t kKnown = 0x80;  // set in every known byte; low bits are PROT_*
 
+  // Bytes of guest memory learnt at once. Where a block ends that is not followed by a known one, a
+  // stream that runs ahead (dsm-rdma/prefetch.h) ends too; and who knows anything of a block is
+  // told of every change in it.
+  static constexpr std::uint64_t kBlock = 8 << 20;
+
   LayoutTable();
   ~LayoutTable();
   LayoutTable(const LayoutTable&) = delete;
@@ -30,7 +35,7 @@ class LayoutTable {
     const int prot = byte & (PROT_READ | PROT_WRITE | PROT_EXEC);
     return (byte & kKnown) != 0 && (write ? (prot & PROT_WRITE) != 0 : prot != 0);
   }
-  // Records what the home said about `range`, within the aligned 2 MiB block around `address` only.
+  // Records what the home said about `range`, within the aligned block around `address` only.
   void learn(std::uint64_t address, const Range& range, int prot) noexcept;
   void forget(const Range& range) noexcept;
 

@@ -25,7 +25,9 @@ Connection::Connection(std::unique_ptr<SecureStream> stream, HostId self, HostId
     : stream_(std::move(stream)),
       end_{self, peer, lane, own},
       bounds_(bounds),
-      buffer_bytes_(own ? kAnswersBytes : kRequestsBytes),
+      buffer_bytes_(!own                   ? kRequestsBytes
+                    : lane == kServiceLane ? kStreamBytes
+                                           : kAnswersBytes),
       // Memory that no message has needed yet stays untouched.
       buffer_(std::make_unique_for_overwrite<std::byte[]>(buffer_bytes_)) {}
 

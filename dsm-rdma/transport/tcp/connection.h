@@ -40,9 +40,11 @@ class Connection {
   const char* finish_page(Sink& sink) noexcept;
   Outcome read_once(Sink& sink, const char** why) noexcept;
 
-  // Answers: all of a thread's sixteen requests, with their pages, by one read. Requests and
-  // forwards are small, and to peers' lanes nothing else comes.
+  // Answers: all of a thread's sixteen requests, with their pages, by one read; more for streams
+  // that run ahead on the service lane. Requests and forwards are small, and to peers' lanes
+  // nothing else comes.
   static constexpr std::size_t kAnswersBytes = 16 * (wire::kMessageBytes + kPageSize);
+  static constexpr std::size_t kStreamBytes = 2 * kAnswersBytes;
   static constexpr std::size_t kRequestsBytes = 16 << 10;
 
   std::unique_ptr<SecureStream> stream_;

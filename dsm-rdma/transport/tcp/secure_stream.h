@@ -76,7 +76,7 @@ class SecureStream {
   // another's.
   int write_all(const void* from, std::size_t bytes) noexcept;
   // As write_all for several pieces, with one system call in the usual case. At most kMaxPieces.
-  static constexpr int kMaxPieces = 64;
+  static constexpr int kMaxPieces = 128;
   int writev(const iovec* pieces, int count) noexcept;
 
   // Never blocks: bytes read (> 0), or -errno: -EAGAIN when there is nothing now, -EPIPE at the
