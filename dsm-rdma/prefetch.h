@@ -89,7 +89,7 @@ class Predictor {
   static constexpr unsigned kSteps = 32;  // links followed, or pages looked at, for one fault
   // A run ahead has so many times the pages of a fault's run; pages looked at for one marker.
   static constexpr unsigned kAheadRuns = 4, kAheadSteps = 128;
-  static constexpr unsigned kMostAhead = 6;   // runs of a stream under way, or not touched yet
+  static constexpr unsigned kMostAhead = 3;   // runs of a stream under way, or not touched yet
   static constexpr unsigned kFewBetween = 4;  // one run in so many has a sample
   static constexpr std::int64_t kReach = 16;  // pages between two faults of one stream, at most
   // A link is followed once it was seen kSure times; twice as many for each time that it was wrong.

@@ -177,8 +177,7 @@ TEST_P(GuestViewTest, RunsOfPagesAreFilledRaisedAndProtected) {
   const auto fill = [&](dsm::Right right, bool fresh) {
     ++seed;
     for (std::uint32_t i = 0; i < kPages; ++i) {
-      std::memset(contents.data() + i * dsm::kPageSize, seed + static_cast<int>(i),
-                  dsm::kPageSize);
+      std::memset(contents.data() + i * dsm::kPageSize, seed + static_cast<int>(i), dsm::kPageSize);
       pages[i] = contents.data() + i * dsm::kPageSize;
     }
     ASSERT_EQ(view_->fill_run(kGfn, kPages, right, pages, fresh), 0);
