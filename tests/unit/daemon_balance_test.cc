@@ -191,7 +191,7 @@ TEST(CoreLoad, ReadsWhatTheKernelSaysOfThreads) {
   const auto times = task_times_from(
       "77 (a ) 1 2 (b) R 1 2 3 4 -1 4194304 12 13 14 15 160 17 18 19 20 0 1 0 5 1000 10 11 12 13 "
       "14 "
-      "15 16 17 18 19 20 21 22 17 3 0 0 0 0 0\n");
+      "15 16 17 18 19 20 21 22 23 17 3 0 0 0 0 0\n");
   ASSERT_TRUE(times);
   EXPECT_EQ(times->busy, 177u);
   EXPECT_EQ(times->core, 3);
