@@ -15,6 +15,7 @@
 #include "tests/bench/sharers_bench.h"
 #include "tests/bench/speedup_bench.h"
 #include "tests/bench/worth_bench.h"
+#include "tests/bench/xen_fault_bench.h"
 
 namespace xenspan::bench {
 namespace {
@@ -23,7 +24,7 @@ struct Options {
   bool list = false, quick = false;
   std::vector<std::string> only;
   unsigned runs = 0;
-  std::string prefix = "xsbench", xenspan, guests;
+  std::string prefix = "xsbench", xenspan, guests, testguest;
 };
 
 // The test bed that a benchmark is for.
@@ -38,6 +39,7 @@ struct Bench {
   std::string name;
   std::function<Status(const Testbed&, const Options&)> measure;
   Bed bed{};
+  std::function<Status(const Options&)> alone{};  // instead: on this machine, without a test bed
 };
 
 unsigned runs_or(const Options& options, unsigned full, unsigned quick) {
@@ -90,6 +92,9 @@ std::vector<Bench> all_benches() {
                    return measure_sharers(bed, options.guests, runs_or(options, 10, 2));
                  },
                  {kSharersHosts, {"--delay", kSharersDelay}}});
+  all.push_back({"xen.fault", nullptr, {}, [](const Options& options) {
+                   return measure_xen_fault({options.testguest, runs_or(options, 200, 20)});
+                 }});
   return all;
 }
 
@@ -112,6 +117,12 @@ bool wanted(const std::string& name, const std::vector<std::string>& only) {
   return false;
 }
 
+int failed(const Bench& bench, const Status& status) {
+  if (status) return 0;
+  std::cerr << "xenspan-bench: " << bench.name << ": " << status.error().message << '\n';
+  return 1;
+}
+
 int run(const Options& options) {
   std::vector<Bench> chosen;
   for (Bench& bench : all_benches()) {
@@ -131,6 +142,10 @@ int run(const Options& options) {
   int failures = 0;
   for (const Bench& bench : chosen) {
     if (interrupted != 0) return 128 + interrupted;
+    if (bench.alone) {
+      failures += failed(bench, bench.alone(options));
+      continue;
+    }
     if (!bed || bench.bed != shape) {
       bed.reset();
       shape = bench.bed;
@@ -141,15 +156,17 @@ int run(const Options& options) {
       }
       bed.emplace(std::move(*made));
     }
-    if (const Status status = bench.measure(*bed, options); !status) {
-      std::cerr << "xenspan-bench: " << bench.name << ": " << status.error().message << '\n';
-      failures++;
-    }
+    failures += failed(bench, bench.measure(*bed, options));
   }
   return failures == 0 ? 0 : 1;
 }
 
 }  // namespace
+
+void say_skipped(const std::string& why) {
+  std::cerr << "xenspan-bench: xen.fault: skipped: " << why << '\n';
+}
+
 }  // namespace xenspan::bench
 
 int main(int argc, char** argv) {
@@ -160,6 +177,8 @@ int main(int argc, char** argv) {
   const std::filesystem::path here =
       std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
   options.guests = (here / "guests").string();
+  options.testguest =
+      (here / "../../frontend-drivers/testguest/testguest.elf").lexically_normal().string();
   const char* const named = std::getenv("XENSPAN");
   options.xenspan =
       named != nullptr ? named : (here / "../../dom0-daemon/xenspan").lexically_normal().string();
@@ -178,6 +197,8 @@ int main(int argc, char** argv) {
   app.add_option("--xenspan", options.xenspan,
                  "the command to use (default: $XENSPAN, or beside the build)");
   app.add_option("--guests", options.guests, "folder of the guest programs");
+  app.add_option("--testguest", options.testguest,
+                 "the guest of xen.fault, which runs in a Xen Dom0 only");
   CLI11_PARSE(app, argc, argv);
   return run(options);
 }

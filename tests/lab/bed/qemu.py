@@ -54,10 +54,19 @@ class QemuMachine(Machine):
         raise LabError(f"QEMU {self.number} does not start: {text or 'no message'}")
 
 
+def need_kvm(device: str = "/dev/kvm") -> None:
+    """Before anything is built: a machine without it, or a user who may not."""
+    if not os.path.exists(device):
+        raise LabError(
+            f"--machine kvm: {device} is missing: modprobe kvm_intel or kvm_amd; VT-x or AMD-V has to be on in the firmware or, in a "
+            "virtual machine, nested virtualisation on its host; --machine qemu emulates instead"
+        )
+    if not os.access(device, os.R_OK | os.W_OK):
+        raise LabError(f"--machine kvm: this user may not open {device}: join its group (adduser USER kvm); --machine qemu emulates instead")
+
+
 def accelerator_options(accelerator: str, kind: Kind) -> list[str]:
     if accelerator == "kvm":
-        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-            raise LabError("--machine kvm: /dev/kvm cannot be opened; use --machine qemu, which emulates")
         return ["-accel", "kvm", "-cpu", "host"]
     # With SMAP, SMEP or XSAVE an emulated Xen 4.17 does not get its Dom0 up.
     return ["-accel", "tcg,thread=multi", "-cpu", "max,-smap,-smep,-xsave" if kind.xen else "max"]
