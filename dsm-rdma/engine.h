@@ -18,6 +18,7 @@
 
 #include "base/result.h"
 #include "dsm-rdma/features.h"
+#include "dsm-rdma/membership.h"
 #include "dsm-rdma/page_backend.h"
 #include "dsm-rdma/sharing.h"
 #include "dsm-rdma/transport/transport.h"
@@ -28,7 +29,9 @@ namespace xenspan::dsm {
 struct EngineConfig {
   HostId self = 0;
   HostId home = 0;
-  unsigned hosts = 1;
+  unsigned hosts = 1;       // 0 .. hosts-1 are there at the start, and manage the slots
+  unsigned most_hosts = 0;  // every host that may join has a number below this; 0: `hosts`
+  HostMask members = 0;     // who is there, where some numbers below `hosts` are nobody's; 0: all
   Gfn pages = 0;  // gfns 0 .. pages-1; the table is sparse, memory follows use
   Epoch epoch = 1;
   unsigned hold_us =
@@ -38,12 +41,6 @@ struct EngineConfig {
   FeatureSet without{};  // the same in all engines of a domain
   std::vector<std::string>
       names{};  // of the hosts, for error messages; their numbers are used when empty
-};
-
-enum class Outcome : std::uint8_t {
-  kGranted,  // the right is in the guest's mapping (it may be lost again at once: the vCPU retries
-             // its instruction)
-  kStopped,  // the domain has stopped; stop_cause() says why
 };
 
 enum class FaultKind : std::uint8_t { kFirstTouch, kRead, kWrite, kUpgrade, kCount };
@@ -73,7 +70,7 @@ struct EngineStats {
   std::uint64_t pages_touched = 0, table_bytes = 0;
 };
 
-class Engine {
+class Engine : public Membership {
  public:
   // on_stop is called once, from the thread that found the cause (any thread); it must not call
   // back into the engine.
