@@ -43,6 +43,12 @@ struct EngineConfig {
       names{};  // of the hosts, for error messages; their numbers are used when empty
 };
 
+enum class Outcome : std::uint8_t {
+  kGranted,  // the right is in the guest's mapping (it may be lost again at once: the vCPU retries
+             // its instruction)
+  kStopped,  // the domain has stopped; stop_cause() says why
+};
+
 enum class FaultKind : std::uint8_t { kFirstTouch, kRead, kWrite, kUpgrade, kCount };
 
 struct LatencyHistogram {  // bucket i counts latencies in [2^i, 2^(i+1)) ns

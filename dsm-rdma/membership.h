@@ -19,7 +19,8 @@
 // The home (EngineConfig::home) cannot leave: it holds every page that nobody has touched.
 //
 // Threading: any thread but the service thread, which has to be in serve(); take_slots(), drain()
-// and settle() block until they are done or the engine has stopped. One of these calls at a time on
+// and settle() block until they are done, or the engine has stopped (ECANCELED); EINVAL when what is
+// asked for makes no sense (nothing has changed then). One of these calls at a time on
 // a host; other hosts may be in theirs. Faults go on during all of them.
 #pragma once
 
@@ -30,12 +31,6 @@
 #include "dsm-rdma/types.h"
 
 namespace xenspan::dsm {
-
-enum class Outcome : std::uint8_t {
-  kGranted,  // done; of acquire(): the right is in the guest's mapping (it may be lost again at
-             // once: the vCPU retries its instruction)
-  kStopped,  // the domain has stopped; stop_cause() says why
-};
 
 class Membership {
  public:
@@ -53,18 +48,19 @@ class Membership {
   // Takes this host's share of the slots from their managers, as SlotTable::rebalance(live) deals
   // them out. Each slot changes hands by itself: requests for its pages wait for about a round trip
   // at most, whoever makes them. Two hosts may take at the same time.
-  virtual Outcome take_slots(HostMask live) noexcept = 0;
+  virtual Status take_slots(HostMask live) = 0;
 
   // This host gives away all it has: the pages of which it has the last copy to hosts in `heirs`
   // (not empty, without this host), its read copies to nobody, its slots to `heirs` in equal
   // shares. Afterwards it holds nothing and manages nothing; it still passes on what comes to it by
   // an old table, until it is stopped. A peer that goes is no loss to it any more.
-  virtual Outcome drain(HostMask heirs) noexcept = 0;
+  virtual Status drain(HostMask heirs) = 0;
 
   // Until every request that was under way here at the time of the call is over.
-  virtual Outcome settle() noexcept = 0;
+  virtual Status settle() = 0;
   // The host has drained, and every other member has learned its table and settled since: forgets
-  // it and closes the connections in order. EBUSY when it still manages something as far as is known here.
+  // it and closes the connections in order. EBUSY when, as far
+  // as is known here, it still manages something.
   virtual Status remove_peer(HostId host) = 0;
 
  protected:
