@@ -22,8 +22,10 @@ std::byte* EngineCore::place(const ivy::Message& grant) noexcept {
 }
 
 bool EngineCore::deliver(const ivy::Message& message, Outbox& outbox) noexcept {
-  if (message.gfn >= table_.pages()) return false;
   if (ended()) return true;
+  if (message.kind == ivy::Kind::kOffer || message.kind >= ivy::Kind::kRow)
+    return deliver_membership(message, outbox);
+  if (message.gfn >= table_.pages()) return false;
   PageEntry& entry = table_[message.gfn];
   const std::lock_guard guard(entry);
   table_.activate(message.gfn);
@@ -65,6 +67,8 @@ bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
     if (verdict == ivy::Verdict::kDuplicate) continue;
     count(message);
     if (!carry_out(entry, steps, event)) return false;
+    if (message.kind == ivy::Kind::kReleased && message.right == Right::kShared)
+      offer(message.gfn, event.outbox());
     if (entry.parked() && !release_parked(entry, message.gfn, event)) return false;
   }
   return true;
@@ -141,6 +145,7 @@ long EngineCore::serve_held(Inbox& inbox) noexcept {
     const std::lock_guard guard(entry);
     feed(entry, message, false, inbox.outbox());
   }
+  serve_slots(inbox.outbox());
   inbox.flush();
   return wait_ns < 0 ? -1 : wait_ns / 1000 + 1;
 }

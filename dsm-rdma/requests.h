@@ -122,6 +122,8 @@ class Requests {
     return txn;
   }
   void disarm(unsigned place) noexcept { places_[place].txn.exchange(0); }
+  // The number of the request in this place; 0: none.
+  std::uint32_t txn(unsigned place) const noexcept { return places_[place].txn.value(); }
   bool pending(unsigned place) const noexcept { return places_[place].txn.value() != 0; }
 
   // What this request of ours is for; kFault when it is not known (any more). With the page's lock

@@ -20,7 +20,14 @@ namespace xenspan::dsm::ivy {
 enum class Access : std::uint8_t { kInitial = 0, kShared = 1, kExclusive = 2, kInvalid = 3 };
 
 // The local request that is under way.
-enum class Pending : std::uint8_t { kNothing = 0, kRead = 1, kWrite = 2, kDiscard = 3 };
+// kRelease is stored as a kRead of a host that has a shared right already, which asks for none.
+enum class Pending : std::uint8_t {
+  kNothing = 0,
+  kRead = 1,
+  kWrite = 2,
+  kDiscard = 3,
+  kRelease = 4
+};
 
 // The version of a page counts its write transactions, modulo 4096: it names the one that made a
 // host the owner, and every copy made since. Messages of more versions than there are hosts, and

@@ -13,7 +13,7 @@ template <typename Page>
 Verdict answers_pending(const Page& page, const View& view, const Message& answer) {
   if (answer.requester != view.self) return Verdict::kIllegal;
   if (pending_of(page) == Pending::kNothing || answer.txn != page.txn) return Verdict::kDuplicate;
-  return Verdict::kAccepted;
+  return pending_of(page) == Pending::kRelease ? Verdict::kIllegal : Verdict::kAccepted;
 }
 
 // The contents a grant brings fit what is held here: a mapped frame is never overwritten, and
@@ -23,7 +23,7 @@ bool contents_fit(const Page& page, const View& view, const Message& grant) {
   const Right held = right_of(page, view);
   switch (grant.payload) {
     case Payload::kNone:
-      return held == Right::kShared && grant.from == view.manager &&
+      return held == Right::kShared && from_manager(view, grant) &&
              grant.version == next_version(page.held_version);
     case Payload::kPage:
       return held == Right::kInvalid && grant.from != view.self &&
@@ -85,7 +85,9 @@ FaultStart on_fault(Page& page, const View& view, Gfn gfn, Right wanted, bool di
   request.lane = lane;
   request.txn = txn;
   request.gfn = gfn;
+  request.moves = view.moves;
 
+  if (pending_of(page) == Pending::kRelease) return FaultStart::kPending;
   const Right held = right_of(page, view);
   if (!discard && held >= wanted) {
     request.right = held;

@@ -16,6 +16,14 @@ const char* word(ivy::Kind kind) {
     case ivy::Kind::kInvalidate: return "invalidate";
     case ivy::Kind::kGrant: return "grant";
     case ivy::Kind::kInvalidateAck: return "invalidate-ack";
+    case ivy::Kind::kRelease: return "release";
+    case ivy::Kind::kReleased: return "released";
+    case ivy::Kind::kOffer: return "offer";
+    case ivy::Kind::kRow: return "row";
+    case ivy::Kind::kSlotOffer: return "slot-offer";
+    case ivy::Kind::kSlotAsk: return "slot-ask";
+    case ivy::Kind::kSlotRows: return "slot-rows";
+    case ivy::Kind::kSlotMoved: return "slot-moved";
   }
   return "?";
 }

@@ -89,6 +89,9 @@ int Endpoint::send(const ivy::Message& message, const std::byte* page) noexcept 
   if (message.to >= all_.size() || message.to == self_) return EINVAL;
   if (stopped_) return ECANCELED;
   if (!reaches(message.to)) return ECONNRESET;
+  // To a host that has left goes nothing but news of slots, which it need not have.
+  if ((left_.load() & mask_of(message.to)) != 0)
+    return message.kind == ivy::Kind::kSlotMoved ? 0 : EINVAL;
   Arrival arrival{message, nullptr, Clock::now() + delay_of(message)};
   if (message.payload == ivy::Payload::kPage) {
     arrival.page = std::make_unique<std::byte[]>(kPageSize);
@@ -117,7 +120,7 @@ void Endpoint::give_back(Lane lane) noexcept {
 
 void Endpoint::receive(Sink& sink, const Arrival& arrival) {
   const ivy::Message& message = arrival.message;
-  if (!reaches(message.from)) return;
+  if (!reaches(message.from) || (left_.load() & mask_of(message.from)) != 0) return;
   ++messages_received_;
   bool good = true;
   if (arrival.page != nullptr) {
