@@ -32,7 +32,7 @@ struct EngineConfig {
   unsigned hosts = 1;       // 0 .. hosts-1 are there at the start, and manage the slots
   unsigned most_hosts = 0;  // every host that may join has a number below this; 0: `hosts`
   HostMask members = 0;     // who is there, where some numbers below `hosts` are nobody's; 0: all
-  Gfn pages = 0;  // gfns 0 .. pages-1; the table is sparse, memory follows use
+  Gfn pages = 0;            // gfns 0 .. pages-1; the table is sparse, memory follows use
   Epoch epoch = 1;
   unsigned hold_us =
       20;  // a granted page is kept at least this long before it is given up (I3), microseconds

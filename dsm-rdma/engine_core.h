@@ -3,9 +3,9 @@
 // engine.cc: faults, waiting, stop, statistics. engine_protocol.cc: messages and the steps the
 // machine asks for. engine_range.cc: many pages at once. engine_window.cc: one thread's requests.
 // engine_prefetch.cc: what is asked for before it is touched. engine_members.cc: hosts come and go.
-// engine_one_by_one.cc: invalidations in turn, to compare with. Everything done to a page is done under its entry's lock, in the order
-// the machine decided. Messages are put into the thread's outbox under that lock, after the mapping
-// has changed, and leave a little later (outbox.h).
+// engine_one_by_one.cc: invalidations in turn, to compare with. Everything done to a page is done
+// under its entry's lock, in the order the machine decided. Messages are put into the thread's
+// outbox under that lock, after the mapping has changed, and leave a little later (outbox.h).
 #pragma once
 
 #include <pthread.h>
@@ -167,7 +167,9 @@ class EngineCore final : public Engine {
   bool drain_slots(HostMask heirs);
   Status check_hosts(HostMask hosts, bool with_self, const char* what) const;
   Status stopped_error() const;
-  unsigned most_hosts() const { return config_.most_hosts != 0 ? config_.most_hosts : config_.hosts; }
+  unsigned most_hosts() const {
+    return config_.most_hosts != 0 ? config_.most_hosts : config_.hosts;
+  }
 
   bool backend_failed(int error, const char* what, Gfn gfn) noexcept;
   std::string name_of(HostId host) const;

@@ -52,9 +52,8 @@ bool EngineCore::deliver_membership(const ivy::Message& message, Outbox& outbox)
 
 bool EngineCore::take_in_row(const ivy::Message& row, Outbox& outbox) noexcept {
   const unsigned slot = SlotTable::slot_of(row.gfn);
-  const bool expected = slots_.with(slot, [&](ivy::SlotState& state) {
-    return ivy::expects_row(state, config_.self, row);
-  });
+  const bool expected = slots_.with(
+      slot, [&](ivy::SlotState& state) { return ivy::expects_row(state, config_.self, row); });
   if (!expected) return false;
   {
     PageEntry& entry = table_[row.gfn];
@@ -62,9 +61,8 @@ bool EngineCore::take_in_row(const ivy::Message& row, Outbox& outbox) noexcept {
     table_.activate(row.gfn);
     if (!feed(entry, row, true, outbox)) return true;  // has stopped
   }
-  const ivy::SlotStep step = slots_.with(slot, [&](ivy::SlotState& state) {
-    return ivy::row_arrived(state, config_.self, slot);
-  });
+  const ivy::SlotStep step = slots_.with(
+      slot, [&](ivy::SlotState& state) { return ivy::row_arrived(state, config_.self, slot); });
   do_slot_step(slot, step, outbox);
   return true;
 }
@@ -228,8 +226,8 @@ Status EngineCore::add_peer(HostId host, const std::string& name) {
 Status EngineCore::remove_peer(HostId host) {
   if (host == config_.self || host == config_.home || host >= kMaxHosts ||
       (members() & mask_of(host)) == 0) {
-    return Error{EINVAL, fmt::format("host {} cannot leave: it is no other member that can",
-                                     name_of(host))};
+    return Error{
+        EINVAL, fmt::format("host {} cannot leave: it is no other member that can", name_of(host))};
   }
   for (unsigned slot = 0; slot < SlotTable::kSlots; ++slot) {
     if (slots_.of_slot(slot).manager != host) continue;
@@ -269,17 +267,15 @@ Status EngineCore::take_slots(HostMask live) {
   };
   std::erase_if(wanted, here);
   for (std::size_t first = 0; first < wanted.size(); first += kTakenTogether) {
-    std::vector<unsigned> some(
-        wanted.begin() + static_cast<std::ptrdiff_t>(first),
-        wanted.begin() +
-            static_cast<std::ptrdiff_t>(std::min(first + kTakenTogether, wanted.size())));
+    std::vector<unsigned> some(wanted.begin() + static_cast<std::ptrdiff_t>(first),
+                               wanted.begin() + static_cast<std::ptrdiff_t>(std::min(
+                                                    first + kTakenTogether, wanted.size())));
     while (!some.empty()) {
       if (ended()) return stopped_error();
       Outbox outbox;
       for (unsigned slot : some) {
-        const ivy::SlotStep step = slots_.with(slot, [&](ivy::SlotState& state) {
-          return ivy::take_slot(state, config_.self, slot);
-        });
+        const ivy::SlotStep step = slots_.with(
+            slot, [&](ivy::SlotState& state) { return ivy::take_slot(state, config_.self, slot); });
         if (step.kind == ivy::SlotStep::Kind::kSend) post(step.message, outbox);
       }
       if (!outbox.empty()) send_all(outbox);

@@ -19,9 +19,9 @@
 // The home (EngineConfig::home) cannot leave: it holds every page that nobody has touched.
 //
 // Threading: any thread but the service thread, which has to be in serve(); take_slots(), drain()
-// and settle() block until they are done, or the engine has stopped (ECANCELED); EINVAL when what is
-// asked for makes no sense (nothing has changed then). One of these calls at a time on
-// a host; other hosts may be in theirs. Faults go on during all of them.
+// and settle() block until they are done, or the engine has stopped (ECANCELED); EINVAL when what
+// is asked for makes no sense (nothing has changed then). One of these calls at a time on a host;
+// other hosts may be in theirs. Faults go on during all of them.
 #pragma once
 
 #include <string>

@@ -117,9 +117,9 @@ template <typename Page>
 bool expects_contents(const Page& page, const View& view, const Message& grant) noexcept;
 
 // The host wants to have nothing to do with this page any more. kStarted: a read copy, which goes
-// with the next kComplete, or turns out to be the owner's (then the right is still held, and another
-// host has to ask for it); until then the page counts as pending. kPending: a request is under way.
-// kHeld: nothing to release; the right is exclusive, or there is none.
+// with the next kComplete, or turns out to be the owner's (then the right is still held, and
+// another host has to ask for it); until then the page counts as pending. kPending: a request is
+// under way. kHeld: nothing to release; the right is exclusive, or there is none.
 template <typename Page>
 FaultStart on_release(Page& page, const View& view, Gfn gfn, std::uint32_t txn,
                       Steps& steps) noexcept;

@@ -99,8 +99,11 @@ Verdict manage_request(const Context<Page>& at, const Message& request) noexcept
   const bool read = request.kind == Kind::kReadRequest;
   // Who has a copy, or has one under way, does not ask to read; who is alone asks for nothing.
   if (read && (holds || request.discard)) return Verdict::kIllegal;
-  // The last holder of a page may have a read copy only: the others have released theirs.
-  if (holds && !page.directory_set) return Verdict::kIllegal;
+  // A last holder who has answered readers has a read copy itself: they have released theirs.
+  if (holds &&
+      (!page.directory_set || (copyset.count_others(requester) == 0 && page.reads_sent == 0))) {
+    return Verdict::kIllegal;
+  }
   if (!page.directory_set) {
     page.directory_set = 1;
     page.owner = at.view.home;

@@ -25,8 +25,8 @@ enum class Kind : std::uint8_t {
   kRelease = 8,   // holder -> manager: its guest cannot touch the page any more
   kReleased = 9,  // manager -> holder; `right`: kInvalid: it is out of the copyset; kShared: it has
                   // to keep the page, being its owner
-  kOffer = 10,  // holder -> heir: ask for the exclusive right to this page, I have to go. A hint: it
-                // may be ignored, and is then repeated. Not for the machine
+  kOffer = 10,    // holder -> heir: ask for the exclusive right to this page, I have to go. A hint:
+                // it may be ignored, and is then repeated. Not for the machine
   // The manager of a slot changes (slots.h). But for kRow, `gfn` is the number of a slot.
   kRow = 11,        // old manager -> new: the directory's row of one page: requester the owner,
                     // copyset_of(), version, reads

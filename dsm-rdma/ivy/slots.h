@@ -22,10 +22,10 @@ struct SlotState {
   HostId manager = 0;
   Moves moves = 0;  // when that manager got it; kComing: of the manager before until a row is here
   Phase phase = Phase::kSettled;
-  HostId before = 0;    // kComing: the manager that was asked for it
-  bool counted = false;  // kComing: `expected` is known
+  HostId before = 0;                        // kComing: the manager that was asked for it
+  bool counted = false;                     // kComing: `expected` is known
   std::uint32_t expected = 0, arrived = 0;  // kComing: rows
-  HostMask asked = 0;        // kComing: who has asked for it meanwhile
+  HostMask asked = 0;                       // kComing: who has asked for it meanwhile
 };
 
 struct SlotStep {
@@ -39,12 +39,13 @@ struct SlotStep {
   Message message{};
 };
 
-// This host wants the slot. kSend: it is under way; the state has changed. kNothing: this host has it
-// or is getting it, or has not sent all rows of the time before yet (phase kGoing: ask again later).
+// This host wants the slot. kSend: it is under way; the state has changed. kNothing: this host has
+// it or is getting it, or has not sent all rows of the time before yet (phase kGoing: ask again
+// later).
 SlotStep take_slot(SlotState& slot, HostId self, unsigned number) noexcept;
 
-// A kSlotOffer, kSlotAsk, kSlotRows or kSlotMoved for this host. kAccepted, or kIllegal with nothing
-// changed. A kSlotOffer is a hint: take_slot() is called for it.
+// A kSlotOffer, kSlotAsk, kSlotRows or kSlotMoved for this host. kAccepted, or kIllegal with
+// nothing changed. A kSlotOffer is a hint: take_slot() is called for it.
 Verdict on_slot_message(SlotState& slot, HostId self, const Message& message,
                         SlotStep& step) noexcept;
 

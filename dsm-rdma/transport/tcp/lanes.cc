@@ -119,8 +119,8 @@ Status TcpTransport::add_peer(HostId peer, std::vector<std::unique_ptr<SecureStr
       const std::size_t position = wait.count.load();
       wait.connections[position] = mine;
       wait.count.store(position + 1, std::memory_order_release);
-      watched = watched && watch(wait.epoll.get(), mine->stream().fd(),
-                                 reinterpret_cast<void*>(position + 1));
+      watched = watched &&
+                watch(wait.epoll.get(), mine->stream().fd(), reinterpret_cast<void*>(position + 1));
     }
     if (watched) continue;
     const Error error = cannot_watch();

@@ -17,7 +17,8 @@ namespace xenspan::dsm::tcp {
 
 class TcpTransport final : public Transport {
  public:
-  // streams[lane][peer], for all numbers a host can have; nullptr where there is none. `own`: made by this slice; `theirs`: made by the peer.
+  // streams[lane][peer], for all numbers a host can have; nullptr where there is none. `own`: made
+  // by this slice; `theirs`: made by the peer.
   using Streams = std::vector<std::vector<std::unique_ptr<SecureStream>>>;
   static Result<std::unique_ptr<Transport>> create(const MeshConfig& config,
                                                    const Acceptor& acceptor, Streams own,

@@ -100,8 +100,8 @@ class Collector {
   bool closed_ = false;
 };
 
-// Takes the handler away again, also when set-up fails half way. Lanes are refused then; where hosts
-// may join, they are told to try again.
+// Takes the handler away again, also when set-up fails half way. Lanes are refused then; where
+// hosts may join, they are told to try again.
 class HandlerGuard {
  public:
   HandlerGuard(Acceptor& acceptor, std::shared_ptr<Collector> collector, bool more_may_come)
@@ -178,8 +178,8 @@ Result<BothWays> connect(const MeshConfig& config, Acceptor& acceptor, const Pee
 
 Result<std::unique_ptr<Transport>> connect_mesh(const MeshConfig& config, Acceptor& acceptor) {
   if (config.hosts.empty() || config.hosts.size() > acceptor.hosts() ||
-      acceptor.self() >= config.hosts.size() || acceptor.hosts() > kMaxHosts ||
-      config.lanes == 0 || config.lanes > kMaxLanes || config.pages == 0) {
+      acceptor.self() >= config.hosts.size() || acceptor.hosts() > kMaxHosts || config.lanes == 0 ||
+      config.lanes > kMaxLanes || config.pages == 0) {
     return Error{EINVAL,
                  fmt::format("cannot connect {} hosts with {} lanes: 1 to {} hosts, 1 to {} lanes",
                              config.hosts.size(), config.lanes, acceptor.hosts(), kMaxLanes)};
@@ -188,8 +188,7 @@ Result<std::unique_ptr<Transport>> connect_mesh(const MeshConfig& config, Accept
   peers[acceptor.self()].name.clear();
   std::size_t named = 1;
   for (const Peer& peer : peers) named += !peer.name.empty();
-  auto made =
-      connect(config, acceptor, peers, config.timeout_ms, named < acceptor.hosts());
+  auto made = connect(config, acceptor, peers, config.timeout_ms, named < acceptor.hosts());
   if (!made) return made.error();
   return TcpTransport::create(config, acceptor, std::move(made->own), std::move(made->theirs));
 }

@@ -35,7 +35,7 @@ struct MeshConfig {
   // By HostId, self included; at most Acceptor::hosts(), which bounds the numbers of all that may
   // ever join.
   std::vector<Peer> hosts;
-  Gfn pages = 0;            // bound for gfns in messages
+  Gfn pages = 0;       // bound for gfns in messages
   unsigned lanes = 8;  // lanes 1 .. lanes beside lane 0; the same on all hosts; at most kMaxLanes
   int timeout_ms = 15000;               // until every connection stands
   PatienceLimits wait = kVcpuPatience;  // how long a faulting thread looks before it sleeps
@@ -50,9 +50,9 @@ struct MeshConfig {
 Result<std::unique_ptr<Transport>> connect_mesh(const MeshConfig& config, Acceptor& acceptor);
 
 // A host joins: makes this slice's connections to it and takes the ones it makes (by its own
-// connect_mesh(), at about the same time). `mesh` was made by connect_mesh() with this acceptor, and
-// the host's number is below Acceptor::hosts(). Blocks; any thread but the service thread, one call
-// at a time. What fails changes nothing. A peer goes by Transport::remove_peer().
+// connect_mesh(), at about the same time). `mesh` was made by connect_mesh() with this acceptor,
+// and the host's number is below Acceptor::hosts(). Blocks; any thread but the service thread, one
+// call at a time. What fails changes nothing. A peer goes by Transport::remove_peer().
 Status add_peer(Transport& mesh, Acceptor& acceptor, HostId host, const Peer& peer,
                 int timeout_ms = 15000);
 
