@@ -182,6 +182,7 @@ class EngineCore final : public Engine {
   std::bitset<SlotTable::kSlots> going_, arrived_;  // the service thread's
   std::atomic<HostMask> members_;
   std::atomic<HostMask> heirs_{0};
+  std::atomic<unsigned> releases_{0};  // of this host, not answered
   std::atomic<bool> draining_{false}, drained_{false};
   PageTable table_;
   ParkedMessages parked_;

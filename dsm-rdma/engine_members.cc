@@ -308,6 +308,7 @@ bool EngineCore::give_up(Gfn gfn, Outbox& outbox) noexcept {
     requests_.give_ahead_place(place);
     return true;
   }
+  releases_.fetch_add(1);
   if (carry_out(entry, steps, event)) feed_all(entry, event, steps, true);
   return true;
 }
@@ -394,6 +395,9 @@ Status EngineCore::drain(HostMask heirs) {
   draining_ = true;
   heirs_ = heirs;
   if (!drain_pages() || !drain_slots(heirs) || !drain_pages()) return stopped_error();
+  for (; releases_ != 0; rest()) {
+    if (ended()) return stopped_error();
+  }
   drained_ = true;
   return {};
 }
@@ -403,11 +407,16 @@ Status EngineCore::settle() {
   for (unsigned place = 0; place < Requests::kPlaces; ++place) {
     if (const std::uint32_t txn = requests_.txn(place)) under_way.emplace_back(place, txn);
   }
+  std::bitset<SlotTable::kSlots> coming;
+  for (unsigned slot = 0; slot < SlotTable::kSlots; ++slot)
+    coming[slot] = slots_.of_slot(slot).arriving();
   for (;;) {
     if (ended()) return stopped_error();
     std::erase_if(under_way,
                   [this](const auto& one) { return requests_.txn(one.first) != one.second; });
-    if (under_way.empty()) return {};
+    for (unsigned slot = 0; slot < SlotTable::kSlots; ++slot)
+      coming[slot] = coming[slot] && slots_.of_slot(slot).arriving();
+    if (under_way.empty() && coming.none()) return {};
     rest();
   }
 }

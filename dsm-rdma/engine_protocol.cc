@@ -51,6 +51,7 @@ bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
   ivy::Message message;
   for (; event.pop(message); may_hold = true) {
     if (may_hold && hold_back(entry, message)) continue;
+    if (message.kind == ivy::Kind::kReleased) releases_.fetch_sub(1);
     clear_contents(entry, message);
     steps.clear();
     const ivy::Verdict verdict = ivy::on_message(entry.state, view(message.gfn), message, steps);

@@ -68,7 +68,8 @@ class LiveSlots {
     for (unsigned slot = 0; slot < SlotTable::kSlots; ++slot) {
       const ivy::SlotState& state = states_[slot];
       const bool coming = state.phase == ivy::SlotState::Phase::kComing;
-      table.assign(slot, coming ? state.before : state.manager, state.moves);
+      table.assign(slot, coming ? state.before : state.manager,
+                   coming ? state.moves_before : state.moves);
     }
     return table;
   }

@@ -56,7 +56,8 @@ class Membership {
   // an old table, until it is stopped. A peer that goes is no loss to it any more.
   virtual Status drain(HostMask heirs) = 0;
 
-  // Until every request that was under way here at the time of the call is over.
+  // Until every request that was under way here at the time of the call is over, and every slot has
+  // come that was on its way here.
   virtual Status settle() = 0;
   // The host has drained, and every other member has learned its table and settled since: forgets
   // it and closes the connections in order. EBUSY when, as far

@@ -118,7 +118,8 @@ Verdict manage_request(const Context<Page>& at, const Message& request) noexcept
 }
 
 // A host has withdrawn its copy, and asks to be left out from now on. If a write of before makes it
-// give the copy up, that will end its release.
+// give the copy up, that will end its release; it is answered all the same, so that it knows that
+// nothing of it is under way any more.
 template <typename Page>
 Verdict manage_release(const Context<Page>& at, const Message& release) noexcept {
   if (at.view.self != at.view.manager) return pass_on(at, release);
@@ -126,13 +127,18 @@ Verdict manage_release(const Context<Page>& at, const Message& release) noexcept
   Page& page = at.page;
   if (!page.directory_set) return Verdict::kIllegal;
   Copyset<Page> copyset(page, at.view);
-  if (!copyset.contains(release.requester)) return Verdict::kAccepted;
-  if (release.version != page.version) return Verdict::kIllegal;
   Message answer = from_manager(at, release, Kind::kReleased, release.requester);
-  const bool keeps = page.owner == release.requester;
+  answer.version = release.version;
   answer.reads = 0;
-  answer.right = keeps ? Right::kShared : Right::kInvalid;
-  if (!keeps) copyset.remove(release.requester);
+  if (!copyset.contains(release.requester)) {
+    answer.right = Right::kExclusive;
+  } else if (release.version != page.version) {
+    return Verdict::kIllegal;
+  } else if (page.owner == release.requester) {
+    answer.right = Right::kShared;
+  } else {
+    copyset.remove(release.requester);
+  }
   at.steps.push(Step::Kind::kSend, answer);
   return Verdict::kAccepted;
 }

@@ -24,7 +24,8 @@ enum class Kind : std::uint8_t {
   // A host gives up a read copy of its own accord (machine.h: on_release).
   kRelease = 8,   // holder -> manager: its guest cannot touch the page any more
   kReleased = 9,  // manager -> holder; `right`: kInvalid: it is out of the copyset; kShared: it has
-                  // to keep the page, being its owner
+                  // to keep the page, being its owner; kExclusive: a writer was first, and the copy
+                  // is being taken away
   kOffer = 10,    // holder -> heir: ask for the exclusive right to this page, I have to go. A hint:
                 // it may be ignored, and is then repeated. Not for the machine
   // The manager of a slot changes (slots.h). But for kRow, `gfn` is the number of a slot.
@@ -36,6 +37,12 @@ enum class Kind : std::uint8_t {
   kSlotMoved = 15,  // new manager -> all: `requester` manages this slot
 };
 constexpr bool is_about_slot(Kind kind) { return kind >= Kind::kSlotOffer; }
+
+// What may be under way to or from a host that has left (membership.h): news and hints. It need not
+// arrive.
+constexpr bool may_be_late(Kind kind) {
+  return kind == Kind::kSlotMoved || kind == Kind::kOffer || kind == Kind::kSlotOffer;
+}
 
 // What accompanies a kGrant.
 enum class Payload : std::uint8_t {

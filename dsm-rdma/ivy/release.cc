@@ -45,13 +45,13 @@ Verdict request_released(const Context<Page>& at, const Message& released) noexc
   if (pending_of(page) != Pending::kRelease || released.version != page.held_version) {
     return Verdict::kIllegal;
   }
-  switch (released.right) {
+  switch (released.right) {  // message.h: kReleased
     case Right::kShared: break;
     case Right::kInvalid:
       set_access(page, Access::kInvalid);
       at.steps.push(Step::Kind::kDropFrame, released);
       break;
-    case Right::kExclusive: return Verdict::kIllegal;
+    case Right::kExclusive: return Verdict::kAccepted;
   }
   end_release(at, released.gfn);
   return Verdict::kAccepted;

@@ -58,6 +58,7 @@ SlotStep take_slot(SlotState& slot, HostId self, unsigned number) noexcept {
   const SlotStep step{SlotStep::Kind::kSend,
                       about(Kind::kSlotAsk, self, slot.manager, number, slot.moves)};
   slot.before = slot.manager;
+  slot.moves_before = slot.moves;
   slot.manager = self;
   slot.phase = Phase::kComing;
   slot.counted = false;

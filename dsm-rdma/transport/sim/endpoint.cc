@@ -89,9 +89,8 @@ int Endpoint::send(const ivy::Message& message, const std::byte* page) noexcept 
   if (message.to >= all_.size() || message.to == self_) return EINVAL;
   if (stopped_) return ECANCELED;
   if (!reaches(message.to)) return ECONNRESET;
-  // To a host that has left goes nothing but news of slots, which it need not have.
   if ((left_.load() & mask_of(message.to)) != 0)
-    return message.kind == ivy::Kind::kSlotMoved ? 0 : EINVAL;
+    return ivy::may_be_late(message.kind) ? 0 : EINVAL;
   Arrival arrival{message, nullptr, Clock::now() + delay_of(message)};
   if (message.payload == ivy::Payload::kPage) {
     arrival.page = std::make_unique<std::byte[]>(kPageSize);

@@ -186,8 +186,7 @@ int TcpTransport::send_group(const Outgoing* messages, std::size_t count,
     const ivy::Message& message = messages[failed].message;
     ways[failed] = route(message);
     if (ways[failed] != nullptr) continue;
-    // To a host that has left goes nothing but news of slots, which it need not have.
-    if (message.kind != ivy::Kind::kSlotMoved) return EINVAL;
+    if (!ivy::may_be_late(message.kind)) return EINVAL;
   }
   for (failed = 0; failed < count; ++failed) {
     Connection* const way = ways[failed];
