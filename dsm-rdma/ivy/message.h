@@ -27,7 +27,7 @@ enum class Kind : std::uint8_t {
                   // to keep the page, being its owner; kExclusive: a writer was first, and the copy
                   // is being taken away
   kOffer = 10,    // holder -> heir: ask for the exclusive right to this page, I have to go. A hint:
-                // it may be ignored, and is then repeated. Not for the machine
+                  // it may be ignored, and is then repeated. Not for the machine
   // The manager of a slot changes (slots.h). But for kRow, `gfn` is the number of a slot.
   kRow = 11,        // old manager -> new: the directory's row of one page: requester the owner,
                     // copyset_of(), version, reads

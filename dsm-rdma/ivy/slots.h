@@ -22,8 +22,8 @@ struct SlotState {
   HostId manager = 0;
   Moves moves = 0;  // when that manager got it; kComing: of the manager before until a row is here
   Phase phase = Phase::kSettled;
-  HostId before = 0;  // kComing: the manager that was asked for it, ..
-  Moves moves_before = 0;  // .. and when that got it
+  HostId before = 0;                        // kComing: the manager that was asked for it, ..
+  Moves moves_before = 0;                   // .. and when that got it
   bool counted = false;                     // kComing: `expected` is known
   std::uint32_t expected = 0, arrived = 0;  // kComing: rows
   HostMask asked = 0;                       // kComing: who has asked for it meanwhile

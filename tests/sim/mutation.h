@@ -46,9 +46,9 @@ inline constexpr Mutation kMutations[] = {
 };
 
 inline constexpr Mutation kMemberMutations[] = {
-    Mutation::kLostForward,      Mutation::kRowWithoutCopyset, Mutation::kRowWithoutReads,
-    Mutation::kRowNotSent,       Mutation::kServedBeforeRows,  Mutation::kCopyKept,
-    Mutation::kOwnerReleased,    Mutation::kLeavesUnsettled,
+    Mutation::kLostForward,   Mutation::kRowWithoutCopyset, Mutation::kRowWithoutReads,
+    Mutation::kRowNotSent,    Mutation::kServedBeforeRows,  Mutation::kCopyKept,
+    Mutation::kOwnerReleased, Mutation::kLeavesUnsettled,
 };
 
 const char* name_of(Mutation mutation);

@@ -186,7 +186,11 @@ class System {
   ivy::View view(unsigned host, unsigned page) const {
     if (!shape_.elastic) return {static_cast<HostId>(host), shape_.home, shape_.managers[page]};
     const ivy::SlotState& slot = members_.slots[host][slot_of(page)];
-    return {static_cast<HostId>(host), shape_.home, slot.manager, nullptr, slot.moves,
+    return {static_cast<HostId>(host),
+            shape_.home,
+            slot.manager,
+            nullptr,
+            slot.moves,
             slot.phase == ivy::SlotState::Phase::kComing};
   }
   // With what the machine may change beside the page.

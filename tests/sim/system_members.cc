@@ -56,8 +56,8 @@ unsigned System::manager_of(unsigned page) const {
 
 bool System::offer_pending(unsigned page) const {
   const auto pending = [&](unsigned host) {
-    return places_[host][page].state.with(
-        false, [](const auto& state) { return state.pending != 0; });
+    return places_[host][page].state.with(false,
+                                          [](const auto& state) { return state.pending != 0; });
   };
   if (pending(static_cast<unsigned>(shape_.leaver)) || pending(shape_.heir)) return true;
   return std::any_of(in_flight_.begin(), in_flight_.end(), [&](const InFlight& flight) {
@@ -106,8 +106,7 @@ bool System::may_leave() const {
 
 void System::list_member_events(std::vector<Event>& events) const {
   const auto add = [&](Event::Kind kind, unsigned host, unsigned what = 0) {
-    events.push_back(
-        {kind, static_cast<std::uint16_t>(host), static_cast<std::uint8_t>(what), 0});
+    events.push_back({kind, static_cast<std::uint16_t>(host), static_cast<std::uint8_t>(what), 0});
   };
   for (unsigned host = 0; host < shape_.hosts; ++host) {
     if (!present(host)) continue;
