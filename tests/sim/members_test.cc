@@ -43,7 +43,7 @@ const Shape kShapes[] = {
              .managers = {0, 0},
              .one_slot = true,
              .moves = 2}),
-    members({.hosts = 3, .pages = 1, .ops = 1, .refaults = 0, .managers = {1}, .moves = 2}),
+    members({.hosts = 3, .pages = 1, .ops = 1, .refaults = 0, .managers = {1}, .moves = 1}),
     members({.hosts = 3,
              .pages = 1,
              .ops = 1,
@@ -108,7 +108,6 @@ const Shape kShapes[] = {
              .kinds = 2,
              .refaults = 0,
              .managers = {1},
-             .moves = 1,
              .joiner = 2,
              .leaver = 1}),
 };
@@ -199,7 +198,7 @@ bool finds(Mutation mutation) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  RandomOptions options{.schedules = 150'000, .members = true};
+  RandomOptions options{.schedules = 100'000, .members = true};
   bool all = true;
   for (int i = 1; i < argc; i += 2) {
     char* end = nullptr;
