@@ -15,10 +15,11 @@ namespace xenspan::dsm {
 Result<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config, PageBackend& backend,
                                                Transport& transport,
                                                std::function<void(const std::string&)> on_stop) {
-  if (config.hosts == 0 || config.hosts > kMaxHosts || config.self >= config.hosts ||
-      config.home >= config.hosts) {
+  const unsigned most = config.most_hosts != 0 ? config.most_hosts : config.hosts;
+  if (config.hosts == 0 || config.hosts > most || most > kMaxHosts || config.self >= most ||
+      config.home >= most) {
     return Error{EINVAL, fmt::format("host {} of {} with home {}: a domain has 1 to {} hosts",
-                                     config.self, config.hosts, config.home, kMaxHosts)};
+                                     config.self, most, config.home, kMaxHosts)};
   }
   auto engine = std::make_unique<EngineCore>(config, backend, transport, std::move(on_stop));
   if (Status status = engine->prepare(); !status) return status.error();
@@ -32,9 +33,12 @@ EngineCore::EngineCore(const EngineConfig& config, PageBackend& backend, Transpo
       transport_(transport),
       on_stop_(std::move(on_stop)),
       slots_(config.hosts),
-      parked_(config.hosts * Requests::kPlaces),  // every place of every host: it cannot run out
+      members_((config.members != 0 ? config.members : ~HostMask{0} >> (64 - config.hosts)) |
+               mask_of(config.self)),
+      parked_(most_hosts() * Requests::kPlaces),  // every place of every host: it cannot run out
       held_(config.without.has(Feature::kHold) ? 0 : config.hold_us),
-      predictor_(config.without.has(Feature::kPrefetch) ? 0 : config.prefetch) {}
+      predictor_(config.without.has(Feature::kPrefetch) ? 0 : config.prefetch),
+      names_(config.names) {}
 
 Status EngineCore::prepare() {
   if (without(Feature::kParallel)) one_by_one_ = std::make_unique<OneByOne>();
@@ -209,10 +213,12 @@ void EngineCore::serve() {
 }
 
 std::string EngineCore::name_of(HostId host) const {
-  return host < config_.names.size() ? config_.names[host] : std::to_string(host);
+  const std::lock_guard guard(names_lock_);
+  return host < names_.size() && !names_[host].empty() ? names_[host] : std::to_string(host);
 }
 
 void EngineCore::peer_lost(HostId peer, const char* why) noexcept {
+  if (drained_ || (members() & mask_of(peer)) == 0) return;
   stop(fmt::format("host {} is lost: {}", name_of(peer), why));
 }
 

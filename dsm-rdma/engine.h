@@ -18,6 +18,7 @@
 
 #include "base/result.h"
 #include "dsm-rdma/features.h"
+#include "dsm-rdma/membership.h"
 #include "dsm-rdma/page_backend.h"
 #include "dsm-rdma/sharing.h"
 #include "dsm-rdma/transport/transport.h"
@@ -28,8 +29,10 @@ namespace xenspan::dsm {
 struct EngineConfig {
   HostId self = 0;
   HostId home = 0;
-  unsigned hosts = 1;
-  Gfn pages = 0;  // gfns 0 .. pages-1; the table is sparse, memory follows use
+  unsigned hosts = 1;       // 0 .. hosts-1 are there at the start, and manage the slots
+  unsigned most_hosts = 0;  // every host that may join has a number below this; 0: `hosts`
+  HostMask members = 0;     // who is there, where some numbers below `hosts` are nobody's; 0: all
+  Gfn pages = 0;            // gfns 0 .. pages-1; the table is sparse, memory follows use
   Epoch epoch = 1;
   unsigned hold_us =
       20;  // a granted page is kept at least this long before it is given up (I3), microseconds
@@ -74,7 +77,7 @@ struct EngineStats {
   std::uint64_t engine_bytes = 0;  // of all else: it does not grow with the domain's memory
 };
 
-class Engine {
+class Engine : public Membership {
  public:
   // on_stop is called once, from the thread that found the cause (any thread); it must not call
   // back into the engine.

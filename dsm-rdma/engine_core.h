@@ -2,25 +2,28 @@
 //
 // engine.cc: faults, waiting, stop, statistics. engine_protocol.cc: messages and the steps the
 // machine asks for. engine_range.cc: many pages at once. engine_window.cc: one thread's requests.
-// engine_prefetch.cc: what is asked for before it is touched. engine_runs.cc: messages about
-// neighbouring pages that have come together. engine_one_by_one.cc: invalidations
-// in turn, to compare with. Everything done to a page is done under its entry's lock, in the order
-// the machine decided. Messages are put into the thread's outbox under that lock, after the mapping
-// has changed, and leave a little later (outbox.h).
+// engine_prefetch.cc: what is asked for before it is touched. engine_members.cc: hosts come and go.
+// engine_runs.cc: messages about neighbouring pages that have come together. engine_one_by_one.cc:
+// invalidations in turn, to compare with. Everything done to a page is done under its entry's lock,
+// in the order the machine decided. Messages are put into the thread's outbox under that lock,
+// after the mapping has changed, and leave a little later (outbox.h).
 #pragma once
 
 #include <pthread.h>
 
 #include <array>
 #include <atomic>
+#include <bitset>
 #include <mutex>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "dsm-rdma/counters.h"
 #include "dsm-rdma/engine.h"
 #include "dsm-rdma/hold_queue.h"
 #include "dsm-rdma/ivy/machine.h"
+#include "dsm-rdma/live_slots.h"
 #include "dsm-rdma/migratory.h"
 #include "dsm-rdma/one_by_one.h"
 #include "dsm-rdma/outbox.h"
@@ -30,7 +33,6 @@
 #include "dsm-rdma/read_mostly.h"
 #include "dsm-rdma/requests.h"
 #include "dsm-rdma/sharing.h"
-#include "dsm-rdma/slot_table.h"
 
 namespace xenspan::dsm {
 
@@ -51,6 +53,15 @@ class EngineCore final : public Engine {
   std::string stop_cause() const override;
   EngineStats stats(std::size_t hottest) const override;
   Sharing sharing(std::size_t pages) const override { return sharing_.report(pages); }
+
+  SlotTable slots() const override;
+  void learn_slots(const SlotTable& table) noexcept override;
+  HostMask members() const noexcept override { return members_.load(); }
+  Status add_peer(HostId host, const std::string& name) override;
+  Status take_slots(HostMask live) override;
+  Status drain(HostMask heirs) override;
+  Status settle() override;
+  Status remove_peer(HostId host) override;
 
  private:
   // What a fault or a range asks for, page by page.
@@ -86,7 +97,8 @@ class EngineCore final : public Engine {
   struct Change;
 
   ivy::View view(Gfn gfn) const noexcept {
-    return {config_.self, config_.home, slots_.manager(gfn)};
+    const LiveSlots::Place place = slots_.of(gfn);
+    return {config_.self, config_.home, place.manager, nullptr, place.moves, place.arriving()};
   }
   bool in_range(Gfn first, std::uint64_t count) noexcept;
   bool ended() const noexcept { return requests_.ended(); }
@@ -152,6 +164,27 @@ class EngineCore final : public Engine {
   Gfn take_run(Gfn first, Gfn end, Belongs belongs) noexcept;
   void release_run(Gfn first, Gfn end) noexcept;
 
+  bool deliver_membership(const ivy::Message& message, Outbox& outbox) noexcept;
+  bool take_in_row(const ivy::Message& row, Outbox& outbox) noexcept;
+  void post(const ivy::Message& message, Outbox& outbox) noexcept;
+  void do_slot_step(unsigned slot, const ivy::SlotStep& step, Outbox& outbox) noexcept;
+  void serve_slots(Outbox& outbox) noexcept;
+  bool give_row(Gfn gfn, Outbox& outbox) noexcept;
+  void look_again(Gfn gfn, Outbox& outbox) noexcept;
+  void serve_asked(unsigned slot, Outbox& outbox) noexcept;
+  bool adopt(Gfn gfn, Outbox& outbox) noexcept;
+  void offer(Gfn gfn, Outbox& outbox) noexcept;
+  bool give_up(Gfn gfn, Outbox& outbox) noexcept;
+  bool holds(Gfn gfn) const noexcept;
+  bool give_up_all(std::vector<Gfn>& pages);
+  bool drain_pages();
+  bool drain_slots(HostMask heirs);
+  Status check_hosts(HostMask hosts, bool with_self, const char* what) const;
+  Status stopped_error() const;
+  unsigned most_hosts() const {
+    return config_.most_hosts != 0 ? config_.most_hosts : config_.hosts;
+  }
+
   bool backend_failed(int error, const char* what, Gfn gfn) noexcept;
   std::string name_of(HostId host) const;
 
@@ -159,7 +192,12 @@ class EngineCore final : public Engine {
   PageBackend& backend_;
   Transport& transport_;
   const std::function<void(const std::string&)> on_stop_;
-  const SlotTable slots_;
+  LiveSlots slots_;
+  std::bitset<SlotTable::kSlots> going_, arrived_;  // the service thread's
+  std::atomic<HostMask> members_;
+  std::atomic<HostMask> heirs_{0};
+  std::atomic<unsigned> releases_{0};  // of this host, not answered
+  std::atomic<bool> draining_{false}, drained_{false};
   PageTable table_;
   ParkedMessages parked_;
   Requests requests_;
@@ -174,6 +212,8 @@ class EngineCore final : public Engine {
   std::atomic<pthread_t> server_{};           // the thread in serve()
   mutable std::mutex cause_lock_;
   std::string cause_;  // GUARDED_BY(cause_lock_)
+  mutable std::mutex names_lock_;
+  std::vector<std::string> names_;  // GUARDED_BY(names_lock_)
 };
 
 // What one event sets off: messages to this host itself, fed back one after the other, and messages

@@ -8,7 +8,7 @@ namespace xenspan::dsm {
 bool EngineCore::in_turn(PageEntry& entry, const ivy::Message& message, Event& event) noexcept {
   if (message.kind == ivy::Kind::kInvalidate) return one_by_one_->admit(message);
   if (message.kind != ivy::Kind::kInvalidateAck) return true;
-  const HostId manager = slots_.manager(message.gfn);
+  const HostId manager = view(message.gfn).manager;
   if (manager == message.to) return true;  // it looks at its own acknowledgements
   if (manager == config_.self) {
     ivy::Message next;

@@ -75,7 +75,7 @@ void EngineCore::ask_ahead(Gfn gfn, Window& window) noexcept {
 
 Predictor::Start EngineCore::start_ahead(Ask ask, bool marker, Outbox& outbox) noexcept {
   using Start = Predictor::Start;
-  if (ask.gfn >= table_.pages() || !backend_.may_prefetch(ask.gfn, ask.right))
+  if (draining_ || ask.gfn >= table_.pages() || !backend_.may_prefetch(ask.gfn, ask.right))
     return Start::kRefused;
   PageEntry& entry = table_[ask.gfn];
   if (!entry.try_lock()) return Start::kRefused;

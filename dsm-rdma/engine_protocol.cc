@@ -35,8 +35,9 @@ std::byte* EngineCore::place(const ivy::Message& grant) noexcept {
 }
 
 bool EngineCore::deliver(const ivy::Message& message, Outbox& outbox) noexcept {
-  if (message.gfn >= table_.pages()) return false;
   if (ended()) return true;
+  if (ivy::is_about_members(message.kind)) return deliver_membership(message, outbox);
+  if (message.gfn >= table_.pages()) return false;
   PageEntry& entry = table_[message.gfn];
   const std::lock_guard guard(entry);
   table_.activate(message.gfn);
@@ -62,6 +63,7 @@ bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
   ivy::Message message;
   for (; event.pop(message); may_hold = true) {
     if (may_hold && hold_back(entry, message)) continue;
+    if (message.kind == ivy::Kind::kReleased) releases_.fetch_sub(1);
     if (is_late(message)) continue;
     if (!event.mapped()) clear_contents(entry, message);
     steps.clear();
@@ -79,6 +81,8 @@ bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
     if (verdict == ivy::Verdict::kDuplicate) continue;
     count(message);
     if (!carry_out(entry, steps, event)) return false;
+    if (message.kind == ivy::Kind::kReleased && message.right == Right::kShared)
+      offer(message.gfn, event.outbox());
     if (entry.parked() && !release_parked(entry, message.gfn, event)) return false;
   }
   return true;
@@ -87,7 +91,8 @@ bool EngineCore::feed_all(PageEntry& entry, Event& event, ivy::Steps& steps,
 // An answer to a request of ours that is over. The machine knows the last one's number only in part
 // (ivy/page_state.h).
 bool EngineCore::is_late(const ivy::Message& message) const noexcept {
-  return (message.kind == ivy::Kind::kGrant || message.kind == ivy::Kind::kInvalidateAck) &&
+  return (message.kind == ivy::Kind::kGrant || message.kind == ivy::Kind::kInvalidateAck ||
+          message.kind == ivy::Kind::kReleased) &&
          message.requester == config_.self && !requests_.under_way(message.txn);
 }
 
@@ -166,6 +171,7 @@ long EngineCore::serve_held(Inbox& inbox) noexcept {
     const std::lock_guard guard(entry);
     feed(entry, message, false, inbox.outbox());
   }
+  serve_slots(inbox.outbox());
   inbox.flush();
   return wait_ns < 0 ? -1 : wait_ns / 1000 + 1;
 }
@@ -314,7 +320,8 @@ bool EngineCore::send_all(Outbox& outbox) noexcept {
 }
 
 void EngineCore::complete(const ivy::Message& about) noexcept {
-  const Lane lane = requests_.complete(about.txn);
+  const bool release = about.kind == ivy::Kind::kRelease;
+  const Lane lane = release ? requests_.complete_release(about.txn) : requests_.complete(about.txn);
   if (lane != kServiceLane) transport_.wake(lane);
   SleepWord& bell = requests_.bell(about.gfn);
   bell.increment();

@@ -22,7 +22,9 @@ constexpr std::size_t kMostTogether = 64;
 std::size_t neighbours(const Incoming* incoming, std::size_t count) {
   const std::size_t most = std::min(count, kMostTogether);
   std::size_t run = 1;
-  while (run < most && incoming[run].message.gfn == incoming->message.gfn + run) ++run;
+  while (run < most && incoming[run].message.gfn == incoming->message.gfn + run &&
+         !ivy::is_about_members(incoming[run].message.kind))
+    ++run;
   return run;
 }
 
@@ -114,7 +116,12 @@ bool EngineCore::deliver_several(const Incoming* incoming, std::size_t count,
                                  Outbox& outbox) noexcept {
   while (count > 0) {
     std::size_t run = without(Feature::kBatching) ? 1 : neighbours(incoming, count);
-    if (!deliver_run(incoming, run, outbox)) return false;
+    if (ivy::is_about_members(incoming->message.kind)) {
+      run = 1;
+      if (!deliver(incoming->message, outbox)) return false;
+    } else if (!deliver_run(incoming, run, outbox)) {
+      return false;
+    }
     incoming += run;
     count -= run;
   }

@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "dsm-rdma/futex_lock.h"
+#include "dsm-rdma/ivy/page_state.h"
 #include "dsm-rdma/types.h"
 
 namespace xenspan::dsm {
@@ -55,6 +56,7 @@ enum class Purpose : std::uint8_t {
   kSample,   // the same, and whether it was right is to be found out (prefetch.h)
   kAhead,    // part of a stream, nobody waits for it; its place is free again when it is over
   kMarker,   // the same; its first touch shows that the stream goes on
+  kRelease,  // a copy is given up; on an ahead place as well
 };
 
 class Requests {
@@ -127,6 +129,8 @@ class Requests {
     const unsigned place = txn >> kCountBits;
     return txn != 0 && place < kPlaces && places_[place].txn.value() == txn;
   }
+  // The number of the request in this place; 0: none.
+  std::uint32_t txn(unsigned place) const noexcept { return places_[place].txn.value(); }
   bool pending(unsigned place) const noexcept { return places_[place].txn.value() != 0; }
 
   // What this request of ours is for; kFault when it is not known (any more). With the page's lock
@@ -156,6 +160,18 @@ class Requests {
     }
     if (place < kLanes * kWindow) return static_cast<Lane>(place / kWindow);
     places_[place].txn.wake();
+    return kServiceLane;
+  }
+  // A release of which only the end of its number is known. Should another one of 2^16 requests
+  // before be under way still, its place may be given back in this one's stead: nobody waits there,
+  // and its own end finds nothing to do then.
+  Lane complete_release(std::uint32_t low) noexcept {
+    for (unsigned place = kFirstAhead; place < kPlaces; ++place) {
+      const std::uint32_t txn = places_[place].txn.value();
+      if (txn == 0 || places_[place].purpose != Purpose::kRelease || ivy::low_bits(txn) != low)
+        continue;
+      return complete(txn);
+    }
     return kServiceLane;
   }
   // For a request on lane 0.

@@ -1,6 +1,7 @@
 #include "dsm-rdma/slot_table.h"
 
 #include <bit>
+#include <charconv>
 
 namespace xenspan::dsm {
 namespace {
@@ -56,6 +57,44 @@ void SlotTable::rebalance(HostMask live) noexcept {
     managers_[slot] = static_cast<HostId>(taker);
     ++kept[taker];
   }
+}
+
+std::string SlotTable::text() const {
+  std::string out;
+  for (unsigned slot = 0, end; slot < kSlots; slot = end) {
+    for (end = slot + 1; end < kSlots; ++end) {
+      if (managers_[end] != managers_[slot] || moves_[end] != moves_[slot]) break;
+    }
+    if (slot != 0) out += ' ';
+    out += std::to_string(managers_[slot]) + '.' + std::to_string(moves_[slot]) + 'x' +
+           std::to_string(end - slot);
+  }
+  return out;
+}
+
+std::optional<SlotTable> SlotTable::parse(std::string_view text) {
+  SlotTable table(1);
+  const char *at = text.data(), *const end = at + text.size();
+  const auto number = [&](unsigned& value, unsigned below, char after) {
+    const auto [rest, error] = std::from_chars(at, end, value);
+    if (error != std::errc() || value >= below) return false;
+    at = rest;
+    if (after == 0) return true;
+    return at != end && *at++ == after;
+  };
+  for (unsigned slot = 0; slot < kSlots;) {
+    unsigned host = 0, moves = 0, count = 0;
+    if (slot != 0 && (at == end || *at++ != ' ')) return std::nullopt;
+    if (!number(host, kMaxHosts, '.') || !number(moves, 65536, 'x') ||
+        !number(count, kSlots - slot + 1, 0) || count == 0) {
+      return std::nullopt;
+    }
+    for (; count > 0; --count, ++slot) {
+      table.assign(slot, static_cast<HostId>(host), static_cast<Moves>(moves));
+    }
+  }
+  if (at != end) return std::nullopt;
+  return table;
 }
 
 }  // namespace xenspan::dsm

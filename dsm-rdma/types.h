@@ -21,6 +21,11 @@ using HostMask = std::uint64_t;
 inline constexpr HostId kNoHost = 0xff;
 constexpr HostMask mask_of(HostId host) { return HostMask{1} << host; }
 
+// How often a slot's manager has changed, modulo 65536. Two that are compared are never 32768
+// apart: hosts hear of every move.
+using Moves = std::uint16_t;
+constexpr bool newer(Moves a, Moves b) { return static_cast<std::int16_t>(a - b) > 0; }
+
 // A slice's right to a page. Xen: n, rx, rwx. User-mode: not mapped, write-protected, mapped.
 enum class Right : std::uint8_t { kInvalid = 0, kShared = 1, kExclusive = 2 };
 

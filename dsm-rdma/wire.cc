@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "dsm-rdma/ivy/page_state.h"
+#include "dsm-rdma/slot_table.h"
 
 namespace xenspan::dsm::wire {
 namespace {
@@ -19,20 +20,22 @@ struct Layout {
   std::uint16_t lane;
   std::uint32_t epoch, txn;
   std::uint64_t gfn;
-  std::uint16_t page_version, reserved_a;
-  std::uint32_t reserved_b;
-  std::uint64_t reserved_c[3];
+  std::uint16_t page_version, moves;
+  std::uint32_t reserved_a;
+  std::uint64_t copyset;
+  std::uint64_t reserved_b[2];
 };
 static_assert(sizeof(Layout) == kMessageBytes);
 static_assert(kMaxHosts <= 256, "a host has a byte");
 static_assert(offsetof(Layout, lane) == 14 && offsetof(Layout, epoch) == 16 &&
-              offsetof(Layout, gfn) == 24 && offsetof(Layout, page_version) == 32);
+              offsetof(Layout, gfn) == 24 && offsetof(Layout, page_version) == 32 &&
+              offsetof(Layout, copyset) == 40);
 
 constexpr std::uint8_t kFlagDiscard = 1;
 
 const char* check_kind(const Layout& in) noexcept {
   if (in.kind < static_cast<std::uint8_t>(ivy::Kind::kReadRequest) ||
-      in.kind > static_cast<std::uint8_t>(ivy::Kind::kInvalidateAck)) {
+      in.kind > static_cast<std::uint8_t>(ivy::Kind::kSlotMoved)) {
     return "unknown kind of message";
   }
   if (in.payload > static_cast<std::uint8_t>(ivy::Payload::kZero)) return "unknown payload";
@@ -41,6 +44,9 @@ const char* check_kind(const Layout& in) noexcept {
   if (!grant && in.payload != 0) return "a payload with a message that carries none";
   if (grant && in.right == 0) return "a grant of no right";
   if ((in.flags & ~kFlagDiscard) != 0) return "unknown flags";
+  const bool row = in.kind == static_cast<std::uint8_t>(ivy::Kind::kRow);
+  if (row && (in.acks != 0 || in.lane != 0 || in.txn != 0)) return "a row with a request's marks";
+  if (!row && in.copyset != 0) return "a copyset with a message that carries none";
   return nullptr;
 }
 
@@ -53,7 +59,13 @@ const char* check_bounds(const Layout& in, const Bounds& bounds) noexcept {
   if (le16toh(in.page_version) >> ivy::PageState::kVersionBits != 0)
     return "a page version out of range";
   if (le16toh(in.lane) > bounds.lanes) return "a lane that does not exist";
-  if (le64toh(in.gfn) >= bounds.pages) return "a page outside the domain's memory";
+  if (ivy::is_about_slot(static_cast<ivy::Kind>(in.kind))) {
+    if (le64toh(in.gfn) >= SlotTable::kSlots) return "a slot that does not exist";
+  } else if (le64toh(in.gfn) >= bounds.pages) {
+    return "a page outside the domain's memory";
+  }
+  if (bounds.hosts < kMaxHosts && le64toh(in.copyset) >> bounds.hosts != 0)
+    return "a copyset of hosts that are not in the domain";
   return nullptr;
 }
 
@@ -70,13 +82,18 @@ void encode(const ivy::Message& message, Epoch epoch, std::byte* to) noexcept {
   out.from = static_cast<std::uint8_t>(message.from);
   out.to = static_cast<std::uint8_t>(message.to);
   out.requester = static_cast<std::uint8_t>(message.requester);
-  out.acks = static_cast<std::uint8_t>(message.acks);
   out.reads = static_cast<std::uint8_t>(message.reads);
-  out.lane = htole16(message.lane);
+  if (message.kind == ivy::Kind::kRow) {
+    out.copyset = htole64(ivy::copyset_of(message));
+  } else {
+    out.acks = static_cast<std::uint8_t>(message.acks);
+    out.lane = htole16(message.lane);
+    out.txn = htole32(message.txn);
+  }
   out.epoch = htole32(epoch);
-  out.txn = htole32(message.txn);
   out.gfn = htole64(message.gfn);
   out.page_version = htole16(message.version);
+  out.moves = htole16(message.moves);
   std::memcpy(to, &out, sizeof out);
 }
 
@@ -88,10 +105,8 @@ const char* decode(const std::byte* from, const Bounds& bounds, ivy::Message& me
   if (le32toh(in.epoch) != bounds.epoch) return "another membership epoch";
   if (const char* wrong = check_kind(in)) return wrong;
   if (const char* wrong = check_bounds(in, bounds)) return wrong;
-  if ((in.reserved_a | in.reserved_b | in.reserved_c[0] | in.reserved_c[1] | in.reserved_c[2]) !=
-      0) {
+  if ((in.reserved_a | in.reserved_b[0] | in.reserved_b[1]) != 0)
     return "reserved bytes are not zero";
-  }
   message.kind = static_cast<ivy::Kind>(in.kind);
   message.payload = static_cast<ivy::Payload>(in.payload);
   message.right = static_cast<Right>(in.right);
@@ -105,6 +120,8 @@ const char* decode(const std::byte* from, const Bounds& bounds, ivy::Message& me
   message.txn = le32toh(in.txn);
   message.gfn = le64toh(in.gfn);
   message.version = le16toh(in.page_version);
+  message.moves = le16toh(in.moves);
+  if (message.kind == ivy::Kind::kRow) ivy::set_copyset(message, le64toh(in.copyset));
   return nullptr;
 }
 
@@ -117,6 +134,14 @@ const char* name_of(ivy::Kind kind) noexcept {
     case ivy::Kind::kInvalidate: return "kInvalidate";
     case ivy::Kind::kGrant: return "kGrant";
     case ivy::Kind::kInvalidateAck: return "kInvalidateAck";
+    case ivy::Kind::kRelease: return "kRelease";
+    case ivy::Kind::kReleased: return "kReleased";
+    case ivy::Kind::kOffer: return "kOffer";
+    case ivy::Kind::kRow: return "kRow";
+    case ivy::Kind::kSlotOffer: return "kSlotOffer";
+    case ivy::Kind::kSlotAsk: return "kSlotAsk";
+    case ivy::Kind::kSlotRows: return "kSlotRows";
+    case ivy::Kind::kSlotMoved: return "kSlotMoved";
   }
   return "?";
 }

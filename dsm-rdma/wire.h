@@ -3,7 +3,11 @@
 //   0 u32 magic "XSPM"    4 u8 version   5 u8 kind       6 u8 payload    7 u8 right
 //   8 u8 flags (1 = discard)              9 u8 from      10 u8 to        11 u8 requester
 //  12 u8 acks            13 u8 reads     14 u16 lane     16 u32 epoch    20 u32 txn
-//  24 u64 gfn            32 u16 version  34 .. 63 zero
+//  24 u64 gfn            32 u16 version  34 u16 moves    36 u32 zero     40 u64 copyset
+//  48 .. 63 zero
+//
+// A kRow has a copyset, and no acks, lane and txn; all others have a copyset of zero. In messages
+// about a slot `gfn` is its number.
 //
 // A message with payload kPage is followed by 4096 bytes. Pure functions, any thread; nothing is
 // allocated.
@@ -18,7 +22,7 @@ namespace xenspan::dsm::wire {
 
 inline constexpr std::size_t kMessageBytes = 64;
 inline constexpr std::uint32_t kMagic = 0x4d505358;  // "XSPM"
-inline constexpr std::uint8_t kVersion = 2;
+inline constexpr std::uint8_t kVersion = 3;
 
 // What a correct message of this domain stays within.
 struct Bounds {

@@ -38,6 +38,7 @@ class Copyset {
   }
 
   void add(HostId host) { set_word(host / 64, word(host / 64) | bit(host)); }
+  void remove(HostId host) { set_word(host / 64, word(host / 64) & ~bit(host)); }
   void become(HostId host) {
     for (unsigned i = 0; i < kWords; ++i) set_word(i, i == host / 64 ? bit(host) : 0);
   }

@@ -11,11 +11,11 @@
 namespace xenspan::dsm::ivy {
 namespace {
 
-// Whether the right that is asked for is here now. Only the page's manager asks, and never a host
-// on its own behalf.
+// Whether the right that is asked for is here now. Only a manager of the page asks, and never on
+// behalf of this host.
 template <typename Page>
 Verdict judge(const Context<Page>& at, const Message& asked) {
-  if (asked.from != at.view.manager || asked.requester == at.view.self) return Verdict::kIllegal;
+  if (!from_manager(at.view, asked) || asked.requester == at.view.self) return Verdict::kIllegal;
   const Page& page = at.page;
   const Right held = right_of(page, at.view);
   if (held != Right::kInvalid && asked.version == page.held_version) {
@@ -26,10 +26,14 @@ Verdict judge(const Context<Page>& at, const Message& asked) {
   }
   // About the right that this host has asked for: a reader will be no owner.
   const bool forward = asked.kind != Kind::kInvalidate;
-  if (pending_of(page) == Pending::kNothing || (forward && pending_of(page) == Pending::kRead)) {
-    return Verdict::kIllegal;
+  switch (pending_of(page)) {
+    case Pending::kNothing:
+    case Pending::kRelease: return Verdict::kIllegal;
+    case Pending::kRead: return forward ? Verdict::kIllegal : Verdict::kEarly;
+    case Pending::kWrite:
+    case Pending::kDiscard: return Verdict::kEarly;
   }
-  return Verdict::kEarly;
+  return Verdict::kIllegal;
 }
 
 // What goes from here to the requester, with the marks of its request.
@@ -47,10 +51,13 @@ Message answer(const Context<Page>& at, const Message& asked, Kind kind) {
 }
 
 template <typename Page>
-void give_up(const Context<Page>& at, const Message& asked) {
+void give_up(const Context<Page>& at, const Message& asked, const Message& answer) {
+  const bool released = pending_of(at.page) == Pending::kRelease;
   set_access(at.page, Access::kInvalid);
   at.steps.push(Step::Kind::kWithdraw, asked);
   if (asked.discard) at.steps.push(Step::Kind::kDropFrame, asked);
+  at.steps.push(Step::Kind::kSend, answer);
+  if (released) end_release(at, asked.gfn);
 }
 
 }  // namespace
@@ -75,13 +82,12 @@ template <typename Page>
 Verdict hold_write_forward(const Context<Page>& at, const Message& forward) noexcept {
   if (forward.acks >= Page::kHosts) return Verdict::kIllegal;
   if (const Verdict verdict = judge(at, forward); verdict != Verdict::kAccepted) return verdict;
-  give_up(at, forward);
   Message grant = answer(at, forward, Kind::kGrant);
   grant.right = Right::kExclusive;
   grant.payload = forward.discard ? Payload::kZero : Payload::kPage;
   grant.acks = forward.acks;
   grant.version = next_version<Page>(forward.version);
-  at.steps.push(Step::Kind::kSend, grant);
+  give_up(at, forward, grant);
   return Verdict::kAccepted;
 }
 
@@ -90,8 +96,7 @@ Verdict hold_invalidate(const Context<Page>& at, const Message& invalidate) noex
   if (const Verdict verdict = judge(at, invalidate); verdict != Verdict::kAccepted) return verdict;
   // The exclusive right has contents that exist nowhere else: it is forwarded, never invalidated.
   if (right_of(at.page, at.view) == Right::kExclusive) return Verdict::kIllegal;
-  give_up(at, invalidate);
-  at.steps.push(Step::Kind::kSend, answer(at, invalidate, Kind::kInvalidateAck));
+  give_up(at, invalidate, answer(at, invalidate, Kind::kInvalidateAck));
   return Verdict::kAccepted;
 }
 

@@ -30,6 +30,14 @@ Verdict on_message(Page& page, const View& view, const Message& message, Steps& 
     case Kind::kInvalidate: return hold_invalidate(at, message);
     case Kind::kGrant: return request_grant(at, message);
     case Kind::kInvalidateAck: return request_ack(at, message);
+    case Kind::kRelease: return manage_release(at, message);
+    case Kind::kReleased: return request_released(at, message);
+    case Kind::kRow: return manage_row(at, message);
+    case Kind::kOffer:
+    case Kind::kSlotOffer:
+    case Kind::kSlotAsk:
+    case Kind::kSlotRows:
+    case Kind::kSlotMoved: return Verdict::kIllegal;
   }
   return Verdict::kIllegal;
 }

@@ -17,6 +17,8 @@
 
 namespace xenspan::dsm::ivy {
 
+struct PageState;
+
 struct Step {
   enum class Kind : std::uint8_t {
     kWithdraw,     // take the page out of the guest's mapping; no vCPU here can touch it afterwards
@@ -78,6 +80,8 @@ struct View {  // what a machine knows beside the page
   // With a WidePageState, at the manager: the copyset of this gfn, kRowWords words, zero at first.
   // Guarded and owned like the page itself; unused elsewhere.
   std::uint64_t* row = nullptr;
+  Moves moves = 0;        // of this gfn's slot, when that manager got it
+  bool arriving = false;  // self is the manager, and rows may still come from the one before
 };
 
 enum class FaultStart : std::uint8_t {
@@ -111,6 +115,18 @@ Verdict on_message(Page& page, const View& view, const Message& message, Steps& 
 // into a frame.
 template <typename Page>
 bool expects_contents(const Page& page, const View& view, const Message& grant) noexcept;
+
+// The host wants to have nothing to do with this page any more. kStarted: a read copy, which goes
+// with the next kComplete, or turns out to be the owner's (then the right is still held, and
+// another host has to ask for it); until then the page counts as pending. kPending: a request is
+// under way. kHeld: nothing to release; the right is exclusive, or there is none.
+template <typename Page>
+FaultStart on_release(Page& page, const View& view, Gfn gfn, std::uint32_t txn,
+                      Steps& steps) noexcept;
+
+// The manager gives its row of this page away: a kRow for `to`, or false when the page has none (it
+// is as at the start). view.manager is somebody else already. PageState only.
+bool take_row(PageState& page, const View& view, Gfn gfn, HostId to, Message& row) noexcept;
 
 // The right this slice holds now.
 template <typename Page>

@@ -14,6 +14,7 @@ Message from_manager(const Context<Page>& at, const Message& request, Kind kind,
   message.lane = request.lane;
   message.txn = request.txn;
   message.gfn = request.gfn;
+  message.moves = at.view.moves;
   message.version = static_cast<std::uint16_t>(at.page.version);
   if (to == at.page.owner) message.reads = static_cast<std::uint16_t>(at.page.reads_sent);
   return message;
@@ -66,13 +67,31 @@ void serve_write(const Context<Page>& at, const Message& request, bool upgrade) 
   page.reads_sent = 0;
 }
 
+// To the host that has become the manager: the sender had not heard of it.
+template <typename Page>
+Verdict pass_on(const Context<Page>& at, const Message& request) {
+  if (!newer(at.view.moves, request.moves)) return Verdict::kIllegal;
+  Message message = request;
+  message.from = at.view.self;
+  message.to = at.view.manager;
+  message.moves = at.view.moves;
+  at.steps.push(Step::Kind::kSend, message);
+  return Verdict::kAccepted;
+}
+
+// Whether this host, the manager, can look at what it is asked.
+template <typename Page>
+Verdict judge(const Context<Page>& at, const Message& asked) {
+  if (asked.from != asked.requester && asked.moves == 0) return Verdict::kIllegal;
+  return at.view.arriving && !at.page.directory_set ? Verdict::kEarly : Verdict::kAccepted;
+}
+
 }  // namespace
 
 template <typename Page>
 Verdict manage_request(const Context<Page>& at, const Message& request) noexcept {
-  if (at.view.self != at.view.manager || request.from != request.requester) {
-    return Verdict::kIllegal;
-  }
+  if (at.view.self != at.view.manager) return pass_on(at, request);
+  if (const Verdict verdict = judge(at, request); verdict != Verdict::kAccepted) return verdict;
   Page& page = at.page;
   const HostId requester = request.requester;
   Copyset<Page> copyset(page, at.view);
@@ -80,7 +99,9 @@ Verdict manage_request(const Context<Page>& at, const Message& request) noexcept
   const bool read = request.kind == Kind::kReadRequest;
   // Who has a copy, or has one under way, does not ask to read; who is alone asks for nothing.
   if (read && (holds || request.discard)) return Verdict::kIllegal;
-  if (holds && (!page.directory_set || copyset.count_others(requester) == 0)) {
+  // A last holder who has answered readers has a read copy itself: they have released theirs.
+  if (holds &&
+      (!page.directory_set || (copyset.count_others(requester) == 0 && page.reads_sent == 0))) {
     return Verdict::kIllegal;
   }
   if (!page.directory_set) {
@@ -96,7 +117,74 @@ Verdict manage_request(const Context<Page>& at, const Message& request) noexcept
   return Verdict::kAccepted;
 }
 
+// A host has withdrawn its copy, and asks to be left out from now on. If a write of before makes it
+// give the copy up, that will end its release; it is answered all the same, so that it knows that
+// nothing of it is under way any more.
+template <typename Page>
+Verdict manage_release(const Context<Page>& at, const Message& release) noexcept {
+  if (at.view.self != at.view.manager) return pass_on(at, release);
+  if (const Verdict verdict = judge(at, release); verdict != Verdict::kAccepted) return verdict;
+  Page& page = at.page;
+  if (!page.directory_set) return Verdict::kIllegal;
+  Copyset<Page> copyset(page, at.view);
+  Message answer = from_manager(at, release, Kind::kReleased, release.requester);
+  answer.version = release.version;
+  answer.reads = 0;
+  if (!copyset.contains(release.requester)) {
+    answer.right = Right::kExclusive;
+  } else if (release.version != page.version) {
+    return Verdict::kIllegal;
+  } else if (page.owner == release.requester) {
+    answer.right = Right::kShared;
+  } else {
+    copyset.remove(release.requester);
+  }
+  at.steps.push(Step::Kind::kSend, answer);
+  return Verdict::kAccepted;
+}
+
+template <typename Page>
+Verdict manage_row(const Context<Page>& at, const Message& row) noexcept {
+  if constexpr (Page::kHosts > kMaxHosts) {
+    return Verdict::kIllegal;  // a row has no room for its copyset
+  } else {
+    Page& page = at.page;
+    const HostMask hosts = copyset_of(row);
+    if (at.view.self != at.view.manager || !at.view.arriving || page.directory_set != 0 ||
+        row.moves != at.view.moves || (hosts & mask_of(row.requester)) == 0) {
+      return Verdict::kIllegal;
+    }
+    page.directory_set = 1;
+    page.set_hosts(hosts);
+    page.owner = row.requester;
+    page.version = row.version;
+    page.reads_sent = row.reads;
+    return Verdict::kAccepted;
+  }
+}
+
+bool take_row(PageState& page, const View& view, Gfn gfn, HostId to, Message& row) noexcept {
+  if (page.directory_set == 0) return false;
+  row = {.kind = Kind::kRow, .from = view.self, .to = to};
+  row.requester = static_cast<HostId>(page.owner);
+  row.reads = static_cast<std::uint16_t>(page.reads_sent);
+  row.version = static_cast<std::uint16_t>(page.version);
+  row.moves = view.moves;
+  row.gfn = gfn;
+  set_copyset(row, page.hosts());
+  page.directory_set = 0;
+  page.set_hosts(0);
+  page.owner = 0;
+  page.version = 0;
+  page.reads_sent = 0;
+  return true;
+}
+
 template Verdict manage_request(const Context<PageState>&, const Message&) noexcept;
 template Verdict manage_request(const Context<WidePageState>&, const Message&) noexcept;
+template Verdict manage_release(const Context<PageState>&, const Message&) noexcept;
+template Verdict manage_release(const Context<WidePageState>&, const Message&) noexcept;
+template Verdict manage_row(const Context<PageState>&, const Message&) noexcept;
+template Verdict manage_row(const Context<WidePageState>&, const Message&) noexcept;
 
 }  // namespace xenspan::dsm::ivy

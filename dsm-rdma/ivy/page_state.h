@@ -29,9 +29,17 @@ namespace xenspan::dsm::ivy {
 enum class Access : std::uint8_t { kInitial = 0, kShared = 1, kExclusive = 2, kInvalid = 3 };
 
 // The local request that is under way.
-enum class Pending : std::uint8_t { kNothing = 0, kRead = 1, kWrite = 2, kDiscard = 3 };
+// kRelease is stored as a kRead of a host that has a shared right already, which asks for none.
+enum class Pending : std::uint8_t {
+  kNothing = 0,
+  kRead = 1,
+  kWrite = 2,
+  kDiscard = 3,
+  kRelease = 4
+};
 
 inline constexpr unsigned kTxnBits = 16;
+constexpr std::uint32_t low_bits(std::uint32_t txn) { return txn & ((1u << kTxnBits) - 1); }
 
 struct PageState {
   static constexpr unsigned kHosts = 64;

@@ -8,15 +8,13 @@ Step::Kind grant_step(Right right) {
   return right == Right::kExclusive ? Step::Kind::kGrantExclusive : Step::Kind::kGrantShared;
 }
 
-std::uint32_t low_bits(std::uint32_t txn) { return txn & ((1u << kTxnBits) - 1); }
-
 // Whether an answer with this txn belongs to the request under way here.
 template <typename Page>
 Verdict answers_pending(const Page& page, const View& view, const Message& answer) {
   if (answer.requester != view.self) return Verdict::kIllegal;
   if (pending_of(page) == Pending::kNothing || low_bits(answer.txn) != page.txn)
     return Verdict::kDuplicate;
-  return Verdict::kAccepted;
+  return pending_of(page) == Pending::kRelease ? Verdict::kIllegal : Verdict::kAccepted;
 }
 
 // The contents a grant brings fit what is held here: a mapped frame is never overwritten, and
@@ -26,7 +24,7 @@ bool contents_fit(const Page& page, const View& view, const Message& grant) {
   const Right held = right_of(page, view);
   switch (grant.payload) {
     case Payload::kNone:
-      return held == Right::kShared && grant.from == view.manager &&
+      return held == Right::kShared && from_manager(view, grant) &&
              grant.version == next_version<Page>(page.held_version);
     case Payload::kPage:
       return held == Right::kInvalid && grant.from != view.self &&
@@ -87,7 +85,9 @@ FaultStart on_fault(Page& page, const View& view, Gfn gfn, Right wanted, bool di
   request.lane = lane;
   request.txn = txn;
   request.gfn = gfn;
+  request.moves = view.moves;
 
+  if (pending_of(page) == Pending::kRelease) return FaultStart::kPending;
   const Right held = right_of(page, view);
   if (!discard && held >= wanted) {
     request.right = held;

@@ -27,6 +27,8 @@ struct LaneEnd {
     const bool request =
         message.kind == ivy::Kind::kReadRequest || message.kind == ivy::Kind::kWriteRequest;
     if (answer != own) return "it sent a message in the wrong direction of a lane";
+    if (message.kind == ivy::Kind::kRow)  // has no lane
+      return lane == kServiceLane ? nullptr : "it sent a message that belongs on the service lane";
     if ((answer || request || lane != kServiceLane) && message.lane != lane)
       return "it sent a message of another lane";
     if (!answer && !request && lane != kServiceLane)

@@ -106,6 +106,10 @@ class Transport {
   // thread). Any thread.
   virtual void wake(Lane /*lane*/) noexcept {}
 
+  // This peer has left the domain: its connections are closed here, and their end is no loss. What
+  // it still sends is not looked at. Any thread.
+  virtual void remove_peer(HostId /*peer*/) noexcept {}
+
   // The service thread's body: receives everything that is not for a borrowed lane until stop().
   // Between messages it calls idle(), which returns the microseconds until it wants to be called
   // again (negative: no wish).

@@ -59,6 +59,7 @@ std::string message_bytes(const dsm::ivy::Message& message) {
 dsm::ivy::Message message_of(dsm::ivy::Kind kind, dsm::Lane lane) {
   dsm::ivy::Message message;
   message.kind = kind;
+  message.moves = 3;
   message.from = 2;
   message.to = message.requester = 1;
   message.acks = message.reads = 1;
@@ -75,7 +76,8 @@ void wire_seeds() {
   std::string all;
   for (const Kind kind :
        {Kind::kReadRequest, Kind::kWriteRequest, Kind::kReadForward, Kind::kWriteForward,
-        Kind::kInvalidate, Kind::kGrant, Kind::kInvalidateAck}) {
+        Kind::kInvalidate, Kind::kGrant, Kind::kInvalidateAck, Kind::kRelease, Kind::kReleased,
+        Kind::kOffer, Kind::kSlotOffer, Kind::kSlotAsk, Kind::kSlotRows, Kind::kSlotMoved}) {
     const std::string bytes = message_bytes(message_of(kind, 2));
     save("wire", dsm::wire::name_of(kind), std::string("\2\4\17") + bytes);
     all += bytes;

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "dsm-rdma/ivy/page_state.h"
+#include "dsm-rdma/slot_table.h"
 #include "dsm-rdma/wire.h"
 #include "tests/fuzz/bytes.h"
 #include "tests/fuzz/demand.h"
@@ -19,9 +20,14 @@ void check(const std::byte* bytes, const wire::Bounds& bounds) {
     return;
   }
   DEMAND(message.from < bounds.hosts && message.to < bounds.hosts);
-  DEMAND(message.requester < bounds.hosts && message.acks < bounds.hosts);
-  DEMAND(message.reads < bounds.hosts && message.lane <= bounds.lanes);
-  DEMAND(message.gfn < bounds.pages && message.right <= Right::kExclusive);
+  DEMAND(message.requester < bounds.hosts && message.reads < bounds.hosts);
+  if (message.kind == ivy::Kind::kRow) {
+    DEMAND(bounds.hosts == kMaxHosts || ivy::copyset_of(message) >> bounds.hosts == 0);
+  } else {
+    DEMAND(message.acks < bounds.hosts && message.lane <= bounds.lanes);
+  }
+  DEMAND(message.gfn < (ivy::is_about_slot(message.kind) ? SlotTable::kSlots : bounds.pages));
+  DEMAND(message.right <= Right::kExclusive);
   DEMAND(message.version >> ivy::PageState::kVersionBits == 0);
   DEMAND(message.payload == ivy::Payload::kNone || message.kind == ivy::Kind::kGrant);
   DEMAND(wire::name_of(message.kind)[0] == 'k');

@@ -62,6 +62,15 @@ bool forget_reads(std::vector<Step>& steps) {
   return changed;
 }
 
+bool let_owner_go(std::vector<Step>& steps) {
+  for (Step& step : steps) {
+    if (!sends(step, Kind::kReleased) || step.message.right != Right::kShared) continue;
+    step.message.right = Right::kInvalid;
+    return true;
+  }
+  return false;
+}
+
 bool alter(Mutation mutation, const ivy::Message* cause, std::vector<Step>& steps) {
   switch (mutation) {
     case Mutation::kDropInvalidation: return drop_invalidation(steps);
@@ -77,6 +86,10 @@ bool alter(Mutation mutation, const ivy::Message* cause, std::vector<Step>& step
     case Mutation::kDiscardKeepsContents:
       return (is(cause, Kind::kGrant) || is(cause, Kind::kInvalidateAck)) &&
              remove_first(steps, Step::Kind::kDropFrame);
+    case Mutation::kCopyKept:
+      return cause == nullptr && !steps.empty() && sends(steps.back(), Kind::kRelease) &&
+             remove_first(steps, Step::Kind::kWithdraw);
+    case Mutation::kOwnerReleased: return let_owner_go(steps);
     default: return false;
   }
 }
@@ -99,6 +112,14 @@ const char* name_of(Mutation mutation) {
     case Mutation::kOldHolderStays: return "old-holder-stays";
     case Mutation::kLostGrant: return "lost-grant";
     case Mutation::kLostAck: return "lost-ack";
+    case Mutation::kLostForward: return "lost-forward";
+    case Mutation::kRowWithoutCopyset: return "row-without-copyset";
+    case Mutation::kRowWithoutReads: return "row-without-reads";
+    case Mutation::kRowNotSent: return "row-not-sent";
+    case Mutation::kServedBeforeRows: return "served-before-rows";
+    case Mutation::kCopyKept: return "copy-kept";
+    case Mutation::kOwnerReleased: return "owner-released";
+    case Mutation::kLeavesUnsettled: return "leaves-unsettled";
   }
   return "?";
 }
@@ -138,7 +159,9 @@ bool alter_page(Mutation mutation, const ivy::Message* cause, bool wide, SimPage
 
 bool loses(Mutation mutation, const ivy::Message& message) {
   return (mutation == Mutation::kLostGrant && message.kind == Kind::kGrant) ||
-         (mutation == Mutation::kLostAck && message.kind == Kind::kInvalidateAck);
+         (mutation == Mutation::kLostAck && message.kind == Kind::kInvalidateAck) ||
+         (mutation == Mutation::kLostForward && message.from != message.requester &&
+          (message.kind == Kind::kReadRequest || message.kind == Kind::kWriteRequest));
 }
 
 }  // namespace xenspan::dsm::sim

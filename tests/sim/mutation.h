@@ -25,6 +25,15 @@ enum class Mutation {
   kOldHolderStays,        // a write leaves a host in the copyset that has no copy any more
   kLostGrant,             // a grant is lost
   kLostAck,               // an acknowledgement is lost
+  // Of hosts that come and go.
+  kLostForward,        // an old manager does not pass on what comes to it
+  kRowWithoutCopyset,  // a row is handed over as if nobody had a copy but the owner
+  kRowWithoutReads,    // a row is handed over as if nobody had read
+  kRowNotSent,         // a row is forgotten, and not counted
+  kServedBeforeRows,   // a new manager does not wait for the rows
+  kCopyKept,           // a host that drains releases a copy that its guest can still read
+  kOwnerReleased,      // an owner is let go, and the contents with it
+  kLeavesUnsettled,    // a host is switched off as soon as it has drained
 };
 inline constexpr Mutation kMutations[] = {
     Mutation::kDropInvalidation,  Mutation::kReaderForgotten,
@@ -34,6 +43,12 @@ inline constexpr Mutation kMutations[] = {
     Mutation::kOwnerStaysMapped,  Mutation::kDiscardKeepsContents,
     Mutation::kOldHolderStays,    Mutation::kLostGrant,
     Mutation::kLostAck,
+};
+
+inline constexpr Mutation kMemberMutations[] = {
+    Mutation::kLostForward,   Mutation::kRowWithoutCopyset, Mutation::kRowWithoutReads,
+    Mutation::kRowNotSent,    Mutation::kServedBeforeRows,  Mutation::kCopyKept,
+    Mutation::kOwnerReleased, Mutation::kLeavesUnsettled,
 };
 
 const char* name_of(Mutation mutation);

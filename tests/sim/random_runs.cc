@@ -52,6 +52,27 @@ Shape draw_crowd(Random& random) {
   return shape;
 }
 
+Shape draw_members(Random& random, Mutation mutation) {
+  Shape shape = draw_shape(random, mutation);
+  shape.wide = false;
+  shape.elastic = true;
+  shape.hosts = random.between(3, 5);
+  shape.pages = random.between(1, 3);
+  shape.ops = random.between(2, 4);
+  shape.one_slot = random.one_in(2);
+  shape.moves = random.between(0, 6);
+  shape.home = static_cast<HostId>(random.below(shape.hosts));
+  const auto another = [&](unsigned step) {
+    return static_cast<HostId>((shape.home + step) % shape.hosts);
+  };
+  if (random.one_in(2)) shape.joiner = another(1);
+  if (!random.one_in(3)) shape.leaver = another(2);
+  shape.heir = random.one_in(2) || shape.hosts == 3 ? shape.home : another(3);
+  // Whoever joins manages nothing before.
+  for (HostId& manager : shape.managers) manager = random.one_in(2) ? shape.home : another(2);
+  return shape;
+}
+
 Temper draw_temper(Random& random, const Shape& shape) {
   Temper temper;
   if (random.one_in(3)) temper.newest_first = random.between(1, 6);
@@ -77,7 +98,9 @@ class Runner {
  private:
   void run_schedule(std::uint64_t number) {
     Random random(Random(options_.seed * 0x2545f4914f6cdd1d + number).next());
-    Shape shape = options_.crowds ? draw_crowd(random) : draw_shape(random, options_.mutation);
+    Shape shape = options_.crowds    ? draw_crowd(random)
+                  : options_.members ? draw_members(random, options_.mutation)
+                                     : draw_shape(random, options_.mutation);
     shape.blind = options_.history_alone;
     const Temper temper = draw_temper(random, shape);
     system_.reset(shape);

@@ -16,6 +16,7 @@ struct RandomOptions {
   std::uint64_t seed = 1;
   std::uint64_t first = 0;      // number of the first schedule
   std::uint64_t schedules = 1;  // how many
+  bool members = false;         // 3 to 5 hosts that come and go, slots move
   bool crowds = false;          // 9 to 64 hosts, or up to 256 with the wide machine
   Mutation mutation = Mutation::kNone;
   bool history_alone = false;     // judge nothing but the history, and not by its own order

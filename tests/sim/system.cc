@@ -29,6 +29,7 @@ void System::reset(const Shape& shape) {
   std::fill(std::begin(current_), std::end(current_), 0);
   vcpus_.assign(shape.vcpus(), Vcpu{.ops_left = static_cast<std::uint8_t>(shape.ops)});
   in_flight_.clear();
+  reset_members();
   history_.clear();
   last_value_ = 0;
   mutated_ = false;
@@ -56,7 +57,7 @@ void System::list_events(std::vector<Event>& events) const {
     if (vcpu.mode == Mode::kReady && can_attempt(v, vcpu.op, vcpu.page)) {
       add(Event::Kind::kRetry, v);
     }
-    if (vcpu.mode != Mode::kIdle || vcpu.ops_left == 0) continue;
+    if (vcpu.mode != Mode::kIdle || vcpu.ops_left == 0 || !present(host_of(v))) continue;
     for (unsigned op = 0; op < shape_.kinds; ++op) {
       for (unsigned page = 0; page < shape_.pages; ++page) {
         if (can_attempt(v, static_cast<Op>(op), page)) add(Event::Kind::kStart, v, op, page);
@@ -66,14 +67,19 @@ void System::list_events(std::vector<Event>& events) const {
   for (std::size_t i = 0; i < in_flight_.size(); ++i) {
     const Message& message = in_flight_[i].message;
     if (message.from == dead_) add(Event::Kind::kLose, i);
+    if (is_about_slot(message.kind)) {
+      add(Event::Kind::kDeliver, i);
+      continue;
+    }
     if (locked(message.to, message.gfn) || early(message)) continue;
     add(Event::Kind::kDeliver, i);
     if (shape_.repeats && can_run({Event::Kind::kRepeat, static_cast<std::uint16_t>(i)}))
       add(Event::Kind::kRepeat, i);
   }
   for (unsigned host = 0; host < shape_.hosts && shape_.crash && !crashed(); ++host) {
-    add(Event::Kind::kCrash, host);
+    if (present(host)) add(Event::Kind::kCrash, host);
   }
+  if (shape_.elastic) list_member_events(events);
   for (unsigned host = 0; host < shape_.hosts && shape_.fine; ++host) {
     for (unsigned page = 0; page < shape_.pages; ++page) {
       if (locked(host, page)) add(Event::Kind::kStep, host, page);
@@ -83,10 +89,13 @@ void System::list_events(std::vector<Event>& events) const {
 
 // Whether the host it is for would keep this message for later.
 bool System::early(const Message& message) const {
+  const bool asks = message.kind == Kind::kReadRequest || message.kind == Kind::kWriteRequest ||
+                    message.kind == Kind::kRelease;
   if (message.kind != Kind::kReadForward && message.kind != Kind::kWriteForward &&
-      message.kind != Kind::kInvalidate) {
+      message.kind != Kind::kInvalidate && !(asks && shape_.elastic)) {
     return false;
   }
+  if (asks && shape_.mutation == Mutation::kServedBeforeRows) return false;
   const auto page = static_cast<unsigned>(message.gfn);
   SimPage copy = places_[message.to][page].state;
   ivy::Steps unused;
@@ -105,6 +114,7 @@ bool System::can_run(const Event& event) const {
 
 int System::goes_to(const Event& event) const {
   if (event.kind == Event::Kind::kStep) return event.a;
+  if (event.kind == Event::Kind::kHandRow || event.kind == Event::Kind::kLearn) return event.a;
   return event.kind == Event::Kind::kDeliver ? in_flight_[event.a].message.to : -1;
 }
 
@@ -116,8 +126,9 @@ bool System::finished() const {
 
 bool System::page_is_quiet(unsigned page) const {
   for (const InFlight& flight : in_flight_) {
-    if (flight.message.gfn == page) return false;
+    if (flight.message.gfn == page && !is_about_slot(flight.message.kind)) return false;
   }
+  if (shape_.elastic && !slot_is_quiet(slot_of(page))) return false;
   for (unsigned host = 0; host < shape_.hosts; ++host) {
     if (locked(host, page)) return false;
   }
@@ -161,6 +172,10 @@ void System::run(const Event& event) {
     case Event::Kind::kLose:
       in_flight_[event.a] = in_flight_.back();
       in_flight_.pop_back();
+      break;
+    default:
+      run_member_event(event);
+      page = event.b;
       break;
   }
   if (!shape_.blind) check_page(page);
@@ -249,22 +264,35 @@ void System::deliver(unsigned index, bool repeat) {
     in_flight_.pop_back();
   }
   const Message& message = arrived.message;
+  if (is_about_slot(message.kind)) return deliver_about_slot(message);
   const auto page = static_cast<unsigned>(message.gfn);
+  if (message.kind == Kind::kOffer) return adopt(message.to, page);
+  if (message.kind == Kind::kRow && !expect_row(message)) return;
   Place& place = places_[message.to][page];
   place_contents(arrived, place);
   steps_.clear();
-  const Verdict verdict = place.state.with(shape_.wide, [&](auto& state) {
-    return on_message(state, full_view(message.to, page), message, steps_);
-  });
+  ivy::View now = full_view(message.to, page);
+  if (shape_.mutation == Mutation::kServedBeforeRows && message.kind != Kind::kRow) {
+    mutated_ = mutated_ || now.arriving;
+    now.arriving = false;
+  }
+  const Verdict verdict = place.state.with(
+      shape_.wide, [&](auto& state) { return on_message(state, now, message, steps_); });
+  if (message.kind == Kind::kReleased && !arrived.repeated) --members_.unanswered;
+  if (message.kind == Kind::kReleased && message.right == Right::kShared)
+    members_.kept = static_cast<std::uint8_t>(members_.kept | 1u << page);
   if (strict()) {
     if (verdict == Verdict::kIllegal) fail("a correct message was called illegal");
-    if (arrived.repeated != (verdict == Verdict::kDuplicate)) {
+    // The answer to a release comes late when the copy was taken away first.
+    const bool late = message.kind == Kind::kReleased && verdict == Verdict::kDuplicate;
+    if (!late && arrived.repeated != (verdict == Verdict::kDuplicate)) {
       fail(arrived.repeated ? "a repeated message was accepted" : "a message was called a repeat");
     }
     if (verdict != Verdict::kAccepted && steps_.size() != 0) fail("steps of a refused message");
   }
   mutate(message.to, page, &message);
   take_over_steps(message.to, page);
+  if (message.kind == Kind::kRow) count_row(message);
 }
 
 // ---- deliberate errors
@@ -310,6 +338,10 @@ void System::send(HostId host, Message message) {
     return;
   }
   if (message.to == dead_) return;
+  if (!present(message.to)) {
+    if (!may_be_late(message.kind)) fail("a host that is not there is written to");
+    return;
+  }
   const Value contents = places_[host][message.gfn].frame;
   // As the engine does: a page of zeros does not travel.
   if (message.payload == Payload::kPage && contents == 0) message.payload = Payload::kZero;
@@ -351,11 +383,13 @@ void System::grant(HostId host, unsigned page, const Step& step) {
 
 void System::complete(HostId host, unsigned page, std::uint32_t txn) {
   Vcpu* vcpu = waiting_vcpu(host, page, txn);
-  if (vcpu == nullptr) return fail("a request was completed that nobody waits for");
+  const bool nobodys = shape_.elastic && txn < kTxnsOfVcpu;  // an offer taken, or a release
+  if (vcpu == nullptr && !nobodys) return fail("a request was completed that nobody waits for");
   for (unsigned i = 0; i < shape_.vcpus_per_host; ++i) {
     Vcpu& other = vcpus_[host * shape_.vcpus_per_host + i];
     if (other.mode == Mode::kBlocked && other.page == page) other.mode = Mode::kReady;
   }
+  if (nobodys) return;
   if (vcpu->op == Op::kDiscard) return end_op(*vcpu);
   if (!right_suffices(host, vcpu->op, page)) return fail("completed without the right");
   vcpu->mode = Mode::kReady;

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "dsm-rdma/ivy/machine.h"
+#include "dsm-rdma/ivy/slots.h"
 #include "tests/sim/history.h"
 #include "tests/sim/mutation.h"
 #include "tests/sim/sim_page.h"
@@ -42,6 +43,13 @@ struct Shape {
   Mutation mutation = Mutation::kNone;
   bool mutate_once = false;  // else at every opportunity
   bool blind = false;        // look at no mapping and no frame: only the history will tell
+  // Hosts come and go (system_members.cc); not wide, at most kMaxPackedHosts.
+  bool elastic = false;
+  bool one_slot = false;  // all pages are of one slot; else each has its own
+  unsigned moves = 0;     // so many times a host takes a slot
+  int joiner = -1;        // this host joins at some time
+  int leaver = -1;        // this one drains and leaves
+  HostId heir = 0;        // .. and gives what it has to this one
 
   unsigned vcpus() const { return hosts * vcpus_per_host; }
 };
@@ -57,6 +65,14 @@ struct Event {
     kCrash,    // host a stops dead: its mappings, its steps not done yet and what is sent to it are
                // gone
     kLose,     // message a of a dead host will not arrive
+    kTake,     // host a asks for slot b
+    kHandRow,  // host a hands over the next row of slot b, or says that there are no more
+    kJoin,     // host a is there, and has the home's table
+    kDrain,    // host a begins to drain
+    kGiveUp,   // host a releases page b, or offers it to the heir
+    kGiveSlot,  // host a offers slot b to the heir
+    kLearn,     // host a learns the table of the host that has drained
+    kLeave,     // host a is switched off
   };
   Kind kind{};
   std::uint16_t a = 0;
@@ -130,9 +146,52 @@ class System {
     SimPage::Row row{};
   };
 
+  // ---- hosts come and go (system_members.cc)
+  struct Members {
+    std::array<std::array<ivy::SlotState, kMaxSimPages>, kMaxPackedHosts> slots{};
+    std::array<std::array<std::uint8_t, kMaxSimPages>, kMaxPackedHosts> next_row{}, rows{};
+    std::array<std::array<std::uint32_t, kMaxSimPages>, kMaxPackedHosts> awaited{};
+    std::array<std::uint8_t, kMaxPackedHosts> own_txns{};
+    std::uint8_t moves_left = 0, learned = 0, kept = 0, unanswered = 0;
+    bool joined = true, draining = false, left = false;
+  };
+  unsigned slot_of(unsigned page) const { return shape_.one_slot ? 0 : page; }
+  unsigned slot_count() const { return shape_.one_slot ? 1 : shape_.pages; }
+  void reset_members();
+  bool present(unsigned host) const;
+  bool draining(unsigned host) const;
+  bool slot_is_quiet(unsigned slot) const;
+  unsigned manager_of(unsigned page) const;
+  bool offer_pending(unsigned page) const;
+  bool holds_pages(unsigned host) const;
+  bool drained() const;
+  bool has_settled(unsigned host) const;
+  bool may_leave() const;
+  void list_member_events(std::vector<Event>& events) const;
+  void run_member_event(const Event& event);
+  std::uint32_t own_txn(HostId host);
+  void give_up(HostId host, unsigned page);
+  void adopt(HostId host, unsigned page);
+  void hand_row(HostId host, unsigned slot);
+  void do_slot_step(HostId host, unsigned slot, const ivy::SlotStep& step);
+  void send_about_slot(const ivy::Message& message);
+  void deliver_about_slot(const ivy::Message& message);
+  bool expect_row(const ivy::Message& row);
+  void count_row(const ivy::Message& row);
+  void leave(HostId host);
+  void pack_members(std::vector<std::uint8_t>& bytes) const;
+  const std::uint8_t* unpack_members(const std::uint8_t* from);
+
   HostId host_of(unsigned vcpu) const { return static_cast<HostId>(vcpu / shape_.vcpus_per_host); }
   ivy::View view(unsigned host, unsigned page) const {
-    return {static_cast<HostId>(host), shape_.home, shape_.managers[page]};
+    if (!shape_.elastic) return {static_cast<HostId>(host), shape_.home, shape_.managers[page]};
+    const ivy::SlotState& slot = members_.slots[host][slot_of(page)];
+    return {static_cast<HostId>(host),
+            shape_.home,
+            slot.manager,
+            nullptr,
+            slot.moves,
+            slot.phase == ivy::SlotState::Phase::kComing};
   }
   // With what the machine may change beside the page.
   ivy::View full_view(unsigned host, unsigned page) {
@@ -198,6 +257,7 @@ class System {
   Value last_value_ = 0;
   bool mutated_ = false;
   const char* violation_ = nullptr;
+  Members members_;
   History history_;
   ivy::WideSteps steps_;
 };

@@ -16,6 +16,14 @@ const char* word(ivy::Kind kind) {
     case ivy::Kind::kInvalidate: return "invalidate";
     case ivy::Kind::kGrant: return "grant";
     case ivy::Kind::kInvalidateAck: return "invalidate-ack";
+    case ivy::Kind::kRelease: return "release";
+    case ivy::Kind::kReleased: return "released";
+    case ivy::Kind::kOffer: return "offer";
+    case ivy::Kind::kRow: return "row";
+    case ivy::Kind::kSlotOffer: return "slot-offer";
+    case ivy::Kind::kSlotAsk: return "slot-ask";
+    case ivy::Kind::kSlotRows: return "slot-rows";
+    case ivy::Kind::kSlotMoved: return "slot-moved";
   }
   return "?";
 }
@@ -55,6 +63,7 @@ std::string text(const ivy::Message& m) {
   if (m.acks != 0) line += text(" acks %d", m.acks);
   line += text(" version %d", m.version);
   if (m.reads != 0) line += text(" reads %d", m.reads);
+  if (m.moves != 0) line += text(" moves %d", m.moves);
   return line;
 }
 
@@ -85,7 +94,7 @@ void System::check_page(unsigned page) {
 }
 
 void System::check_directory(unsigned page) {
-  const unsigned manager = shape_.managers[page];
+  const unsigned manager = manager_of(page);
   const Facts directory = facts_of(places_[manager][page].state, shape_.wide);
   const auto entered = [&](unsigned host) {
     return directory.directory_set ? lists(manager, page, host) : host == shape_.home;
@@ -100,7 +109,9 @@ void System::check_directory(unsigned page) {
     const Right right = right_at(host, page);
     if (facts.pending != 0) fail("a request is pending, but nothing is under way");
     if (entered(host) != (right != Right::kInvalid)) fail("the copyset is not who holds the page");
-    if (entered(host) && (holders == 1) != (right == Right::kExclusive))
+    // Who is left alone when others have released their copies has a read copy still.
+    const bool alone = shape_.elastic ? holders == 1 && right == Right::kExclusive : holders == 1;
+    if (entered(host) && alone != (right == Right::kExclusive))
       fail("a right does not fit the copyset");
     if (entered(host) && facts.held_version != directory.version)
       fail("a copy is not of the directory's version");
@@ -131,6 +142,14 @@ std::string System::describe(const Event& event) const {
     }
     case Event::Kind::kCrash: return text("host %d stops dead", event.a);
     case Event::Kind::kLose: return "never arrives: " + text(in_flight_[event.a].message);
+    case Event::Kind::kTake: return text("host %d takes slot %d", event.a, event.b);
+    case Event::Kind::kHandRow: return text("host %d hands over slot %d", event.a, event.b);
+    case Event::Kind::kJoin: return text("host %d joins", event.a);
+    case Event::Kind::kDrain: return text("host %d drains", event.a);
+    case Event::Kind::kGiveUp: return text("host %d gives up page %d", event.a, event.b);
+    case Event::Kind::kGiveSlot: return text("host %d offers slot %d", event.a, event.b);
+    case Event::Kind::kLearn: return text("host %d learns the table", event.a);
+    case Event::Kind::kLeave: return text("host %d leaves", event.a);
     case Event::Kind::kUnmap: return text("host %d unmaps page %d", event.a, event.b);
   }
   return "?";
@@ -139,7 +158,7 @@ std::string System::describe(const Event& event) const {
 std::string System::describe_state() const {
   std::string lines;
   for (unsigned page = 0; page < shape_.pages; ++page) {
-    lines += text("  page %u (manager %d): ", page, shape_.managers[page]);
+    lines += text("  page %u (manager %d): ", page, manager_of(page));
     for (unsigned host = 0; host < shape_.hosts; ++host) {
       const Place& place = places_[host][page];
       lines +=

@@ -41,6 +41,8 @@ class Reader {
     value = get<T>();
   }
   std::uint8_t get_byte() { return *at_++; }
+  const std::uint8_t* at() const { return at_; }
+  void skip_to(const std::uint8_t* at) { at_ = at; }
 
  private:
   const std::uint8_t* at_;
@@ -63,6 +65,7 @@ std::uint64_t pack_message(const ivy::Message& m, Value contents, bool repeated)
   add(m.txn, 16);
   add(m.version, 8);
   add(m.reads, 3);
+  add(m.moves, 4);
   add(repeated, 1);
   add(contents, 2);
   return bits;
@@ -77,6 +80,7 @@ ivy::Message unpack_message(std::uint64_t bits, Value* contents, bool* repeated)
   *contents = static_cast<Value>(take(2));
   ivy::Message m;
   *repeated = take(1) != 0;
+  m.moves = static_cast<Moves>(take(4));
   m.reads = static_cast<std::uint8_t>(take(3));
   m.version = static_cast<std::uint16_t>(take(8));
   m.txn = static_cast<std::uint32_t>(take(16));
@@ -109,7 +113,7 @@ class Renumber {
     m.from = host(m.from);
     m.to = host(m.to);
     m.requester = host(m.requester);
-    m.txn = txn(m.txn);
+    if (m.kind != ivy::Kind::kRow) m.txn = txn(m.txn);
     return m;
   }
   ivy::PageState state(ivy::PageState page) const {
@@ -149,6 +153,7 @@ void System::find_alike_hosts() {
     if (host < shape_.hosts && host != shape_.home && !manages) alike.push_back(same[host]);
   }
   orders_.assign(1, same);
+  if (shape_.elastic) return;
   std::vector<HostId> shuffled = alike;
   while (std::next_permutation(shuffled.begin(), shuffled.end())) {
     orders_.push_back(same);
@@ -177,6 +182,7 @@ void System::pack_as(const std::array<HostId, kMaxPackedHosts>& order,
     return value == 0 ? 0 : value == current_[page] ? kCurrent : kStale;
   };
   out.put_byte(crashed() ? order[dead_] : kNobodyByte);
+  if (shape_.elastic) pack_members(bytes);
   for (unsigned v = 0; v < shape_.vcpus(); ++v) {
     const Vcpu& vcpu = vcpus_[old[host_of(v)] * shape_.vcpus_per_host + v % shape_.vcpus_per_host];
     out.put_byte(static_cast<unsigned>(vcpu.mode) | static_cast<unsigned>(vcpu.op) << 2 |
@@ -213,11 +219,73 @@ void System::pack_as(const std::array<HostId, kMaxPackedHosts>& order,
   for (std::size_t i = 0; i < count; ++i) out.put(messages[i]);
 }
 
+void System::pack_members(std::vector<std::uint8_t>& bytes) const {
+  const auto put = [&](std::size_t value) { bytes.push_back(static_cast<std::uint8_t>(value)); };
+  put(members_.moves_left | members_.joined << 4 | members_.draining << 5 | members_.left << 6);
+  put(members_.learned);
+  put(members_.kept);
+  put(members_.unanswered);
+  for (unsigned host = 0; host < shape_.hosts; ++host) {
+    put(members_.own_txns[host]);
+    for (unsigned slot = 0; slot < slot_count(); ++slot) {
+      const ivy::SlotState& state = members_.slots[host][slot];
+      using Phase = ivy::SlotState::Phase;
+      // What no phase but its own looks at does not tell states apart.
+      const bool coming = state.phase == Phase::kComing, going = state.phase == Phase::kGoing;
+      put(state.manager | static_cast<unsigned>(state.phase) << 4 | (coming && state.counted) << 6);
+      put(state.moves);
+      put(coming ? state.expected << 4 | state.arrived : 0);
+      put(coming ? state.before : 0);
+      put(coming ? state.moves_before : 0);
+      put(state.asked);
+      put(going ? members_.next_row[host][slot] << 4 | members_.rows[host][slot] : 0);
+    }
+    for (unsigned page = 0; page < shape_.pages; ++page) {
+      put(members_.awaited[host][page] >> 8);
+      put(members_.awaited[host][page]);
+    }
+  }
+}
+
+const std::uint8_t* System::unpack_members(const std::uint8_t* from) {
+  const unsigned flags = *from++;
+  members_.moves_left = flags & 15;
+  members_.joined = (flags >> 4 & 1) != 0;
+  members_.draining = (flags >> 5 & 1) != 0;
+  members_.left = (flags >> 6 & 1) != 0;
+  members_.learned = *from++;
+  members_.kept = *from++;
+  members_.unanswered = *from++;
+  for (unsigned host = 0; host < shape_.hosts; ++host) {
+    members_.own_txns[host] = *from++;
+    for (unsigned slot = 0; slot < slot_count(); ++slot) {
+      ivy::SlotState& state = members_.slots[host][slot];
+      state.manager = *from & 15;
+      state.phase = static_cast<ivy::SlotState::Phase>(*from >> 4 & 3);
+      state.counted = (*from++ >> 6 & 1) != 0;
+      state.moves = *from++;
+      state.expected = *from >> 4;
+      state.arrived = *from++ & 15;
+      state.before = *from++;
+      state.moves_before = *from++;
+      state.asked = *from++;
+      members_.next_row[host][slot] = *from >> 4;
+      members_.rows[host][slot] = *from++ & 15;
+    }
+    for (unsigned page = 0; page < shape_.pages; ++page) {
+      const unsigned high = *from++;
+      members_.awaited[host][page] = high << 8 | *from++;
+    }
+  }
+  return from;
+}
+
 void System::unpack(const Shape& shape, const std::vector<std::uint8_t>& bytes) {
   reset(shape);
   Reader in(bytes);
   const std::uint8_t dead = in.get_byte();
   if (dead != kNobodyByte) dead_ = dead;
+  if (shape_.elastic) in.skip_to(unpack_members(in.at()));
   for (unsigned v = 0; v < shape_.vcpus(); ++v) {
     Vcpu& vcpu = vcpus_[v];
     const unsigned first = in.get_byte(), second = in.get_byte();

@@ -89,6 +89,7 @@ int Endpoint::send(const ivy::Message& message, const std::byte* page) noexcept 
   if (message.to >= all_.size() || message.to == self_) return EINVAL;
   if (stopped_) return ECANCELED;
   if (!reaches(message.to)) return ECONNRESET;
+  if ((left_.load() & mask_of(message.to)) != 0) return ivy::may_be_late(message.kind) ? 0 : EINVAL;
   Arrival arrival{message, nullptr, Clock::now() + delay_of(message)};
   if (message.payload == ivy::Payload::kPage) {
     arrival.page = std::make_unique<std::byte[]>(kPageSize);
@@ -118,7 +119,7 @@ void Endpoint::give_back(Lane lane) noexcept {
 // What came from one host in one round, as a read of its socket would bring it.
 void Endpoint::receive(Sink& sink, const Arrival* arrivals, std::size_t count) {
   const HostId from = arrivals->message.from;
-  if (!reaches(from)) return;
+  if (!reaches(from) || (left_.load() & mask_of(from)) != 0) return;
   Incoming together[kRound];
   for (std::size_t i = 0; i < count; ++i) {
     together[i] = {arrivals[i].message, arrivals[i].page.get()};

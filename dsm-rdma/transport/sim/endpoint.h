@@ -55,6 +55,7 @@ class Endpoint : public Transport {
   void nudge() noexcept override;
   void stop() noexcept override;
   Traffic traffic() const noexcept override;
+  void remove_peer(HostId peer) noexcept override { left_ |= mask_of(peer); }
 
   // The link to this peer is gone, as seen from here.
   void lose(HostId peer);
@@ -72,7 +73,7 @@ class Endpoint : public Transport {
   const std::vector<std::unique_ptr<Endpoint>>& all_;
   std::array<Inbox, 64> inboxes_;  // by lane
   std::atomic<std::uint64_t> free_lanes_;
-  std::atomic<HostMask> cut_{0}, untold_{0};
+  std::atomic<HostMask> cut_{0}, untold_{0}, left_{0};
   std::atomic<bool> stopped_{false};
   std::atomic<std::uint64_t> messages_sent_{0}, messages_received_{0}, pages_sent_{0},
       pages_received_{0};

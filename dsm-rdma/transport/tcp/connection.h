@@ -6,6 +6,7 @@
 // lane.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 
@@ -32,6 +33,12 @@ class Connection {
   int send(const Outgoing* const* messages, std::size_t count) noexcept;
 
   SecureStream& stream() { return *stream_; }
+  // The peer has left the domain: what ends now is no loss. Any thread.
+  void leave() noexcept {
+    left_.store(true, std::memory_order_seq_cst);
+    stream_->shutdown();
+  }
+  bool left() const noexcept { return left_.load(std::memory_order_seq_cst); }
   HostId peer() const { return end_.peer; }
   void add_traffic(Transport::Traffic& sum) const noexcept { traffic_.add_to(sum); }
 
@@ -60,6 +67,7 @@ class Connection {
   std::size_t page_filled_ = 0;
 
   TrafficCounters traffic_;
+  std::atomic<bool> left_{false};
 };
 
 }  // namespace xenspan::dsm::tcp

@@ -26,38 +26,32 @@ void signal_event(int fd) noexcept {
 
 }  // namespace
 
-TcpTransport::TcpTransport(const MeshConfig& config, HostId self)
-    : config_(config), self_(self), lanes_(config.lanes + 1) {}
+TcpTransport::TcpTransport(const MeshConfig& config, const Acceptor& acceptor)
+    : config_(config),
+      self_(acceptor.self()),
+      bounds_{acceptor.hosts(), config.lanes, config.pages, acceptor.epoch()},
+      own_(config.lanes + 1),
+      theirs_(config.lanes + 1),
+      lanes_(config.lanes + 1) {}
 
 TcpTransport::~TcpTransport() = default;
 
 Result<std::unique_ptr<Transport>> TcpTransport::create(const MeshConfig& config,
                                                         const Acceptor& acceptor, Streams own,
                                                         Streams theirs) {
-  std::unique_ptr<TcpTransport> made(new TcpTransport(config, acceptor.self()));
-  if (Status status = made->adopt(acceptor, std::move(own), std::move(theirs)); !status)
-    return status.error();
-  return std::unique_ptr<Transport>(std::move(made));
-}
-
-Status TcpTransport::adopt(const Acceptor& acceptor, Streams own, Streams theirs) {
-  const wire::Bounds bounds{static_cast<unsigned>(config_.hosts.size()), config_.lanes,
-                            config_.pages, acceptor.epoch()};
-  own_.resize(own.size());
-  theirs_.resize(theirs.size());
-  for (std::size_t lane = 0; lane < own.size(); ++lane) {
-    for (std::size_t peer = 0; peer < own[lane].size(); ++peer) {
-      const auto make = [&](std::unique_ptr<SecureStream>& stream, bool ours) {
-        return stream == nullptr ? nullptr
-                                 : std::make_unique<Connection>(
-                                       std::move(stream), self_, static_cast<HostId>(peer),
-                                       static_cast<Lane>(lane), ours, bounds);
-      };
-      own_[lane].push_back(make(own[lane][peer], true));
-      theirs_[lane].push_back(make(theirs[lane][peer], false));
+  std::unique_ptr<TcpTransport> made(new TcpTransport(config, acceptor));
+  if (Status status = made->prepare(); !status) return status.error();
+  for (HostId peer = 0; peer < own[0].size(); ++peer) {
+    if (!own[0][peer]) continue;
+    std::vector<std::unique_ptr<SecureStream>> ours, others;
+    for (std::size_t lane = 0; lane < own.size(); ++lane) {
+      ours.push_back(std::move(own[lane][peer]));
+      others.push_back(std::move(theirs[lane][peer]));
     }
+    if (Status status = made->add_peer(peer, std::move(ours), std::move(others)); !status)
+      return status.error();
   }
-  return prepare_lanes();
+  return std::unique_ptr<Transport>(std::move(made));
 }
 
 namespace {
@@ -78,45 +72,90 @@ bool make_waiting(UniqueFd& epoll, UniqueFd& event) {
 
 }  // namespace
 
-Status TcpTransport::prepare_lanes() {
-  const char* const remedy = "raise the limit of open files (RLIMIT_NOFILE)";
-  const auto fail = [&] {
-    return system_error(errno, "cannot watch the connections between slices", remedy);
-  };
-  if (!make_waiting(serve_epoll_, serve_event_)) return fail();
-  for (std::size_t lane = 0; lane < own_.size(); ++lane) {
-    LaneWait& wait = lanes_[lane];
-    if (lane != kServiceLane && !make_waiting(wait.epoll, wait.event)) return fail();
-    for (const auto& connection : theirs_[lane]) {
-      if (connection && !watch(serve_epoll_.get(), connection->stream().fd(), connection.get()))
-        return fail();
-    }
-    for (const auto& connection : own_[lane]) {
-      if (!connection) continue;
-      if (lane == kServiceLane) {
-        if (!watch(serve_epoll_.get(), connection->stream().fd(), connection.get())) return fail();
-        continue;
-      }
-      // A lane's entry is its position plus one: null is the event.
-      wait.connections.push_back(connection.get());
-      void* const position = reinterpret_cast<void*>(wait.connections.size());
-      if (!watch(wait.epoll.get(), connection->stream().fd(), position)) return fail();
-    }
-    wait.ended.assign(wait.connections.size(), 0);
-    if (lane != kServiceLane) free_lanes_.fetch_or(std::uint64_t{1} << lane);
+namespace {
+
+Error cannot_watch() {
+  return system_error(errno, "cannot watch the connections between slices",
+                      "raise the limit of open files (RLIMIT_NOFILE)");
+}
+
+}  // namespace
+
+Status TcpTransport::prepare() {
+  if (!make_waiting(serve_epoll_, serve_event_)) return cannot_watch();
+  for (std::size_t lane = 1; lane < lanes_.size(); ++lane) {
+    if (!make_waiting(lanes_[lane].epoll, lanes_[lane].event)) return cannot_watch();
+    free_lanes_.fetch_or(std::uint64_t{1} << lane);
   }
   return {};
 }
 
+// First everything that can fail without a trace; then the ways are open, and at last somebody
+// listens to what comes by them.
+Status TcpTransport::add_peer(HostId peer, std::vector<std::unique_ptr<SecureStream>> own,
+                              std::vector<std::unique_ptr<SecureStream>> theirs) {
+  if (lanes_.back().count.load() == kMostConnections) {
+    return Error{ENOSPC, "too many hosts have come and gone: start the domain again"};
+  }
+  const auto make = [&](std::unique_ptr<SecureStream>& stream, std::size_t lane, bool ours) {
+    const std::lock_guard guard(all_lock_);
+    all_.push_back(std::make_unique<Connection>(std::move(stream), self_, peer,
+                                                static_cast<Lane>(lane), ours, bounds_));
+    return all_.back().get();
+  };
+  for (std::size_t lane = 0; lane < own.size(); ++lane) {
+    own_[lane][peer].store(make(own[lane], lane, true), std::memory_order_release);
+    theirs_[lane][peer].store(make(theirs[lane], lane, false), std::memory_order_release);
+  }
+  for (std::size_t lane = 0; lane < own.size(); ++lane) {
+    Connection* const mine = own_[lane][peer].load();
+    Connection* const other = theirs_[lane][peer].load();
+    bool watched = watch(serve_epoll_.get(), other->stream().fd(), other);
+    if (lane == kServiceLane) {
+      watched = watched && watch(serve_epoll_.get(), mine->stream().fd(), mine);
+    } else {
+      // A lane's entry is its position plus one: null is the event.
+      LaneWait& wait = lanes_[lane];
+      const std::size_t position = wait.count.load();
+      wait.connections[position] = mine;
+      wait.count.store(position + 1, std::memory_order_release);
+      watched = watched &&
+                watch(wait.epoll.get(), mine->stream().fd(), reinterpret_cast<void*>(position + 1));
+    }
+    if (watched) continue;
+    const Error error = cannot_watch();
+    remove_peer(peer);
+    return error;
+  }
+  return {};
+}
+
+bool TcpTransport::reaches(HostId peer) const noexcept {
+  return peer < kMaxHosts && own_[kServiceLane][peer].load() != nullptr;
+}
+
+void TcpTransport::remove_peer(HostId peer) noexcept {
+  for (auto* side : {&own_, &theirs_}) {
+    for (auto& lane : *side) {
+      if (Connection* const gone = lane[peer].exchange(nullptr)) gone->leave();
+    }
+  }
+}
+
 Connection* TcpTransport::route(const ivy::Message& message) noexcept {
-  if (message.to >= config_.hosts.size() || message.to == self_ || message.lane > config_.lanes)
-    return nullptr;
+  if (message.to >= bounds_.hosts || message.to == self_) return nullptr;
+  // A row has its copyset where others name a lane.
+  const Lane lane = message.kind == ivy::Kind::kRow ? kServiceLane : message.lane;
+  if (lane > config_.lanes) return nullptr;
+  const auto way = [&](Ways& side, Lane by) {
+    return side[by][message.to].load(std::memory_order_acquire);
+  };
   switch (message.kind) {
     case ivy::Kind::kGrant:
-    case ivy::Kind::kInvalidateAck: return theirs_[message.lane][message.to].get();
+    case ivy::Kind::kInvalidateAck: return way(theirs_, lane);
     case ivy::Kind::kReadRequest:
-    case ivy::Kind::kWriteRequest: return own_[message.lane][message.to].get();
-    default: return own_[kServiceLane][message.to].get();
+    case ivy::Kind::kWriteRequest: return way(own_, lane);
+    default: return way(own_, kServiceLane);
   }
 }
 
@@ -144,8 +183,10 @@ int TcpTransport::send_group(const Outgoing* messages, std::size_t count,
                              std::size_t& failed) noexcept {
   Connection* ways[Connection::kMostTogether];
   for (failed = 0; failed < count; ++failed) {
-    ways[failed] = route(messages[failed].message);
-    if (ways[failed] == nullptr) return EINVAL;
+    const ivy::Message& message = messages[failed].message;
+    ways[failed] = route(message);
+    if (ways[failed] != nullptr) continue;
+    if (!ivy::may_be_late(message.kind)) return EINVAL;
   }
   for (failed = 0; failed < count; ++failed) {
     Connection* const way = ways[failed];
@@ -158,8 +199,8 @@ int TcpTransport::send_group(const Outgoing* messages, std::size_t count,
       ways[i] = nullptr;
     }
     const int error = way->send(together, size);
-    if (error == 0) continue;
-    if (!stopped()) mark_lost(way->peer(), "it does not take messages any more");
+    if (error == 0 || way->left()) continue;
+    if (!stopped()) mark_lost(*way, "it does not take messages any more");
     return error;
   }
   return 0;
@@ -190,13 +231,14 @@ void TcpTransport::receive_lane(LaneWait& wait, std::size_t position, Sink& sink
   if (outcome == Connection::Outcome::kSome) return;
   wait.ended[position] = 1;
   ::epoll_ctl(wait.epoll.get(), EPOLL_CTL_DEL, connection.stream().fd(), nullptr);
-  if (!stopped()) mark_lost(connection.peer(), why);
+  if (!stopped()) mark_lost(connection, why);
 }
 
 // A look without sleeping.
 bool TcpTransport::poll_lane(LaneWait& wait, Sink& sink) noexcept {
-  if (wait.connections.size() > kDirectPeers) return sleep_lane(wait, sink, 0);
-  for (std::size_t i = 0; i < wait.connections.size(); ++i) {
+  const std::size_t count = wait.count.load(std::memory_order_acquire);
+  if (count > kDirectPeers) return sleep_lane(wait, sink, 0);
+  for (std::size_t i = 0; i < count; ++i) {
     if (!wait.ended[i]) receive_lane(wait, i, sink);
   }
   return true;
@@ -235,10 +277,13 @@ void TcpTransport::wake(Lane lane) noexcept {
   if (lanes_[lane].asleep.load(std::memory_order_relaxed)) signal_event(lanes_[lane].event.get());
 }
 
-void TcpTransport::mark_lost(HostId peer, const char* why) noexcept {
-  if (!losses_.note(peer, why)) return;
+void TcpTransport::mark_lost(const Connection& connection, const char* why) noexcept {
+  const HostId peer = connection.peer();
+  if (connection.left() || !losses_.note(peer, why)) return;
   for (auto* side : {&own_, &theirs_}) {
-    for (auto& lane : *side) lane[peer]->stream().shutdown();
+    for (auto& lane : *side) {
+      if (Connection* const other = lane[peer].load()) other->stream().shutdown();
+    }
   }
   nudge();
 }
@@ -261,7 +306,7 @@ bool TcpTransport::serve_ready(Sink& sink, long timeout_us) {
     sink.flush();
     if (outcome != Connection::Outcome::kLost) continue;
     ::epoll_ctl(serve_epoll_.get(), EPOLL_CTL_DEL, connection.stream().fd(), nullptr);
-    if (!stopped()) mark_lost(connection.peer(), why);
+    if (!stopped()) mark_lost(connection, why);
     lost = true;
   }
   if (lost) losses_.report(sink);
@@ -287,13 +332,8 @@ void TcpTransport::serve(Sink& sink, const std::function<long()>& idle) {
 
 // Threads that block in a send are freed by this; what was sent before still arrives.
 void TcpTransport::shut_down() noexcept {
-  for (auto* side : {&own_, &theirs_}) {
-    for (auto& lane : *side) {
-      for (auto& connection : lane) {
-        if (connection) connection->stream().shutdown();
-      }
-    }
-  }
+  const std::lock_guard guard(all_lock_);
+  for (auto& connection : all_) connection->stream().shutdown();
 }
 
 void TcpTransport::nudge() noexcept { signal_event(serve_event_.get()); }
@@ -307,13 +347,8 @@ void TcpTransport::stop() noexcept {
 
 Transport::Traffic TcpTransport::traffic() const noexcept {
   Traffic sum{};
-  for (const auto* side : {&own_, &theirs_}) {
-    for (const auto& lane : *side) {
-      for (const auto& connection : lane) {
-        if (connection) connection->add_traffic(sum);
-      }
-    }
-  }
+  const std::lock_guard guard(all_lock_);
+  for (const auto& connection : all_) connection->add_traffic(sum);
   return sum;
 }
 

@@ -2,8 +2,10 @@
 // Internal to transport/tcp.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "base/unique_fd.h"
@@ -15,7 +17,8 @@ namespace xenspan::dsm::tcp {
 
 class TcpTransport final : public Transport {
  public:
-  // streams[lane][peer]; nullptr at self. `own`: made by this slice; `theirs`: made by the peer.
+  // streams[lane][peer], for all numbers a host can have; nullptr where there is none. `own`: made
+  // by this slice; `theirs`: made by the peer.
   using Streams = std::vector<std::vector<std::unique_ptr<SecureStream>>>;
   static Result<std::unique_ptr<Transport>> create(const MeshConfig& config,
                                                    const Acceptor& acceptor, Streams own,
@@ -34,22 +37,35 @@ class TcpTransport final : public Transport {
   void nudge() noexcept override;
   void stop() noexcept override;
   Traffic traffic() const noexcept override;
+  void remove_peer(HostId peer) noexcept override;
+
+  // A host joins: its streams, by lane. One call at a time.
+  Status add_peer(HostId peer, std::vector<std::unique_ptr<SecureStream>> own,
+                  std::vector<std::unique_ptr<SecureStream>> theirs);
+  const MeshConfig& config() const { return config_; }
+  // Whether there are connections to this host.
+  bool reaches(HostId peer) const noexcept;
 
  private:
+  // Of a host number in the course of the domain's life: several hosts may come and go.
+  static constexpr std::size_t kMostConnections = 256;
   // What the thread that has borrowed a lane waits with.
   struct LaneWait {
     UniqueFd epoll, event;
-    std::vector<Connection*> connections;  // this slice's ends, one a peer
-    std::vector<char> ended;               // by position in `connections`; the borrower's own
+    // This slice's ends, in the order the peers came; the first `count` are there.
+    std::array<Connection*, kMostConnections> connections{};
+    std::atomic<std::size_t> count{0};
+    std::array<char, kMostConnections> ended{};  // by position; the borrower's own
     std::atomic<bool> asleep{false};
   };
+  // The connections now, of one side: [lane][peer].
+  using Ways = std::vector<std::array<std::atomic<Connection*>, kMaxHosts>>;
 
-  TcpTransport(const MeshConfig& config, HostId self);
-  Status adopt(const Acceptor& acceptor, Streams own, Streams theirs);
-  Status prepare_lanes();
+  TcpTransport(const MeshConfig& config, const Acceptor& acceptor);
+  Status prepare();
   Connection* route(const ivy::Message& message) noexcept;
   int send_group(const Outgoing* messages, std::size_t count, std::size_t& failed) noexcept;
-  void mark_lost(HostId peer, const char* why) noexcept;
+  void mark_lost(const Connection& connection, const char* why) noexcept;
   void shut_down() noexcept;
   bool poll_lane(LaneWait& wait, Sink& sink) noexcept;
   bool sleep_lane(LaneWait& wait, Sink& sink, int timeout_ms) noexcept;
@@ -59,8 +75,11 @@ class TcpTransport final : public Transport {
 
   const MeshConfig config_;
   const HostId self_;
-  // [lane][peer]
-  std::vector<std::vector<std::unique_ptr<Connection>>> own_, theirs_;
+  const wire::Bounds bounds_;
+  // All there ever were: of a peer that has left, the memory stays until the end.
+  mutable std::mutex all_lock_;
+  std::vector<std::unique_ptr<Connection>> all_;  // GUARDED_BY(all_lock_)
+  Ways own_, theirs_;
   std::vector<LaneWait> lanes_;               // index 0 is unused
   std::atomic<std::uint64_t> free_lanes_{0};  // bit k: lane k is not lent
   Losses losses_;

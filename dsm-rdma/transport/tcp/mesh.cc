@@ -36,28 +36,42 @@ void tune(int fd, unsigned dead_after_ms) {
 
 TcpTransport::Streams empty_streams(const MeshConfig& config) {
   TcpTransport::Streams streams(config.lanes + 1);
-  for (auto& lane : streams) lane.resize(config.hosts.size());
+  for (auto& lane : streams) lane.resize(kMaxHosts);
   return streams;
 }
+
+// What a lane's connection declares: the lane, and which of the hosts that have had the connecting
+// side's number it is.
+constexpr unsigned kLaneBits = 8;
+static_assert(kMaxLanes < 1u << kLaneBits);
+std::uint32_t tag_of(unsigned lane, std::uint32_t incarnation) {
+  return incarnation << kLaneBits | lane;
+}
+
+// The peers that connections are made to and expected from, by number; empty names: nobody.
+using Peers = std::vector<Peer>;
 
 // Where the acceptor's thread leaves the peers' connections.
 class Collector {
  public:
-  explicit Collector(const MeshConfig& config, HostId self)
-      : self_(self), streams_(empty_streams(config)) {}
+  Collector(const MeshConfig& config, Peers peers)
+      : peers_(std::move(peers)), streams_(empty_streams(config)) {}
 
   bool take(std::unique_ptr<SecureStream> stream) {
     const StreamId& id = stream->id();
+    const std::size_t lane = id.tag & ((1u << kLaneBits) - 1);
     const std::lock_guard guard(lock_);
-    if (closed_ || id.tag >= streams_.size() || id.from >= streams_[0].size()) return false;
+    if (closed_ || lane >= streams_.size() || id.from >= peers_.size() ||
+        peers_[id.from].name.empty() || id.tag >> kLaneBits != peers_[id.from].incarnation) {
+      return false;
+    }
     // A second one for the same place: its owner did not hear that the first was accepted.
-    streams_[id.tag][id.from] = std::move(stream);
+    streams_[lane][id.from] = std::move(stream);
     arrived_.notify_one();
     return true;
   }
   // All of them; or the first host that is missing.
-  Result<TcpTransport::Streams> wait_until(std::chrono::steady_clock::time_point deadline,
-                                           const std::vector<Peer>& hosts) {
+  Result<TcpTransport::Streams> wait_until(std::chrono::steady_clock::time_point deadline) {
     std::unique_lock guard(lock_);
     arrived_.wait_until(guard, deadline, [this] { return missing() < 0; });
     closed_ = true;
@@ -66,85 +80,89 @@ class Collector {
     return Error{ETIMEDOUT, fmt::format("host {} has not connected here in time: see its log, and "
                                         "check that its address reaches "
                                         "this host's",
-                                        hosts[static_cast<std::size_t>(host)].name)};
+                                        peers_[static_cast<std::size_t>(host)].name)};
   }
 
  private:
   int missing() const {
     for (const auto& lane : streams_) {
-      for (std::size_t host = 0; host < lane.size(); ++host) {
-        if (host != self_ && !lane[host]) return static_cast<int>(host);
+      for (std::size_t host = 0; host < peers_.size(); ++host) {
+        if (!peers_[host].name.empty() && !lane[host]) return static_cast<int>(host);
       }
     }
     return -1;
   }
 
-  const HostId self_;
+  const Peers peers_;
   std::mutex lock_;
   std::condition_variable arrived_;
   TcpTransport::Streams streams_;
   bool closed_ = false;
 };
 
-// Takes the handler away again when set-up fails half way; afterwards lanes are refused for good.
+// Takes the handler away again, also when set-up fails half way. Lanes are refused then; where
+// hosts may join, they are told to try again.
 class HandlerGuard {
  public:
-  HandlerGuard(Acceptor& acceptor, std::shared_ptr<Collector> collector) : acceptor_(acceptor) {
+  HandlerGuard(Acceptor& acceptor, std::shared_ptr<Collector> collector, bool more_may_come)
+      : acceptor_(acceptor), more_may_come_(more_may_come) {
     acceptor_.set_handler(kPurposeLane, [collector](std::unique_ptr<SecureStream> stream) {
       return collector->take(std::move(stream));
     });
   }
   ~HandlerGuard() {
-    acceptor_.set_handler(kPurposeLane, [](std::unique_ptr<SecureStream>) { return false; });
+    if (more_may_come_) {
+      acceptor_.set_handler(kPurposeLane, nullptr);
+    } else {
+      acceptor_.set_handler(kPurposeLane, [](std::unique_ptr<SecureStream>) { return false; });
+    }
   }
 
  private:
   Acceptor& acceptor_;
+  const bool more_may_come_;
 };
 
-Status connect_own(const MeshConfig& config, const Acceptor& acceptor,
+Status connect_own(const MeshConfig& config, const Acceptor& acceptor, const Peers& peers,
                    std::chrono::steady_clock::time_point deadline, TcpTransport::Streams& own) {
-  for (std::size_t peer = 0; peer < config.hosts.size(); ++peer) {
-    if (peer == acceptor.self()) continue;
+  const std::uint32_t incarnation =
+      acceptor.self() < config.hosts.size() ? config.hosts[acceptor.self()].incarnation : 0;
+  for (std::size_t peer = 0; peer < peers.size(); ++peer) {
+    if (peers[peer].name.empty()) continue;
     for (unsigned lane = 0; lane <= config.lanes; ++lane) {
       const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
           deadline - std::chrono::steady_clock::now());
       ConnectOptions options;
-      options.address = config.hosts[peer].address;
-      options.port = config.hosts[peer].port;
+      options.address = peers[peer].address;
+      options.port = peers[peer].port;
       options.secret = acceptor.secret();
       options.self = acceptor.self();
       options.peer = static_cast<HostId>(peer);
       options.epoch = acceptor.epoch();
-      options.tag = lane;
+      options.tag = tag_of(lane, incarnation);
       options.encrypt = acceptor.encrypt();
       options.timeout_ms = static_cast<int>(std::max<long>(left.count(), 1));
       auto made = connect_stream(options);
-      if (!made)
-        return Error{made.error().code, config.hosts[peer].name + ": " + made.error().message};
+      if (!made) return Error{made.error().code, peers[peer].name + ": " + made.error().message};
       own[lane][peer] = std::move(*made);
     }
   }
   return {};
 }
 
-}  // namespace
-
-Result<std::unique_ptr<Transport>> connect_mesh(const MeshConfig& config, Acceptor& acceptor) {
-  if (config.hosts.empty() || config.hosts.size() != acceptor.hosts() ||
-      config.hosts.size() > kMaxHosts || config.lanes == 0 || config.lanes > kMaxLanes ||
-      config.pages == 0) {
-    return Error{EINVAL,
-                 fmt::format("cannot connect {} hosts with {} lanes: 1 to {} hosts, 1 to {} lanes",
-                             config.hosts.size(), config.lanes, kMaxHosts, kMaxLanes)};
-  }
-  const auto deadline =
-      std::chrono::steady_clock::now() + std::chrono::milliseconds(config.timeout_ms);
-  const auto collector = std::make_shared<Collector>(config, acceptor.self());
-  const HandlerGuard guard(acceptor, collector);
+// Connections to and from all these peers, both ways.
+struct BothWays {
+  TcpTransport::Streams own, theirs;
+};
+Result<BothWays> connect(const MeshConfig& config, Acceptor& acceptor, const Peers& peers,
+                         int timeout_ms, bool more_may_come) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
+  const auto collector = std::make_shared<Collector>(config, peers);
+  const HandlerGuard guard(acceptor, collector, more_may_come);
   TcpTransport::Streams own = empty_streams(config);
-  if (Status status = connect_own(config, acceptor, deadline, own); !status) return status.error();
-  auto theirs = collector->wait_until(deadline, config.hosts);
+  if (Status status = connect_own(config, acceptor, peers, deadline, own); !status)
+    return status.error();
+  auto theirs = collector->wait_until(deadline);
   if (!theirs) return theirs.error();
   for (auto* side : {&own, &*theirs}) {
     for (auto& lane : *side) {
@@ -153,7 +171,47 @@ Result<std::unique_ptr<Transport>> connect_mesh(const MeshConfig& config, Accept
       }
     }
   }
-  return TcpTransport::create(config, acceptor, std::move(own), std::move(*theirs));
+  return BothWays{std::move(own), std::move(*theirs)};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Transport>> connect_mesh(const MeshConfig& config, Acceptor& acceptor) {
+  if (config.hosts.empty() || config.hosts.size() > acceptor.hosts() ||
+      acceptor.self() >= config.hosts.size() || acceptor.hosts() > kMaxHosts || config.lanes == 0 ||
+      config.lanes > kMaxLanes || config.pages == 0) {
+    return Error{EINVAL,
+                 fmt::format("cannot connect {} hosts with {} lanes: 1 to {} hosts, 1 to {} lanes",
+                             config.hosts.size(), config.lanes, acceptor.hosts(), kMaxLanes)};
+  }
+  Peers peers = config.hosts;
+  peers[acceptor.self()].name.clear();
+  std::size_t named = 1;
+  for (const Peer& peer : peers) named += !peer.name.empty();
+  auto made = connect(config, acceptor, peers, config.timeout_ms, named < acceptor.hosts());
+  if (!made) return made.error();
+  return TcpTransport::create(config, acceptor, std::move(made->own), std::move(made->theirs));
+}
+
+Status add_peer(Transport& mesh, Acceptor& acceptor, HostId host, const Peer& peer,
+                int timeout_ms) {
+  auto* const transport = dynamic_cast<TcpTransport*>(&mesh);
+  if (transport == nullptr || host >= acceptor.hosts() || host == acceptor.self() ||
+      peer.name.empty() || transport->reaches(host)) {
+    return Error{EINVAL, fmt::format("host {} cannot join as number {}: numbers are below {} and "
+                                     "nobody's, and hosts join by TCP only",
+                                     peer.name, host, acceptor.hosts())};
+  }
+  Peers peers(host + 1u);
+  peers[host] = peer;
+  auto made = connect(transport->config(), acceptor, peers, timeout_ms, true);
+  if (!made) return made.error();
+  std::vector<std::unique_ptr<SecureStream>> own, theirs;
+  for (std::size_t lane = 0; lane < made->own.size(); ++lane) {
+    own.push_back(std::move(made->own[lane][host]));
+    theirs.push_back(std::move(made->theirs[lane][host]));
+  }
+  return transport->add_peer(host, std::move(own), std::move(theirs));
 }
 
 }  // namespace xenspan::dsm::tcp

@@ -21,16 +21,21 @@
 namespace xenspan::dsm::tcp {
 
 struct Peer {
-  std::string name;     // for error messages
+  std::string name;     // for error messages; empty: this number is nobody's
   std::string address;  // numeric; unused for self
   std::uint16_t port = 0;
+  // Of the hosts that have had this number in the domain, below 2^24: an earlier one's connections
+  // are refused.
+  std::uint32_t incarnation = 0;
 };
 
 inline constexpr unsigned kMaxLanes = 63;
 
 struct MeshConfig {
-  std::vector<Peer> hosts;  // by HostId, self included
-  Gfn pages = 0;            // bound for gfns in messages
+  // By HostId, self included; at most Acceptor::hosts(), which bounds the numbers of all that may
+  // ever join.
+  std::vector<Peer> hosts;
+  Gfn pages = 0;       // bound for gfns in messages
   unsigned lanes = 8;  // lanes 1 .. lanes beside lane 0; the same on all hosts; at most kMaxLanes
   int timeout_ms = 15000;               // until every connection stands
   PatienceLimits wait = kVcpuPatience;  // how long a faulting thread looks before it sleeps
@@ -43,5 +48,12 @@ struct MeshConfig {
 // time. Blocks. Self, secret, epoch and encryption are the acceptor's. The error names the host
 // that is missing. Afterwards the acceptor refuses further lanes.
 Result<std::unique_ptr<Transport>> connect_mesh(const MeshConfig& config, Acceptor& acceptor);
+
+// A host joins: makes this slice's connections to it and takes the ones it makes (by its own
+// connect_mesh(), at about the same time). `mesh` was made by connect_mesh() with this acceptor,
+// and the host's number is below Acceptor::hosts(). Blocks; any thread but the service thread, one
+// call at a time. What fails changes nothing. A peer goes by Transport::remove_peer().
+Status add_peer(Transport& mesh, Acceptor& acceptor, HostId host, const Peer& peer,
+                int timeout_ms = 15000);
 
 }  // namespace xenspan::dsm::tcp

@@ -1,0 +1,225 @@
+// Hosts come and go: small systems explored completely with slots that move, a host that joins and
+// one that drains and leaves at any step; random schedules of larger ones; and deliberate errors,
+// each of which has to be found. --seed N, --schedules N, --first N. Prints what it counted; ends
+// with 1 and a trace when anything is violated.
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/sim/explorer.h"
+#include "tests/sim/random_runs.h"
+
+namespace {
+
+using namespace xenspan::dsm::sim;
+
+constexpr std::uint64_t kMostStates = 4'000'000;  // every case has to be complete
+constexpr unsigned kThreads = 2;
+
+Shape members(Shape shape) {
+  shape.elastic = true;
+  return shape;
+}
+
+// kinds 2: read, write; 3: discard too. managers: of page 0, 1.
+const Shape kShapes[] = {
+    members({.hosts = 2, .pages = 1, .ops = 2, .refaults = 0, .managers = {0}, .moves = 2}),
+    members({.hosts = 2,
+             .pages = 1,
+             .ops = 2,
+             .kinds = 2,
+             .refaults = 0,
+             .fine = true,
+             .managers = {1},
+             .moves = 2}),
+    members({.hosts = 2,
+             .pages = 2,
+             .ops = 1,
+             .refaults = 0,
+             .managers = {0, 0},
+             .one_slot = true,
+             .moves = 2}),
+    members({.hosts = 3, .pages = 1, .ops = 1, .refaults = 0, .managers = {1}, .moves = 1}),
+    members({.hosts = 3,
+             .pages = 1,
+             .ops = 1,
+             .kinds = 2,
+             .refaults = 0,
+             .crash = true,
+             .managers = {1},
+             .moves = 1}),
+    members({.hosts = 2, .pages = 1, .ops = 2, .refaults = 0, .managers = {1}, .leaver = 1}),
+    members({.hosts = 2,
+             .pages = 1,
+             .ops = 2,
+             .kinds = 2,
+             .refaults = 0,
+             .fine = true,
+             .repeats = true,
+             .managers = {1},
+             .leaver = 1}),
+    members({.hosts = 2,
+             .pages = 2,
+             .ops = 1,
+             .refaults = 0,
+             .managers = {1, 1},
+             .one_slot = true,
+             .leaver = 1}),
+    members({.hosts = 3,
+             .pages = 1,
+             .ops = 1,
+             .kinds = 2,
+             .refaults = 0,
+             .managers = {1},
+             .leaver = 1,
+             .heir = 2}),
+    members({.hosts = 3,
+             .pages = 1,
+             .ops = 1,
+             .kinds = 2,
+             .refaults = 0,
+             .managers = {2},
+             .moves = 1,
+             .leaver = 1}),
+    members({.hosts = 3,
+             .pages = 1,
+             .ops = 1,
+             .kinds = 2,
+             .refaults = 0,
+             .managers = {0},
+             .moves = 1,
+             .joiner = 2}),
+    members({.hosts = 3,
+             .pages = 1,
+             .ops = 1,
+             .kinds = 2,
+             .refaults = 0,
+             .crash = true,
+             .managers = {1},
+             .leaver = 1,
+             .heir = 2}),
+    members({.hosts = 3,
+             .pages = 1,
+             .ops = 1,
+             .kinds = 2,
+             .refaults = 0,
+             .managers = {1},
+             .joiner = 2,
+             .leaver = 1}),
+};
+
+unsigned long long number(std::uint64_t value) { return value; }
+
+std::string in_words(const Shape& shape) {
+  std::string what = std::to_string(shape.hosts) + " hosts x " + std::to_string(shape.pages) +
+                     " pages x " + std::to_string(shape.ops) + " ops";
+  if (shape.one_slot) what += " in one slot";
+  if (shape.moves != 0) what += ", " + std::to_string(shape.moves) + " moves";
+  if (shape.joiner >= 0) what += ", one joins";
+  if (shape.leaver >= 0) what += ", one leaves";
+  if (shape.fine) what += ", step by step";
+  if (shape.crash) what += ", a host may die at any moment";
+  return what;
+}
+
+bool explore_all() {
+  std::atomic<std::size_t> next{0};
+  std::atomic<std::uint64_t> states{0};
+  std::atomic<bool> good{true};
+  const auto work = [&] {
+    for (std::size_t i; (i = next++) < std::size(kShapes);) {
+      const Exploration found = explore(kShapes[i], kMostStates);
+      states += found.states;
+      std::printf("members: %s: %llu states, %llu transitions, %llu ends, %s\n%s%s%s",
+                  in_words(kShapes[i]).c_str(), number(found.states), number(found.transitions),
+                  number(found.ends), found.complete ? "complete" : "INCOMPLETE",
+                  found.violation.empty() ? "" : "violated: ",
+                  found.violation.empty() ? "" : (found.violation + "\n").c_str(),
+                  found.trace.c_str());
+      std::fflush(stdout);
+      if (!found.violation.empty() || !found.complete || found.ends == 0) good = false;
+    }
+  };
+  std::vector<std::jthread> threads;
+  for (unsigned i = 0; i < kThreads; ++i) threads.emplace_back(work);
+  threads.clear();
+  std::printf("members: %llu states in all\n", number(states));
+  return good;
+}
+
+bool run_schedules(const RandomOptions& options) {
+  std::vector<RandomResult> results(kThreads);
+  std::vector<std::thread> threads;
+  std::uint64_t first = options.first;
+  for (unsigned i = 0; i < kThreads; ++i) {
+    RandomOptions part = options;
+    part.first = first;
+    part.schedules = options.schedules / kThreads + (i < options.schedules % kThreads ? 1 : 0);
+    first += part.schedules;
+    threads.emplace_back([&results, i, part] { results[i] = run_random(part); });
+  }
+  RandomResult all;
+  for (unsigned i = 0; i < kThreads; ++i) {
+    threads[i].join();
+    all.add(results[i]);
+  }
+  std::printf("members: seed %llu: %llu schedules, %llu events, %llu accesses, %llu repeated\n",
+              number(options.seed), number(all.schedules), number(all.events), number(all.accesses),
+              number(all.repeated));
+  if (all.violation.empty()) return true;
+  std::printf("violated: %s\nagain: members_test --seed %llu --first %llu --schedules 1\n%s",
+              all.violation.c_str(), number(options.seed), number(all.violated_at),
+              all.trace.c_str());
+  return false;
+}
+
+bool finds(Mutation mutation) {
+  std::string by_explorer;
+  for (Shape shape : kShapes) {
+    shape.mutation = mutation;
+    const Exploration found = explore(shape, 300'000);
+    if (found.violation.empty()) continue;
+    by_explorer = in_words(shape) + ": " + found.violation;
+    break;
+  }
+  const RandomResult random =
+      run_random({.seed = 7, .schedules = 20'000, .members = true, .mutation = mutation});
+  std::printf("mutation %s: explorer, %s; random, %s\n", name_of(mutation),
+              by_explorer.empty() ? "SURVIVED" : by_explorer.c_str(),
+              random.violation.empty() ? "SURVIVED" : random.violation.c_str());
+  std::fflush(stdout);
+  return !by_explorer.empty() && !random.violation.empty();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  RandomOptions options{.schedules = 100'000, .members = true};
+  bool all = true;
+  for (int i = 1; i < argc; i += 2) {
+    char* end = nullptr;
+    const std::uint64_t value = i + 1 < argc ? std::strtoull(argv[i + 1], &end, 10) : 0;
+    const bool good = end != nullptr && *end == '\0';
+    if (good && std::strcmp(argv[i], "--seed") == 0) {
+      options.seed = value;
+    } else if (good && std::strcmp(argv[i], "--schedules") == 0) {
+      options.schedules = value;
+    } else if (good && std::strcmp(argv[i], "--first") == 0) {
+      options.first = value;
+      all = false;
+    } else {
+      std::fprintf(stderr, "usage: members_test [--seed N] [--schedules N] [--first N]\n");
+      return 2;
+    }
+  }
+  bool good = run_schedules(options);
+  if (all) {
+    good = explore_all() && good;
+    for (Mutation mutation : kMemberMutations) good = finds(mutation) && good;
+  }
+  return good ? EXIT_SUCCESS : EXIT_FAILURE;
+}
