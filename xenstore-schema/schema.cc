@@ -37,6 +37,8 @@ constexpr SchemaNode kSchema[] = {
     {"/tool/xenspan/domain/<uuid>/home", "host name", kHome, kAll},
     {"/tool/xenspan/domain/<uuid>/kind", "word", kHome, kAll},
     {"/tool/xenspan/domain/<uuid>/transport", "word", kHome, kAll},
+    {"/tool/xenspan/domain/<uuid>/policy", "word", kHome, kAll},
+    {"/tool/xenspan/domain/<uuid>/last-move", "text", kHome, kPeople},
     {"/tool/xenspan/domain/<uuid>/memory", "KiB", kHome, kAll},
     {"/tool/xenspan/domain/<uuid>/vcpus", "number", kHome, kAll},
     {"/tool/xenspan/domain/<uuid>/user", "text", kHome, kPeople},
