@@ -132,6 +132,38 @@ program matmul-static "OpenMP matmul, static" 1024 10
 program primes "std::thread primes, dynamic"
 program primes-static "std::thread primes, static"
 
+say "hosts come and go: c is added to a and b, then b is drained, by xenstore-write"
+now() { awk '{ print $1 }' /proc/uptime; }
+ask_member() { # HOST WORD STATE: waits for the state
+  local node=/tool/xenspan/domain/$uuid/member/$1
+  echo "$(now) $2 $1" >>"$work/events"
+  XENSTORED_PATH=$bed_dir/a/xenstored/socket xenstore-write "$node/request" "$2"
+  is_so() { [ "$(XENSTORED_PATH=$bed_dir/a/xenstored/socket xenstore-read "$node/state")" = "$3" ]; }
+  wait_until 60 is_so "$@" || { echo "host $1 does not become $3"; return 1; }
+  echo "$(now) $1 $3" >>"$work/events"
+}
+elastic() {
+  mkfifo "$work/go"
+  "$xenspan" "${bed_options[@]}" run --name pieces --vcpus 3 --hosts a,b -- "$guests/pieces" 3 4000000 \
+    <"$work/go" >"$work/samples" &
+  local program=$! go
+  exec {go}>"$work/go"
+  wait_until 60 test -s "$work/samples"
+  uuid=$(cli list --json | jq -r '.[] | select(.name == "pieces") | .uuid')
+  sleep 3
+  ask_member c add active && sleep 4 && ask_member b drain left && sleep 3
+  local asked=$?
+  exec {go}>&-
+  wait "$program" && [ $asked = 0 ] || return 1
+  "$here/throughput_svg" "$work/events" "$work/samples" >"$build/demo-throughput.svg"
+}
+if elastic; then
+  row "pieces of work, a b, +c, -b" 2-3 - - "same answers: $(tail -n 1 "$work/samples") done once each"
+  echo "   throughput over time: $build/demo-throughput.svg"
+else
+  row "pieces of work, a b, +c, -b" 2-3 - - "FAILED"
+fi
+
 say "result"
 printf '%-28s %5s %9s %9s   %s\n' program hosts seconds natively result
 printf '%s\n' "${rows[@]}"

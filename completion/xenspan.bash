@@ -87,6 +87,9 @@ _xenspan() {
     case ${command[*]} in
       "" | testbed) choices=$(_xenspan_commands "${command[@]}") ;;
       destroy | stats | advise) choices=$(_xenspan_names list) ;;
+      add-host | drain | remove-host)
+        if ((cword == i + 1)); then choices=$(_xenspan_names list); else choices=$(_xenspan_names hosts); fi
+        ;;
       create | check | cluster-key) _filedir && return ;;
       run) choices="$(_xenspan_options run) --" ;;
     esac

@@ -425,16 +425,21 @@ Status set_member_state(Nodes& nodes, const std::string& uuid, const std::string
 Status request_member(Nodes& nodes, const std::string& uuid, const std::string& host,
                       MemberRequest request) {
   if (Status status = check_member(uuid, host); !status) return status;
-  // Asking a host to join makes its node: it is not a member yet.
+  // Adding a host makes its node: it is not a member yet.
   const std::string base = paths::member(uuid, host);
   const auto write = [&](Writer& writer) { writer(kRequest, request); };
-  if (request != MemberRequest::kJoin) return change_existing(nodes, base, write);
+  if (request != MemberRequest::kAdd) return change_existing(nodes, base, write);
   return nodes.atomically([&](Nodes& inside) -> Status {
     const auto domain = inside.find(paths::domain(uuid));
     if (!domain) return domain.error();
     if (!*domain) return Error{ENOENT, fmt::format("there is no xenstore {}", paths::domain(uuid))};
     return write_below(inside, base, write);
   });
+}
+
+Status remove_member(Nodes& nodes, const std::string& uuid, const std::string& host) {
+  if (Status status = check_member(uuid, host); !status) return status;
+  return nodes.remove(paths::member(uuid, host));
 }
 
 Status write_vcpu(Nodes& nodes, const std::string& uuid, const VcpuRecord& record) {

@@ -115,6 +115,8 @@ Status set_member_state(Nodes& nodes, const std::string& uuid, const std::string
                         MemberState state, const std::string& error = {});
 Status request_member(Nodes& nodes, const std::string& uuid, const std::string& host,
                       MemberRequest request);
+// The member with its counters.
+Status remove_member(Nodes& nodes, const std::string& uuid, const std::string& host);
 
 Status write_vcpu(Nodes& nodes, const std::string& uuid, const VcpuRecord& record);
 Result<VcpuRecord> read_vcpu(Nodes& nodes, const std::string& uuid, uint32_t index);

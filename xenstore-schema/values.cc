@@ -44,8 +44,10 @@ constexpr Word<MemberState> kMemberStates[] = {{MemberState::kJoining, "joining"
                                                {MemberState::kDraining, "draining"},
                                                {MemberState::kLeft, "left"},
                                                {MemberState::kFailed, "failed"}};
-constexpr Word<MemberRequest> kMemberRequests[] = {
-    {MemberRequest::kNone, ""}, {MemberRequest::kJoin, "join"}, {MemberRequest::kDrain, "drain"}};
+constexpr Word<MemberRequest> kMemberRequests[] = {{MemberRequest::kNone, ""},
+                                                   {MemberRequest::kAdd, "add"},
+                                                   {MemberRequest::kDrain, "drain"},
+                                                   {MemberRequest::kRemove, "remove"}};
 
 std::span<const Word<HostState>> table(HostState) { return kHostStates; }
 std::span<const Word<HostRequest>> table(HostRequest) { return kHostRequests; }

@@ -22,7 +22,7 @@ enum class Policy { kSpread, kPack, kLoad, kAffinity };
 enum class DomainState { kCreating, kRunning, kDraining, kEnded, kFailed };
 enum class DomainRequest { kNone, kDestroy };
 enum class MemberState { kJoining, kActive, kDraining, kLeft, kFailed };
-enum class MemberRequest { kNone, kJoin, kDrain };
+enum class MemberRequest { kNone, kAdd, kDrain, kRemove };
 
 // A word, as in xenstore: to_word(HostState::kUp) is "up". A request kNone is "".
 template <typename Enum>

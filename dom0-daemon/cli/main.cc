@@ -9,6 +9,7 @@
 #include "dom0-daemon/cli/check_command.h"
 #include "dom0-daemon/cli/create_command.h"
 #include "dom0-daemon/cli/inherited_files.h"
+#include "dom0-daemon/cli/member_command.h"
 #include "dom0-daemon/cli/run_command.h"
 #include "dom0-daemon/cli/tables.h"
 #include "dom0-daemon/cli/testbed.h"
@@ -32,6 +33,7 @@ struct Arguments {
   std::string stats;
   std::string domain;
   MigrateOptions migrate;
+  MemberOptions member;
   std::string file;
   std::string without;
   std::string key_file = XENSPAN_SYSCONFDIR "/cluster.key";
@@ -194,6 +196,24 @@ void add_domain_commands(CLI::App& app, Arguments& arguments) {
   });
 }
 
+void add_member_commands(CLI::App& app, Arguments& arguments) {
+  const auto add = [&](const char* name, const char* request, const char* help) {
+    CLI::App* command = app.add_subcommand(name, help);
+    command->add_option("domain", arguments.member.domain, "name or uuid")
+        ->required()
+        ->type_name("DOMAIN");
+    command->add_option("host", arguments.member.host, "name, see `xenspan hosts`")
+        ->required()
+        ->type_name("HOST");
+    command->callback([&arguments, request] {
+      arguments.status = change_member(arguments.daemon, request, arguments.member);
+    });
+  };
+  add("add-host", "add", "have a host join a running domain");
+  add("drain", "drain", "have a host give all it has of a running domain to the others, and leave");
+  add("remove-host", "remove", "drain, and take the host off the list of members");
+}
+
 void add_testbed(CLI::App& app, Arguments& arguments) {
   CLI::App* testbed =
       app.add_subcommand("testbed", "several hosts on this machine, in network namespaces");
@@ -273,6 +293,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   add_run(app, arguments);
   add_domain_commands(app, arguments);
+  add_member_commands(app, arguments);
   add_testbed(app, arguments);
   CLI::App* key =
       app.add_subcommand("cluster-key", "make the key that the hosts of a cluster share");

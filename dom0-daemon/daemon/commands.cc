@@ -67,6 +67,7 @@ void Commands::client_message(ClientId client, const User& user, const Json& mes
   if (op == "destroy") return destroy(client, user, message);
   if (op == "stats") return stats(client, user, message);
   if (op == "migrate") return migrate(client, user, message);
+  if (op == "member") return member(client, user, message);
   refuse(client, malformed("unknown operation").message);
 }
 
@@ -343,7 +344,7 @@ bool Commands::handle(const std::string& host, const std::string& op, const Json
     else
       refuse(client, text_or(message, "error", "no statistics"));
   } else {
-    return handle_migrate(host, op, message);
+    return handle_migrate(host, op, message) || handle_member(host, op, message);
   }
   return true;
 }

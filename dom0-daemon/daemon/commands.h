@@ -1,5 +1,5 @@
 // What a client of the control socket can ask for: run, signal, detach, list, hosts, destroy,
-// stats, migrate.
+// stats, migrate, member.
 //
 // Each request is checked here: its members' types and ranges, and whether this user may do this to
 // that domain. dom0-daemon/daemon/control.md has the messages. Threading: the loop's thread.
@@ -55,6 +55,10 @@ class Commands : public ControlSocket::Handler {
   Result<std::uint32_t> check_move(const DomainRecord& record, const Json& wish) const;
   Result<CoreChoice> choose_core_for(const DomainRecord& record, const std::string& name,
                                      bool alone) const;
+  // commands_members.cc
+  void member(ClientId client, const User& user, const Json& message);
+  bool handle_member(const std::string& host, const std::string& op, const Json& message);
+  void change_member(Domain& domain, const Json& wish, Domain::MoveDone done);
   void answer(ClientId client, Json message);
   void refuse(ClientId client, const std::string& error);
 
@@ -66,7 +70,7 @@ class Commands : public ControlSocket::Handler {
   std::map<std::string, ClientId> attached_;  // run: who waits for a domain's end, by uuid
   std::map<std::string, std::set<ClientId>> destroying_;  // destroy: who waits, by uuid
   std::map<std::uint64_t, ClientId> remote_stats_;        // stats asked of other homes
-  // Migrations asked of other homes: who waits for which.
+  // Migrations and changes of members asked of other homes: who waits for which.
   std::map<std::uint64_t, std::pair<ClientId, std::string>> remote_moves_;
   std::uint64_t next_stats_ = 1;  // numbers both kinds of requests
 };

@@ -232,6 +232,15 @@ Status Daemon::destroy_requested(const std::string& uuid) {
   return commands_.destroy_requested(uuid);
 }
 
+Status Daemon::member_requested(const std::string& uuid, const std::string& host,
+                                const std::string& word) {
+  return domains_.member_requested(uuid, host, word);
+}
+
+void Daemon::member_withdrawn(const std::string& uuid, const std::string& host) {
+  domains_.member_withdrawn(uuid, host);
+}
+
 void Daemon::store_restarted() {
   story_->put_host(own_record(), xenstore::HostState::kUp);
   for (const auto& [name, peer] : cluster_.peers())

@@ -57,6 +57,9 @@ class Daemon : public Cluster::Handler, public XenstoreStory::Handler {
   void host_lost(const std::string& name, const std::string& cause) override;
   void host_message(const std::string& name, Json message) override;
   Status destroy_requested(const std::string& uuid) override;
+  Status member_requested(const std::string& uuid, const std::string& host,
+                          const std::string& word) override;
+  void member_withdrawn(const std::string& uuid, const std::string& host) override;
   void store_restarted() override;
 
   const Config config_;

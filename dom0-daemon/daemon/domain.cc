@@ -24,6 +24,12 @@ constexpr int kSecretBytes = 32;
 
 std::uint64_t now() { return static_cast<std::uint64_t>(std::time(nullptr)); }
 
+std::vector<std::string> host_names(const Placement& placement) {
+  std::vector<std::string> names;
+  for (const HostRecord& host : placement.hosts) names.push_back(host.name);
+  return names;
+}
+
 std::string command_line(const DomainSpec& spec) {
   std::string text;
   for (const std::string& word : spec.argv) text += (text.empty() ? "" : " ") + word;
@@ -38,7 +44,9 @@ Domain::Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec 
       handler_(handler),
       spec_(std::move(spec)),
       secret_(random_hex(kSecretBytes)),
-      members_(spec_.placement.hosts.size()) {
+      members_(spec_.placement.hosts.size()),
+      first_hosts_(spec_.placement.hosts.size()),
+      membership_(spec_.name, spec_.placement.hosts.front().name, host_names(spec_.placement)) {
   const Placement& placement = spec_.placement;
   record_.uuid = spec_.uuid;
   record_.name = spec_.name;
@@ -147,6 +155,7 @@ void Domain::slice_event(const std::string& host, const Json& event) {
   const int index = index_of(host);
   if (index < 0 || phase_ == Phase::kOver) return;
   const std::string kind = text_or(event, "event", "");
+  if (member_event(index, kind, event)) return;
   if (kind == "counters") {
     record_.members[static_cast<std::size_t>(index)].counters = counters_from(event);
     if (const auto threads = numbers_field(event, "vcpu_threads"); index == 0 && threads)
@@ -165,6 +174,7 @@ void Domain::slice_event(const std::string& host, const Json& event) {
     phase_ = Phase::kRunning;
     record_.state = DomainState::kRunning;
     changed();
+    open_members();
   } else if (kind == "exited") {
     on_exited(event);
   } else if (kind == "resolved") {
@@ -207,6 +217,7 @@ void Domain::on_ready(int index) {
 void Domain::on_exited(const Json& event) {
   if (phase_ >= Phase::kExited) return;
   phase_ = Phase::kExited;
+  close_members();
   outcome_.status = static_cast<int>(std::min<std::uint64_t>(number_or(event, "status", 125), 255));
   outcome_.signal = static_cast<int>(std::min<std::uint64_t>(number_or(event, "signal", 0), 64));
   outcome_.message = text_or(event, "message", "");
@@ -253,13 +264,14 @@ void Domain::stop_all(const std::string& cause) {
   if (phase_ >= Phase::kStopping) return;
   phase_ = Phase::kStopping;
   limit_.reset();
+  close_members();
   for (std::size_t i = 0; i < members_.size(); ++i)
     if (!members_[i].gone) links_.stop_slice(record_.members[i].host, record_.uuid, cause);
 }
 
 void Domain::slice_ended(const std::string& host, const SliceEnd& end) {
   const int index = index_of(host);
-  if (index < 0) return;
+  if (index < 0 || member_ended(index, slice_end_text(end))) return;
   if (!end.wanted) {
     const std::string cause = fmt::format("lost host {}: {}", host, slice_end_text(end));
     if (phase_ < Phase::kExited) {
@@ -278,7 +290,7 @@ void Domain::slice_ended(const std::string& host, const SliceEnd& end) {
 
 void Domain::slice_failed(const std::string& host, const std::string& error) {
   const int index = index_of(host);
-  if (index < 0) return;
+  if (index < 0 || member_ended(index, error)) return;
   set_member_state(index, MemberState::kFailed);
   record_.members[static_cast<std::size_t>(index)].error = error;
   fail(kOwnFailure, error);
@@ -288,7 +300,9 @@ void Domain::slice_failed(const std::string& host, const std::string& error) {
 void Domain::host_lost(const std::string& host, const std::string& cause) {
   const int index = index_of(host);
   if (index < 0 || phase_ == Phase::kOver) return;
+  if (members_[static_cast<std::size_t>(index)].gone) return;
   const std::string sentence = fmt::format("lost host {}: {}", host, cause);
+  if (member_ended(index, sentence)) return;
   set_member_state(index, MemberState::kFailed);
   record_.members[static_cast<std::size_t>(index)].error = sentence;
   fail(kOwnFailure, sentence);
@@ -343,7 +357,8 @@ void Domain::signal(int number) {
 
 void Domain::send_all(const Json& message) {
   for (std::size_t i = 0; i < members_.size(); ++i)
-    if (!members_[i].gone) links_.send_to_slice(record_.members[i].host, record_.uuid, message);
+    if (!members_[i].gone && !members_[i].joining)
+      links_.send_to_slice(record_.members[i].host, record_.uuid, message);
 }
 
 void Domain::collect_stats(StatsDone done) {
@@ -357,7 +372,8 @@ void Domain::collect_stats(StatsDone done) {
   StatsRequest& request = stats_[id];
   request.done = std::move(done);
   for (std::size_t i = 0; i < members_.size(); ++i)
-    if (!members_[i].gone) request.waiting.push_back(record_.members[i].host);
+    if (!members_[i].gone && !members_[i].joining)
+      request.waiting.push_back(record_.members[i].host);
   // What has come by then is better than nothing.
   request.limit = std::make_unique<Timer>(loop_, kStatsLimit, [this, id] { stats_finish(id, {}); });
   send_all({{"op", "stats"}, {"id", id}});

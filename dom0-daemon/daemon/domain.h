@@ -15,12 +15,14 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "base/unique_fd.h"
 #include "dom0-daemon/daemon/domain_record.h"
 #include "dom0-daemon/daemon/event_loop.h"
+#include "dom0-daemon/daemon/membership.h"
 #include "dom0-daemon/daemon/placement.h"
 #include "dom0-daemon/daemon/slice_process.h"
 #include "dom0-daemon/daemon/user.h"
@@ -84,6 +86,10 @@ class Domain {
     virtual ~Handler() = default;
     virtual void domain_changed(Domain& domain) = 0;
     virtual void domain_over(Domain& domain) = 0;
+    // What a host says of itself; or why it cannot become a member: it is unknown, or down.
+    virtual Result<HostRecord> find_host(const std::string& name) = 0;
+    // A request for a member was taken up, or refused with the reason.
+    virtual void member_answered(Domain& domain, const std::string& host, const Status& answer) = 0;
   };
   // A vCPU's new place, checked and chosen by the caller; `core` belongs to that host.
   using MoveDone = std::function<void(Result<Json> moved)>;
@@ -116,6 +122,17 @@ class Domain {
   // The policy has moved a vCPU: what and why, for everybody to read.
   void tell_move(std::string last_move);
 
+  // Hosts come and go (domain_members.cc). Somebody wrote a request for a host into this host's
+  // xenstore, or took one away again.
+  void ask_member(const std::string& host, const std::string& word);
+  void withdraw_member(const std::string& host);
+  // For a command that has written such a request: when it is refused, or all that it asked for
+  // has happened; `done` gets domain, host, state.
+  void await_member(const std::string& host, MoveDone done);
+  // The request could not be written.
+  void member_unwritten(const std::string& host, const Error& error);
+  const Membership& membership() const { return membership_; }
+
  private:
   enum class Phase { kCreating, kReady, kRunning, kExited, kStopping, kOver };
   struct Member {
@@ -123,6 +140,8 @@ class Domain {
     bool ready = false;
     bool gone = false;
     std::string cause;
+    bool joining = false;           // while the domain runs, and not connected to all yet
+    std::uint32_t incarnation = 0;  // of the hosts that have had this number
   };
   struct StatsRequest {
     std::map<std::string, Json> by_host;
@@ -149,6 +168,53 @@ class Domain {
   void stats_complete(std::uint64_t id);
   void stats_finish(std::uint64_t id, const std::vector<std::string>& names);
   void changed();
+  // domain_members.cc
+  struct MemberWait {
+    std::string host;
+    bool taken = false;  // its request has been
+    MoveDone done;
+  };
+  struct Order {
+    std::set<int> waiting;
+    std::uint64_t turn = 0;
+    std::string error;
+    MoveDone then;
+    std::unique_ptr<Timer> limit;
+  };
+  void open_members();
+  void close_members();
+  Status may_join(const std::string& host);
+  std::vector<MemberWait> take_waits(const std::string& host);
+  void tell_answers();
+  void members_changed();
+  void settle_waits();
+  void begin_member_step();
+  void run_member_step();
+  void member_done();
+  void member_failed(const std::string& why);
+  void member_stuck(const std::string& why);
+  std::vector<int> partners(const std::string& without) const;
+  std::vector<HostRecord> active_hosts(const std::string& without) const;
+  std::vector<std::string> vcpu_hosts() const;
+  void order(const std::vector<int>& to, Json message, std::chrono::milliseconds limit,
+             MoveDone then);
+  void on_order_done(int index, const Json& event);
+  void finish_order(std::uint64_t id, Result<Json> answer);
+  void number_host(const std::string& host);
+  void start_member();
+  Json join_message(int index) const;
+  bool member_event(int index, const std::string& kind, const Json& event);
+  bool join_failed(int index, const std::string& why);
+  void connect_member();
+  void member_connected();
+  void undo_member();
+  void end_undo();
+  void share_vcpus();
+  void vacate_member();
+  void move_member_vcpu(std::uint32_t vcpu, const std::string& host);
+  void hand_over();
+  void disconnect_member();
+  bool member_ended(int index, const std::string& cause);
 
   EventLoop& loop_;
   SliceLinks& links_;
@@ -170,6 +236,18 @@ class Domain {
   std::map<std::uint64_t, Move> moves_;
   std::uint64_t next_move_ = 1;
   std::unique_ptr<Timer> limit_;
+  const std::size_t first_hosts_;
+  Membership membership_;
+  Membership::Step member_step_ = Membership::Step::kNone;  // that is being carried out, for ..
+  std::string member_host_;
+  std::uint64_t member_turn_ = 0;  // counts them
+  std::vector<MemberWait> member_waits_;
+  std::map<std::uint64_t, Order> orders_;
+  std::uint64_t next_order_ = 1;
+  std::vector<int> told_peers_;  // of the host that joins
+  bool peers_connected_ = false;
+  std::unique_ptr<Timer> member_limit_;
+  std::shared_ptr<int> alive_ = std::make_shared<int>(0);
 };
 
 }  // namespace xenspan::daemon

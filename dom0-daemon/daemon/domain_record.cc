@@ -100,12 +100,14 @@ std::vector<std::uint32_t> DomainRecord::threads() const {
 
 Json to_json(const DomainRecord& record) {
   Json members = Json::array();
-  for (const DomainMember& member : record.members)
+  for (const DomainMember& member : record.members) {
+    if (member.forgotten) continue;
     members.push_back({{"host", member.host},
                        {"state", xenstore::to_word(member.state)},
                        {"vcpus", member.vcpus},
                        {"error", member.error},
                        {"counters", to_json(member.counters)}});
+  }
   Json vcpus = Json::array();
   for (const DomainVcpu& vcpu : record.vcpus)
     vcpus.push_back({{"host", vcpu.host}, {"core", vcpu.core}, {"threads", vcpu.threads}});

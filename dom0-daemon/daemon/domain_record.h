@@ -23,6 +23,7 @@ struct DomainMember {
   int vcpus = 0;
   std::string error;
   xenstore::Counters counters;
+  bool forgotten = false;  // removed: the home keeps its number, nobody is told of it
 };
 
 struct DomainVcpu {

@@ -223,7 +223,7 @@ void DomainTable::tick() {
     if (story_ != nullptr) story_->put_counters(record);
     Json members = Json::object();
     for (const DomainMember& member : record.members)
-      members[member.host] = to_json(member.counters);
+      if (!member.forgotten) members[member.host] = to_json(member.counters);
     cluster_.send_to_all({{"op", "domain-counters"},
                           {"uuid", uuid},
                           {"members", members},

@@ -47,6 +47,13 @@ class DomainTable : public Domain::Handler {
   std::string free_name(const std::string& wish) const;
   bool name_in_use(const std::string& name) const;
 
+  // domain_table_members.cc. What was written into this host's xenstore, or removed; an error is
+  // put beside it.
+  Status member_requested(const std::string& uuid, const std::string& host,
+                          const std::string& word);
+  void member_withdrawn(const std::string& uuid, const std::string& host);
+  Status write_member_request(const std::string& uuid, const std::string& host,
+                              xenstore::MemberRequest request);
   // A peer's message. False: not such a message.
   bool handle(const std::string& host, const std::string& op, const Json& message);
   void host_joined(const std::string& host);
@@ -59,6 +66,8 @@ class DomainTable : public Domain::Handler {
  private:
   void domain_changed(Domain& domain) override;
   void domain_over(Domain& domain) override;
+  Result<HostRecord> find_host(const std::string& name) override;
+  void member_answered(Domain& domain, const std::string& host, const Status& answer) override;
   void publish(const DomainRecord& record);
   void put_mirror(const std::string& host, const Json& message);
   void prune(const std::string& home);

@@ -163,6 +163,14 @@ CoreChoice choose_core(const HostRecord& host, const std::vector<int>& own) {
   return best;
 }
 
+std::vector<int> vcpu_shares(int vcpus, const std::vector<HostRecord>& hosts) {
+  return share(vcpus, hosts);
+}
+
+Status check_joins(const HostRecord& home, const HostRecord& host) {
+  return check_versions_and_cpus({home, host});
+}
+
 Result<Placement> place(const PlacementRequest& request, const std::vector<HostChoice>& known) {
   if (request.vcpus < 0 || request.vcpus > kMaxVcpus)
     return refusal(EINVAL,

@@ -55,6 +55,12 @@ struct CoreChoice {
 };
 CoreChoice choose_core(const HostRecord& host, const std::vector<int>& own);
 
+// How many of a domain's vCPUs each host gets, at least as many as there are hosts: in proportion
+// to cores, at least one, largest remainder first.
+std::vector<int> vcpu_shares(int vcpus, const std::vector<HostRecord>& hosts);
+// Whether a host can be in one domain with the home: its xenspan and its CPU.
+Status check_joins(const HostRecord& home, const HostRecord& host);
+
 // The refusal is one sentence that names the thing and the remedy.
 Result<Placement> place(const PlacementRequest& request, const std::vector<HostChoice>& known);
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <ctime>
 
@@ -181,7 +182,9 @@ void XenstoreStory::put_domain(const DomainRecord& domain) {
   record.created = domain.created;
   check(store_->atomically([&](Nodes& nodes) -> Status {
     if (Status done = xenstore::write_domain(nodes, record); !done) return done;
+    if (Status done = remove_forgotten(nodes, domain); !done) return done;
     for (const DomainMember& each : domain.members) {
+      if (each.forgotten) continue;
       xenstore::MemberRecord member;
       member.host = each.host;
       member.state = each.state;
@@ -198,10 +201,12 @@ void XenstoreStory::put_domain(const DomainRecord& domain) {
 void XenstoreStory::put_counters(const DomainRecord& domain) {
   if (!store_) return;
   const Status written = store_->atomically([&](Nodes& nodes) -> Status {
-    for (const DomainMember& member : domain.members)
+    for (const DomainMember& member : domain.members) {
+      if (member.forgotten) continue;
       if (Status done = xenstore::write_counters(nodes, domain.uuid, member.host, member.counters);
           !done)
         return done;
+    }
     return put_vcpus(nodes, domain);
   });
   check(written);
@@ -237,13 +242,62 @@ void XenstoreStory::changed(const std::string& path) {
   using Kind = xenstore::ParsedPath::Kind;
   if (!about || about->node != node::kRequest) return;
   const auto request = store_->find(path);
-  if (!request || !*request || (*request)->empty()) return;
+  if (!request) return;
+  if (about->kind == Kind::kMember)
+    return member_request(about->uuid, about->host, request->value_or(""));
+  if (!*request || (*request)->empty()) return;
   if (about->kind == Kind::kDomain) return domain_request(about->uuid);
   // Another host's nodes here are a mirror: only a host's own daemon answers its requests.
   if (about->kind == Kind::kHost && about->host == config_.name)
     not_supported(paths::host(about->host), **request);
-  if (about->kind == Kind::kMember)
-    not_supported(paths::member(about->uuid, about->host), **request);
+}
+
+void XenstoreStory::member_request(const std::string& uuid, const std::string& host,
+                                   const std::string& word) {
+  if (word.empty()) return handler_.member_withdrawn(uuid, host);
+  if (Status asked = handler_.member_requested(uuid, host, word); !asked)
+    answer_member(uuid, host, asked, std::nullopt);
+}
+
+Status XenstoreStory::request_member(const std::string& uuid, const std::string& host,
+                                     xenstore::MemberRequest request) {
+  if (!store_) return Error{EPIPE, "xenstore is not there: see xenspand's log"};
+  // Also of a host that is not a member: the refusal says so.
+  return store_->write(paths::member(uuid, host) + "/" + node::kRequest,
+                       xenstore::to_word(request));
+}
+
+void XenstoreStory::answer_member(const std::string& uuid, const std::string& host,
+                                  const Status& answer,
+                                  std::optional<xenstore::MemberState> state) {
+  if (!store_) return;
+  const std::string base = paths::member(uuid, host);
+  check(store_->atomically([&](Nodes& nodes) -> Status {
+    if (Status cleared = xenstore::clear_request(nodes, base); !cleared) return cleared;
+    const std::string error = answer ? "" : answer.error().message;
+    if (answer && !state) return nodes.remove(base);
+    if (state)
+      if (Status told = nodes.write(base + "/" + node::kState, xenstore::to_word(*state)); !told)
+        return told;
+    return nodes.write(base + "/" + node::kError, xenstore::encode_text(error));
+  }));
+}
+
+// Members that were removed. What has no state is a host that was refused: it keeps its error.
+Status XenstoreStory::remove_forgotten(Nodes& nodes, const DomainRecord& domain) {
+  const auto there = xenstore::list_members(nodes, domain.uuid);
+  if (!there) return there.error();
+  for (const std::string& host : *there) {
+    const bool known =
+        std::any_of(domain.members.begin(), domain.members.end(),
+                    [&](const DomainMember& each) { return each.host == host && !each.forgotten; });
+    if (known) continue;
+    const auto state = nodes.find(paths::member(domain.uuid, host) + "/" + node::kState);
+    if (!state) return state.error();
+    if (!*state) continue;
+    if (Status gone = xenstore::remove_member(nodes, domain.uuid, host); !gone) return gone;
+  }
+  return {};
 }
 
 void XenstoreStory::domain_request(const std::string& uuid) {
@@ -265,8 +319,8 @@ void XenstoreStory::not_supported(const std::string& path, const std::string& re
   check(store_->atomically([&](Nodes& nodes) -> Status {
     if (Status cleared = xenstore::clear_request(nodes, path); !cleared) return cleared;
     return nodes.write(path + "/" + node::kError,
-                       fmt::format("\"{}\" is refused: a user-mode domain keeps its "
-                                   "hosts; use --hosts when starting a program",
+                       fmt::format("\"{}\" is refused: a host's requests are not carried "
+                                   "out yet; drain it from each domain: see xenspan-xenstore(5)",
                                    xenstore::encode_text(request)));
   }));
 }

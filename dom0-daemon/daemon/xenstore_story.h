@@ -9,6 +9,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,11 @@ class XenstoreStory {
     virtual ~Handler() = default;
     // An admin wrote "destroy"; the error, if any, is put beside the request.
     virtual Status destroy_requested(const std::string& uuid) = 0;
+    // An admin wrote a request for a member of a domain. Its answer comes by answer_member(), or
+    // at once as an error.
+    virtual Status member_requested(const std::string& uuid, const std::string& host,
+                                    const std::string& word) = 0;
+    virtual void member_withdrawn(const std::string& uuid, const std::string& host) = 0;
     // The store is new and empty: tell everything again.
     virtual void store_restarted() = 0;
   };
@@ -48,6 +54,12 @@ class XenstoreStory {
   void put_domain(const DomainRecord& record);
   void put_counters(const DomainRecord& record);
   void remove_domain(const std::string& uuid);
+  // Writes what an admin could write.
+  Status request_member(const std::string& uuid, const std::string& host,
+                        xenstore::MemberRequest request);
+  // Takes the request away, together with what answers it: the member's state, or the error.
+  void answer_member(const std::string& uuid, const std::string& host, const Status& answer,
+                     std::optional<xenstore::MemberState> state);
   // This host leaves: its own nodes go.
   void leave();
   // As long as xenstored lives.
@@ -61,6 +73,8 @@ class XenstoreStory {
   void restart();
   void changed(const std::string& path);
   void domain_request(const std::string& uuid);
+  void member_request(const std::string& uuid, const std::string& host, const std::string& word);
+  Status remove_forgotten(xenstore::Nodes& nodes, const DomainRecord& domain);
   void not_supported(const std::string& path, const std::string& request);
   void check(const Status& status);
   Status put_vcpus(xenstore::Nodes& nodes, const DomainRecord& domain);

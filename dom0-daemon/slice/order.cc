@@ -16,6 +16,7 @@ Status read_slice(const json& body, Order& order) {
   for (const json& host : body.at("hosts")) {
     slice.hosts.push_back(host.at("name").get<std::string>());
     slice.addresses.push_back(host.at("address").get<std::string>());
+    slice.incarnations.push_back(host.value("incarnation", 0U));
   }
   if (slice.hosts.empty() || slice.hosts.size() > dsm::kMaxHosts || self >= slice.hosts.size())
     return Error{EPROTO, "`self` or `hosts` is out of range: a domain has 1 to 64 hosts"};
@@ -26,8 +27,14 @@ Status read_slice(const json& body, Order& order) {
       return Error{EPROTO, "`vcpus` names a host that is not in `hosts`"};
     slice.vcpus.push_back({static_cast<dsm::HostId>(host), vcpu.at("core").get<int>()});
   }
-  if (slice.vcpus.empty() || slice.vcpus.size() > 1024 || slice.vcpus[0].host != 0)
+  slice.first_hosts = body.value("first_hosts", 0U);
+  if (slice.first_hosts > slice.hosts.size() || (slice.first_hosts != 0 && self == 0))
+    return Error{EPROTO, "`first_hosts` is more than there are in `hosts`, or the home is to join"};
+  // Later vCPU 0 may be anywhere.
+  const bool began = slice.first_hosts != 0;
+  if (slice.vcpus.empty() || slice.vcpus.size() > 1024 || (!began && slice.vcpus[0].host != 0))
     return Error{EPROTO, "`vcpus` needs 1 to 1024 entries, the first on the home"};
+  order.cores = body.value("cores", std::vector<int>{});
   slice.memory = body.at("memory").get<std::uint64_t>();
   if (!secret_of(body.at("secret").get<std::string>(), slice.secret))
     return Error{EPROTO, "`secret` is not 64 hexadecimal digits"};

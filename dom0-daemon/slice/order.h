@@ -20,6 +20,7 @@ struct Order {
   std::vector<unsigned> groups;
   std::string user;
   std::size_t hottest = 16;
+  std::vector<int> cores;  // where its own threads run while no vCPU is placed there
   // At the home:
   std::string program, cwd;
   std::vector<std::string> arguments, environment;

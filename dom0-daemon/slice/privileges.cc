@@ -99,6 +99,9 @@ void keep_to_cores(const Order& order) {
   for (const auto& vcpu : order.slice.vcpus)
     if (vcpu.host == order.slice.self && vcpu.core >= 0 && vcpu.core < CPU_SETSIZE)
       CPU_SET(vcpu.core, &cores);
+  if (CPU_COUNT(&cores) == 0)
+    for (const int core : order.cores)
+      if (core >= 0 && core < CPU_SETSIZE) CPU_SET(core, &cores);
   if (CPU_COUNT(&cores) > 0) ::sched_setaffinity(0, sizeof cores, &cores);
 }
 

@@ -102,6 +102,7 @@ Status Worker::join() {
   if (ports.size() != order_.slice.hosts.size())
     return Error{EPROTO, "xenspand's `ports` does not match `hosts`"};
   order_.slice.ports = ports;
+  order_.slice.hosts_may_join = !order_.wire.verbs();
   order_.slice.connect = [this](const auto& mesh, auto& acceptor) {
     return connect(order_.wire, mesh, acceptor);
   };
@@ -166,6 +167,8 @@ bool Worker::obey(const ControlChannel::Packet& packet) {
     migrate(body.value("vcpu", ~0U),
             {body.value("host", dsm::HostId{dsm::kMaxHosts}), body.value("core", -1)},
             body.value("id", json()));
+  } else {
+    change_members(op, body);
   }
   return true;
 }

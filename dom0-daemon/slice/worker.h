@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 
 #include "dom0-daemon/slice/control_channel.h"
 #include "dom0-daemon/slice/order.h"
@@ -26,6 +27,8 @@ class Worker {
   void serve();
   bool obey(const ControlChannel::Packet& packet);
   void resolve(std::vector<std::uint64_t> bytes, nlohmann::json id);
+  // worker_members.cc. False: no such order.
+  bool change_members(const std::string& op, const nlohmann::json& body);
   void migrate(unsigned vcpu, hypervisor::usermode::VcpuPlace to, nlohmann::json id);
   Result<ControlChannel::Packet> expect(const char* op);
   Status listen();
@@ -36,6 +39,7 @@ class Worker {
   std::vector<UniqueFd> given_;
   UniqueFd listening_;
   std::unique_ptr<hypervisor::usermode::Slice> slice_;
+  std::mutex members_lock_;        // one change of members at a time
   std::atomic<bool> over_{false};  // exited or failed has been reported
 };
 

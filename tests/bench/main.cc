@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "tests/bench/contend_bench.h"
+#include "tests/bench/elastic_bench.h"
 #include "tests/bench/fault_bench.h"
 #include "tests/bench/migrate_bench.h"
 #include "tests/bench/prefetch_bench.h"
@@ -60,6 +61,10 @@ std::vector<Bench> all_benches() {
   all.push_back({"elastic.migrate.vcpu", [](const Testbed& bed, const Options& options) {
                    return measure_migration(bed, options.guests, options.xenspan,
                                             runs_or(options, 50, 5));
+                 }});
+  all.push_back({"elastic.hosts", [](const Testbed& bed, const Options& options) {
+                   return measure_elastic(bed, options.guests, options.xenspan,
+                                          runs_or(options, 5, 1));
                  }});
   const auto speedup_options = [](const Options& options) {
     return SpeedupOptions{options.guests, runs_or(options, 5, 2), options.quick};

@@ -46,7 +46,7 @@ void check_order(std::string_view text) {
   const auto& made = order->slice;
   DEMAND(!made.hosts.empty() && made.hosts.size() <= dsm::kMaxHosts);
   DEMAND(made.addresses.size() == made.hosts.size() && made.self < made.hosts.size());
-  DEMAND(!made.vcpus.empty() && made.vcpus[0].host == 0);
+  DEMAND(!made.vcpus.empty() && (made.vcpus[0].host == 0 || made.first_hosts != 0));
   for (const auto& vcpu : made.vcpus) DEMAND(vcpu.host < made.hosts.size());
 }
 

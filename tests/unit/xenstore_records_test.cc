@@ -202,7 +202,7 @@ TYPED_TEST(RecordsTest, ChangesNeedTheThing) {
   EXPECT_EQ(set_domain_state(store, kUuid, DomainState::kEnded).error().code, ENOENT);
   EXPECT_EQ(request_domain(store, kUuid, DomainRequest::kDestroy).error().code, ENOENT);
   EXPECT_EQ(set_member_state(store, kUuid, "node-2", MemberState::kLeft).error().code, ENOENT);
-  EXPECT_EQ(request_member(store, kUuid, "node-2", MemberRequest::kJoin).error().code, ENOENT);
+  EXPECT_EQ(request_member(store, kUuid, "node-2", MemberRequest::kAdd).error().code, ENOENT);
   EXPECT_EQ(request_member(store, kUuid, "node-2", MemberRequest::kDrain).error().code, ENOENT);
   EXPECT_EQ(store.read(paths::kRoot).error().code, ENOENT);
 }
@@ -212,8 +212,8 @@ TYPED_TEST(RecordsTest, RequestIsKeptByWritesAndClearedWithItsAnswer) {
   ASSERT_OK(write_domain(store, domain()));
   ASSERT_OK(write_member(store, kUuid, member()));
   ASSERT_OK(request_member(store, kUuid, "node-2", MemberRequest::kDrain));
-  ASSERT_OK(request_member(store, kUuid, "node-3", MemberRequest::kJoin));
-  EXPECT_EQ(store.read(paths::member(kUuid, "node-3") + "/request").value(), "join");
+  ASSERT_OK(request_member(store, kUuid, "node-3", MemberRequest::kAdd));
+  EXPECT_EQ(store.read(paths::member(kUuid, "node-3") + "/request").value(), "add");
   ASSERT_OK(write_member(store, kUuid, member()));
   EXPECT_EQ(read_member(store, kUuid, "node-2")->request, MemberRequest::kDrain);
   ASSERT_OK(store.atomically([](Nodes& nodes) -> Status {

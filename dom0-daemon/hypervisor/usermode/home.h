@@ -11,6 +11,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -74,7 +75,7 @@ class Home {
     LayoutTable* layout = nullptr;
     dsm::Engine* engine = nullptr;
     VcpuPlaces* places = nullptr;
-    std::vector<std::string> hosts;  // names
+    std::vector<std::string> hosts;  // names; "": this number is nobody's
     std::uint64_t memory = 0;        // bytes
     int descriptor_limit = 1024;
     std::string directory;  // for generated files
@@ -86,9 +87,10 @@ class Home {
     std::function<void(dsm::HostId, std::uint64_t address, std::uint64_t version)> take_back_lease;
     std::function<void(dsm::HostId, int tid)> kick;  // does not wait for the host
     // For threads that move (home_move.cc), on any host, the home included.
-    std::function<int(dsm::HostId, const Packet& state)> take_over;  // 0 or -errno
-    std::function<void(unsigned vcpu, VcpuPlace)> place;             // to all other slices
-    std::function<void(dsm::HostId, int tid)> call_away;             // does not wait for the host
+    std::function<int(dsm::HostId, const Packet& state)> take_over;         // 0 or -errno
+    std::function<void(unsigned vcpu, VcpuPlace)> place;                    // to all other slices
+    std::function<void(dsm::HostId, unsigned vcpu, VcpuPlace)> tell_place;  // to one of them
+    std::function<void(dsm::HostId, int tid)> call_away;  // does not wait for the host
     // The domain is over. Called once.
     struct End {
       int status = 0;  // 0-255
@@ -117,6 +119,11 @@ class Home {
     std::int64_t ns = 0;
   };
   Result<Moved> migrate(unsigned vcpu, VcpuPlace to);
+  // For hosts that join and leave (home_members.cc). A new host learns where each vCPU is; from
+  // then on it is told as all others are.
+  void tell_places(dsm::HostId host, const std::string& name);
+  // Waits until no thread is on the host, at most so long: how many are. EBUSY: a vCPU is.
+  Result<unsigned> vacate(dsm::HostId host, std::chrono::milliseconds limit);
   // The thread of the domain's kicks and timers; runs until the process ends.
   void run_pump();
 

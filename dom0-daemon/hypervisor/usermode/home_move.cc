@@ -156,7 +156,8 @@ Result<Home::Moved> Home::await_settled(unsigned vcpu) {
 }
 
 Result<Home::Moved> Home::migrate(unsigned vcpu, VcpuPlace to) {
-  if (vcpu >= services_.places->size() || to.host >= services_.hosts.size())
+  if (vcpu >= services_.places->size() || to.host >= services_.hosts.size() ||
+      services_.hosts[to.host].empty())
     return Error{EINVAL, "no such vCPU or host"};
   VcpuPlace from;
   {

@@ -50,6 +50,9 @@ Status Slice::join(const SliceConfig& config, UniqueFd listening) {
   config_ = config;
   places_.assign(config_.vcpus);
   if (Status status = start_engine(std::move(listening)); !status) return status;
+  config_.hosts.resize(dsm::kMaxHosts);
+  config_.addresses.resize(dsm::kMaxHosts);
+  config_.ports.resize(dsm::kMaxHosts);
   return is_home() ? start_home() : start_remote();
 }
 
@@ -58,7 +61,9 @@ Status Slice::start_engine(UniqueFd listening) {
   acceptor.listening = std::move(listening);
   acceptor.secret = config_.secret;
   acceptor.self = config_.self;
-  acceptor.hosts = static_cast<unsigned>(config_.hosts.size());
+  const auto hosts_now = static_cast<unsigned>(config_.hosts.size());
+  const unsigned most_hosts = config_.hosts_may_join ? dsm::kMaxHosts : hosts_now;
+  acceptor.hosts = most_hosts;
   acceptor.encrypt = config_.encrypt;
   acceptor.log = [](const std::string& line) { log::warning("{}", line); };
   auto accepting = dsm::tcp::Acceptor::start(std::move(acceptor));
@@ -67,7 +72,8 @@ Status Slice::start_engine(UniqueFd listening) {
 
   dsm::tcp::MeshConfig mesh;
   for (std::size_t host = 0; host < config_.hosts.size(); ++host)
-    mesh.hosts.push_back({config_.hosts[host], config_.addresses[host], config_.ports[host]});
+    mesh.hosts.push_back({config_.hosts[host], config_.addresses[host], config_.ports[host],
+                          host < config_.incarnations.size() ? config_.incarnations[host] : 0});
   mesh.pages = kWindowPages;
   auto transport = config_.connect ? config_.connect(mesh, *acceptor_)
                                    : dsm::tcp::connect_mesh(mesh, *acceptor_);
@@ -76,7 +82,11 @@ Status Slice::start_engine(UniqueFd listening) {
 
   dsm::EngineConfig engine;
   engine.self = config_.self;
-  engine.hosts = static_cast<unsigned>(config_.hosts.size());
+  engine.hosts = config_.first_hosts != 0 ? config_.first_hosts : hosts_now;
+  engine.most_hosts = most_hosts;
+  for (std::size_t host = 0; host < config_.hosts.size(); ++host)
+    if (!config_.hosts[host].empty())
+      engine.members |= dsm::mask_of(static_cast<dsm::HostId>(host));
   engine.pages = kWindowPages;
   engine.prefetch = config_.prefetch;
   engine.without = config_.without;
@@ -85,8 +95,14 @@ Status Slice::start_engine(UniqueFd listening) {
                                   [this](const std::string& cause) { failed_(cause); });
   if (!made) return made.error();
   engine_ = std::move(*made);
-  start_service_thread("xs-engine", Priority::kFaults, [this] { engine_->serve(); });
+  // One that joins first has to hear who manages what.
+  if (config_.first_hosts == 0) start_serving();
   return {};
+}
+
+void Slice::start_serving() {
+  serving_ = true;
+  start_service_thread("xs-engine", Priority::kFaults, [this] { engine_->serve(); });
 }
 
 Status Slice::start_home() {
@@ -114,6 +130,9 @@ Status Slice::start_home() {
     return take_over_on(host, state);
   };
   services.place = [this](unsigned vcpu, VcpuPlace place) { place_on_all(vcpu, place); };
+  services.tell_place = [this](dsm::HostId host, unsigned vcpu, VcpuPlace place) {
+    if (host != config_.self) place_on(host, vcpu, place);
+  };
   services.call_away = [this](dsm::HostId host, int tid) { call_away_on(host, tid); };
   services.end = ended_;
   home_ = std::make_unique<Home>(std::move(services));
@@ -125,22 +144,9 @@ Status Slice::start_home() {
                          [this, shared] { serve_line(std::move(*shared)); });
     return true;
   });
-  controls_.resize(config_.hosts.size());
-  for (dsm::HostId host = 1; host < config_.hosts.size(); ++host) {
-    dsm::tcp::ConnectOptions options;
-    options.address = config_.addresses[host];
-    options.port = config_.ports[host];
-    options.secret = config_.secret;
-    options.peer = host;
-    options.purpose = kControlPurpose;
-    options.encrypt = config_.encrypt;
-    options.timeout_ms = 15000;
-    auto stream = dsm::tcp::connect_stream(options);
-    if (!stream) return stream.error();
-    controls_[host] = std::make_unique<Control>();
-    controls_[host]->stream = std::move(*stream);
-    start_service_thread("xs-kick", Priority::kCalls, [this, host] { send_kicks(host); });
-  }
+  for (dsm::HostId host = 1; host < config_.hosts.size(); ++host)
+    if (!config_.hosts[host].empty())
+      if (Status status = connect_control(host); !status) return status;
   return {};
 }
 
@@ -324,12 +330,13 @@ void Slice::serve_line(std::unique_ptr<dsm::tcp::SecureStream> stream) {
 }
 
 bool Slice::control_call(dsm::HostId host, Op op, const Packet& request, Packet& answer) {
-  Control& control = *controls_[host];
-  std::lock_guard guard(control.lock);
+  const auto control = controls_[host].load();
+  if (control == nullptr) return false;
+  std::lock_guard guard(control->lock);
   FrameHeader header;
   header.op = op;
-  return send_frame(*control.stream, header, request) == 0 &&
-         receive_frame(*control.stream, header, answer) == 0;
+  return control->stream != nullptr && send_frame(*control->stream, header, request) == 0 &&
+         receive_frame(*control->stream, header, answer) == 0;
 }
 
 int Slice::start_thread_on(dsm::HostId host, const StartThread& start) {
@@ -364,22 +371,26 @@ int Slice::take_over_on(dsm::HostId host, const Packet& state) {
 }
 
 void Slice::place_on_all(unsigned vcpu, VcpuPlace place) {
+  for (dsm::HostId host = 1; host < config_.hosts.size(); ++host) place_on(host, vcpu, place);
+}
+
+void Slice::place_on(dsm::HostId host, unsigned vcpu, VcpuPlace place) {
   Packet request, answer;
   Writer(request)
       .put(std::uint32_t{vcpu})
       .put(std::uint32_t{place.host})
       .put(std::int32_t{place.core});
-  for (dsm::HostId host = 1; host < config_.hosts.size(); ++host)
-    control_call(host, Op::kPlace, request, answer);
+  control_call(host, Op::kPlace, request, answer);
 }
 
 void Slice::kick_on(dsm::HostId host, int tid) {
-  Control& control = *controls_[host];
+  const auto control = controls_[host].load();
+  if (control == nullptr) return;
   {
-    std::lock_guard guard(control.kick_lock);
-    control.kicks.emplace(tid, Op::kKick);
+    std::lock_guard guard(control->kick_lock);
+    control->kicks.emplace(tid, Op::kKick);
   }
-  control.kicker.wake();
+  control->kicker.wake();
 }
 
 void Slice::call_away_on(dsm::HostId host, int tid) {
@@ -388,16 +399,16 @@ void Slice::call_away_on(dsm::HostId host, int tid) {
     if (const auto found = threads_.find(tid); found != threads_.end()) found->second->call_away();
     return;
   }
-  Control& control = *controls_[host];
+  const auto control = controls_[host].load();
+  if (control == nullptr) return;
   {
-    std::lock_guard guard(control.kick_lock);
-    control.kicks[tid] = Op::kCallAway;  // which is a kick too
+    std::lock_guard guard(control->kick_lock);
+    control->kicks[tid] = Op::kCallAway;  // which is a kick too
   }
-  control.kicker.wake();
+  control->kicker.wake();
 }
 
-void Slice::send_kicks(dsm::HostId host) {
-  Control& control = *controls_[host];
+void Slice::send_kicks(dsm::HostId host, Control& control) {
   Packet request, answer;
   for (;;) {
     control.kicker.prepare();
@@ -407,6 +418,7 @@ void Slice::send_kicks(dsm::HostId host) {
       kicks.swap(control.kicks);
     }
     if (kicks.empty()) control.kicker.sleep(-1);
+    if (controls_[host].load().get() != &control) return;  // the host has left
     for (const auto& [tid, op] : kicks) {
       Writer(request).put(std::int32_t{tid});
       if (!control_call(host, op, request, answer)) return;  // the engine reports the loss

@@ -7,6 +7,7 @@
 // process. It is never destroyed: the process ends instead.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <functional>
 #include <map>
@@ -33,9 +34,14 @@ struct SliceConfig {
       const dsm::tcp::MeshConfig& mesh, dsm::tcp::Acceptor& acceptor)>;
 
   dsm::HostId self = 0;
-  std::vector<std::string> hosts;      // names; index 0 is the home
+  // By host number; index 0 is the home. The name of a number that is nobody's is empty. A running
+  // slice has room for kMaxHosts.
+  std::vector<std::string> hosts;
   std::vector<std::string> addresses;  // numeric
   std::vector<std::uint16_t> ports;
+  std::vector<std::uint32_t> incarnations;  // dsm::tcp::Peer; empty: zeros
+  bool hosts_may_join = true;               // later; RDMA's connections are made once
+  unsigned first_hosts = 0;  // how many the domain began with; 0: as many as there are now
   std::vector<VcpuPlace> vcpus;
   std::uint64_t memory = 0;
   dsm::tcp::Secret secret{};
@@ -62,6 +68,13 @@ class Slice {
   Status run(const std::string& program, std::vector<std::string> arguments,
              std::vector<std::string> environment);
   void outside_signal(int signo);
+  // Another host joins: this slice connects to it, then takes it for a member. One that has drained
+  // (or has connected only) leaves. They block; one call at a time (slice_members.cc).
+  Status add_peer(dsm::HostId host, const dsm::tcp::Peer& peer);
+  Status admit_peer(dsm::HostId host);
+  // A slice that joins serves from the first of these on.
+  void learn_slots(const dsm::SlotTable& table);
+  Status remove_peer(dsm::HostId host);
   void stop(const std::string& cause) { engine_->stop(cause); }
 
   // For guest threads.
@@ -97,17 +110,20 @@ class Slice {
  private:
   Slice(Ended ended, Failed failed) : ended_(std::move(ended)), failed_(std::move(failed)) {}
   Status start_engine(UniqueFd listening);
+  void start_serving();
   Status start_home();
   Status start_remote();
   Status measure_clocks();
   int start_thread_on(dsm::HostId host, const StartThread& start);
   int take_over_on(dsm::HostId host, const Packet& state);
   void place_on_all(unsigned vcpu, VcpuPlace place);
+  void place_on(dsm::HostId host, unsigned vcpu, VcpuPlace place);
   void call_away_on(dsm::HostId host, int tid);
   void forbid_on(dsm::HostId host, std::uint64_t version, const Range& range);
   void take_back_lease(dsm::HostId host, std::uint64_t address, std::uint64_t version);
   void kick_on(dsm::HostId host, int tid);
-  void send_kicks(dsm::HostId host);
+  Status connect_control(dsm::HostId host);
+  void close_control(dsm::HostId host);
   bool control_call(dsm::HostId host, Op op, const Packet& request, Packet& answer);
   void serve_line(std::unique_ptr<dsm::tcp::SecureStream> stream);
   void serve_control(dsm::tcp::SecureStream& stream);
@@ -125,6 +141,7 @@ class Slice {
   std::unique_ptr<dsm::Transport> transport_;
   std::unique_ptr<dsm::Engine> engine_;
   std::unique_ptr<Home> home_;
+  bool serving_ = false;  // before other threads exist, or the one that changes members
 
   std::mutex lock_;
   std::map<int, std::unique_ptr<GuestThread>> threads_;  // GUARDED_BY(lock_)
@@ -138,7 +155,9 @@ class Slice {
     std::map<int, Op> kicks;  // thread -> kKick or kCallAway. GUARDED_BY(kick_lock)
     Parker kicker;
   };
-  std::vector<std::unique_ptr<Control>> controls_;  // home only; by host
+  void send_kicks(dsm::HostId host, Control& control);
+  // Home only; by host. They come and go: nullptr when it is not there.
+  std::array<std::atomic<std::shared_ptr<Control>>, dsm::kMaxHosts> controls_;
 
   std::atomic_flag learning_ = ATOMIC_FLAG_INIT;
   std::uint64_t forbidden_version_ = 0;  // newest prohibition seen. GUARDED_BY(learning_)

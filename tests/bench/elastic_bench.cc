@@ -1,0 +1,136 @@
+#include "tests/bench/elastic_bench.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <chrono>
+#include <sstream>
+#include <thread>
+
+#include "tests/bench/process.h"
+#include "tests/bench/samples.h"
+
+namespace xenspan::bench {
+namespace {
+
+constexpr const char* kDomain = "bench-pieces";
+constexpr const char* kThreads = "2";
+constexpr const char* kSteps = "4000000";  // of a generator, for one piece: some milliseconds
+constexpr double kSettle = 1;              // s: the program's own start is over
+constexpr double kBefore = 2, kAfter = 4;  // s of measuring: on one host, on two
+constexpr double kWindow = 0.5;            // s
+constexpr double kEnough = 0.9;            // of the share of cores
+
+struct Moment {
+  double start, end;
+};
+struct Point {
+  double time, pieces;
+};
+
+// The guest's clock is the home's, which is this machine's.
+double seconds_now() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+void wait_seconds(double seconds) {
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+}
+
+Result<Moment> change(const Testbed& bed, const std::string& xenspan, const std::string& command) {
+  Moment moment{seconds_now(), 0};
+  auto process =
+      Process::start({xenspan, "--socket", bed.socket(), command, kDomain, bed.hosts()[1].name});
+  if (!process) return process.error();
+  const Process::End end = process->finish();
+  moment.end = seconds_now();
+  if (end.status != 0) return Error{0, "`xenspan " + command + "` failed"};
+  return moment;
+}
+
+// Pieces a second between two times.
+double rate(const std::vector<Point>& points, double from, double to) {
+  const auto at = [&points](double time) {
+    return std::lower_bound(points.begin(), points.end(), time,
+                            [](const Point& point, double t) { return point.time < t; });
+  };
+  const auto first = at(from);
+  auto last = at(to);
+  if (last == points.end() && last != points.begin()) --last;
+  if (first == points.end() || last <= first) return 0;
+  return (last->pieces - first->pieces) / (last->time - first->time);
+}
+
+struct Run {
+  double before, after, left;  // pieces a second
+  double reached;              // s from the request to enough of the share; negative: never
+};
+
+Result<Run> run_once(const Testbed& bed, const std::string& guests, const std::string& xenspan) {
+  auto line = bed.run(2, {guests + "/pieces", kThreads, kSteps}, {"--name", kDomain});
+  *(std::find(line.begin(), line.end(), "--hosts") + 1) = bed.hosts()[0].name;
+  auto guest = Process::start(line);
+  if (!guest) return guest.error();
+  if (auto ready = guest->read_line(); !ready) return ready.error();
+  wait_seconds(kSettle + kBefore);
+  const auto added = change(bed, xenspan, "add-host");
+  if (!added) return added.error();
+  wait_seconds(kAfter);
+  const auto drained = change(bed, xenspan, "drain");
+  if (!drained) return drained.error();
+  wait_seconds(kBefore);
+  const double over = seconds_now();
+  const Process::End end = guest->finish();
+  std::vector<Point> points;
+  std::istringstream text(end.output);
+  std::string word;
+  double pieces = 0;
+  while (text >> word && word.find('=') == std::string::npos && text >> pieces)
+    points.push_back({std::stod(word), pieces});
+  if (end.status != 0 || word.find("pieces=") != 0)
+    return Error{0, "a piece was lost or is wrong: " + end.output.substr(0, 100)};
+  Run run{rate(points, added->start - kBefore, added->start),
+          rate(points, added->start + 2, drained->start), rate(points, drained->end, over), -1};
+  for (double from = added->start; run.reached < 0 && from + kWindow < drained->start; from += 0.1)
+    if (rate(points, from, from + kWindow) >= kEnough * 2 * run.before)
+      run.reached = from - added->start;
+  return run;
+}
+
+}  // namespace
+
+Status measure_elastic(const Testbed& bed, const std::string& guests, const std::string& xenspan,
+                       unsigned runs) {
+  Measurement add{
+      .bench = "elastic.add", .unit = "1/s", .measured = {}, .baseline = {}, .hosts = bed.names(2)};
+  Measurement drain{.bench = "elastic.drain",
+                    .unit = "1/s",
+                    .measured = {},
+                    .baseline = {},
+                    .hosts = bed.names(2)};
+  Samples reached;
+  unsigned never = 0;
+  for (unsigned i = 0; i < runs; i++) {
+    const auto run = run_once(bed, guests, xenspan);
+    if (!run) return run.error();
+    add.measured.add(run->after);
+    add.baseline.add(2 * run->before);
+    drain.measured.add(run->left);
+    drain.baseline.add(run->before);
+    if (run->reached < 0)
+      ++never;
+    else
+      reached.add(run->reached);
+  }
+  add.ratio = add.measured.median() / add.baseline.median();
+  add.more["reached_s"] = reached.size() > 0 ? reached.median() : -1;
+  add.more["never_reached"] = never;
+  drain.ratio = drain.measured.median() / drain.baseline.median();
+  print(add);
+  print(drain);
+  return {};
+}
+
+}  // namespace xenspan::bench

@@ -1,0 +1,338 @@
+// Membership: every request in every state, in every order; what fails; what is withdrawn; and
+// which vCPUs move.
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <random>
+
+#include "dom0-daemon/daemon/member_shares.h"
+#include "dom0-daemon/daemon/membership.h"
+
+namespace xenspan::daemon {
+namespace {
+
+using Step = Membership::Step;
+using State = Membership::State;
+
+class MembershipTest : public testing::Test {
+ protected:
+  MembershipTest() {
+    members_.open([this](const std::string& host) -> Status {
+      return host == down_ ? Status(Error{EHOSTDOWN, "host " + host + " is down"}) : Status();
+    });
+  }
+  // Writes a request and gives its answer: "ok", the refusal, or "waits".
+  std::string ask(const std::string& host, const std::string& word) {
+    members_.ask(host, word);
+    return last_answer();
+  }
+  std::string last_answer() {
+    const auto answers = members_.take_answers();
+    if (answers.empty()) return "waits";
+    return answers.back().status ? "ok" : answers.back().status.error().message;
+  }
+  State state(const std::string& host) const { return members_.members().at(host).state; }
+  std::string error(const std::string& host) const { return members_.members().at(host).error; }
+  bool is_member(const std::string& host) const { return members_.members().contains(host); }
+  void run_to(Step step) {
+    for (int i = 0; i < 10 && members_.step() != step; ++i) members_.done();
+    EXPECT_EQ(members_.step(), step);
+  }
+
+  std::string down_ = "d";
+  Membership members_{"dom", "a", {"a", "b"}};
+};
+
+void expect_word(const std::string& text, const std::string& word) {
+  EXPECT_NE(text.find(word), std::string::npos) << text;
+}
+
+TEST_F(MembershipTest, AHostIsAdded) {
+  EXPECT_EQ(ask("c", "add"), "ok");
+  EXPECT_EQ(state("c"), State::kJoining);
+  EXPECT_EQ(members_.host(), "c");
+  for (const Step step : {Step::kStart, Step::kConnect}) {
+    EXPECT_EQ(members_.step(), step);
+    EXPECT_EQ(state("c"), State::kJoining);
+    members_.done();
+  }
+  EXPECT_EQ(state("c"), State::kActive);
+  EXPECT_EQ(members_.step(), Step::kShare);
+  members_.done();
+  EXPECT_EQ(members_.step(), Step::kNone);
+  EXPECT_FALSE(members_.busy("c"));
+}
+
+TEST_F(MembershipTest, AHostIsDrainedAndComesBack) {
+  EXPECT_EQ(ask("b", "drain"), "ok");
+  for (const Step step : {Step::kVacate, Step::kHandOver, Step::kDisconnect, Step::kStop}) {
+    EXPECT_EQ(members_.step(), step);
+    EXPECT_EQ(state("b"), State::kDraining);
+    members_.done();
+  }
+  EXPECT_EQ(state("b"), State::kLeft);
+  EXPECT_EQ(members_.step(), Step::kNone);
+  EXPECT_EQ(ask("b", "add"), "ok");
+  run_to(Step::kNone);
+  EXPECT_EQ(state("b"), State::kActive);
+}
+
+TEST_F(MembershipTest, RemoveDrainsAndForgets) {
+  EXPECT_EQ(ask("b", "remove"), "ok");
+  EXPECT_EQ(state("b"), State::kDraining);
+  run_to(Step::kNone);
+  EXPECT_FALSE(is_member("b"));
+  EXPECT_EQ(members_.take_forgotten(), std::vector<std::string>{"b"});
+  EXPECT_TRUE(members_.take_forgotten().empty());
+}
+
+TEST_F(MembershipTest, RemoveTakesWhatHasLeftOffTheList) {
+  ask("b", "drain");
+  run_to(Step::kNone);
+  EXPECT_EQ(ask("b", "remove"), "ok");
+  EXPECT_FALSE(is_member("b"));
+  EXPECT_EQ(members_.step(), Step::kNone);
+}
+
+TEST_F(MembershipTest, RefusalsChangeNothingAndSayWhy) {
+  const struct {
+    const char *host, *word, *why;
+  } cases[] = {{"b", "add", "host b is a member of domain dom already"},
+               {"a", "add", "already"},
+               {"d", "add", "host d is down"},
+               {"a", "drain", "host a is the home of domain dom, and its files"},
+               {"a", "remove", "host a is the home"},
+               {"c", "drain", "host c is not a member"},
+               {"c", "remove", "host c is not a member"},
+               {"b", "join", "add, drain or remove"},
+               {"b", "", "add, drain or remove"},
+               {"b", "drain\n", "add, drain or remove"}};
+  for (const auto& each : cases) {
+    expect_word(ask(each.host, each.word), each.why);
+    EXPECT_EQ(members_.step(), Step::kNone) << each.word;
+    EXPECT_EQ(state("a"), State::kActive);
+    EXPECT_EQ(state("b"), State::kActive);
+    EXPECT_EQ(members_.members().size(), 2u);
+  }
+  expect_word(error("b"), "add, drain or remove");
+  ask("b", "drain");
+  EXPECT_EQ(error("b"), "") << "the next request that is taken up clears it";
+}
+
+TEST_F(MembershipTest, TheLastHostStays) {
+  ask("b", "drain");
+  run_to(Step::kNone);
+  expect_word(ask("a", "drain"), "host a is the last host of domain dom");
+  expect_word(ask("b", "drain"), "host b has left");
+}
+
+TEST_F(MembershipTest, OneChangeAtATime) {
+  EXPECT_EQ(ask("c", "add"), "ok");
+  EXPECT_EQ(ask("b", "drain"), "waits");
+  EXPECT_EQ(ask("e", "add"), "waits");
+  EXPECT_TRUE(members_.busy("b"));
+  EXPECT_EQ(state("b"), State::kActive);
+  run_to(Step::kShare);
+  members_.done();
+  EXPECT_EQ(members_.host(), "b");
+  EXPECT_EQ(members_.step(), Step::kVacate);
+  EXPECT_EQ(last_answer(), "ok");
+  run_to(Step::kStop);
+  members_.done();
+  EXPECT_EQ(members_.host(), "e");
+}
+
+TEST_F(MembershipTest, AWaitingRequestIsJudgedWhenItsTurnComes) {
+  ask("c", "add");
+  EXPECT_EQ(ask("d", "add"), "waits");
+  EXPECT_EQ(ask("b", "add"), "waits");
+  down_ = "";
+  run_to(Step::kShare);
+  members_.take_answers();
+  members_.done();
+  EXPECT_EQ(members_.host(), "d") << "it is up now";
+  run_to(Step::kNone);
+  expect_word(last_answer(), "already");
+}
+
+TEST_F(MembershipTest, AWaitingRequestIsWithdrawnOrReplaced) {
+  ask("c", "add");
+  ask("b", "drain");
+  EXPECT_TRUE(members_.withdraw("b"));
+  EXPECT_FALSE(members_.withdraw("b"));
+  EXPECT_FALSE(members_.withdraw("c")) << "it has been taken up";
+  ask("b", "drain");
+  EXPECT_EQ(ask("b", "remove"), "waits");
+  run_to(Step::kNone);
+  EXPECT_FALSE(is_member("b"));
+  EXPECT_EQ(members_.take_answers().size(), 1u) << "the one that was replaced has no answer";
+}
+
+TEST_F(MembershipTest, ARepeatedRequestIsTheSame) {
+  ask("c", "add");
+  EXPECT_EQ(ask("c", "add"), "ok");
+  run_to(Step::kNone);
+  expect_word(ask("c", "add"), "already");
+  ask("c", "drain");
+  EXPECT_EQ(ask("c", "drain"), "ok");
+  EXPECT_EQ(ask("c", "remove"), "ok") << "and is forgotten at the end";
+  run_to(Step::kNone);
+  EXPECT_FALSE(is_member("c"));
+}
+
+TEST_F(MembershipTest, ADrainIsTurnedRoundWhileOnlyVcpusHaveGone) {
+  ask("b", "drain");
+  EXPECT_EQ(ask("b", "add"), "ok");
+  EXPECT_EQ(members_.step(), Step::kShare);
+  EXPECT_EQ(state("b"), State::kActive);
+  EXPECT_EQ(ask("b", "drain"), "ok");
+  EXPECT_EQ(members_.step(), Step::kVacate);
+  run_to(Step::kHandOver);
+  EXPECT_EQ(ask("b", "add"), "waits");
+  run_to(Step::kStop);
+  members_.done();
+  EXPECT_EQ(members_.step(), Step::kStart);
+  EXPECT_EQ(state("b"), State::kJoining);
+}
+
+TEST_F(MembershipTest, AJoinIsDrainedAgainWhenItHasJoined) {
+  ask("c", "add");
+  EXPECT_EQ(ask("c", "drain"), "waits");
+  run_to(Step::kShare);
+  members_.done();
+  EXPECT_EQ(members_.step(), Step::kVacate);
+  EXPECT_EQ(state("c"), State::kDraining);
+}
+
+TEST_F(MembershipTest, WhatFailsBeforeItIsActiveIsUndone) {
+  for (const Step at : {Step::kStart, Step::kConnect}) {
+    EXPECT_EQ(ask("c", "add"), "ok");
+    run_to(at);
+    members_.failed("no route");
+    EXPECT_EQ(members_.step(), Step::kUndo);
+    EXPECT_EQ(state("c"), State::kJoining);
+    members_.failed("again");  // what is undone is over all the same
+    EXPECT_EQ(members_.step(), Step::kNone);
+    EXPECT_EQ(state("c"), State::kFailed);
+    EXPECT_EQ(error("c"), "no route");
+  }
+  expect_word(ask("c", "drain"), "has failed");
+  EXPECT_EQ(ask("c", "remove"), "ok");
+  EXPECT_FALSE(is_member("c"));
+}
+
+TEST_F(MembershipTest, ADrainThatCannotGoOnLeavesAMember) {
+  for (const Step at : {Step::kVacate, Step::kHandOver}) {
+    ask("b", "drain");
+    run_to(at);
+    members_.failed("a vCPU stays");
+    EXPECT_EQ(members_.step(), Step::kNone);
+    EXPECT_EQ(state("b"), State::kActive);
+    EXPECT_EQ(error("b"), "a vCPU stays");
+  }
+}
+
+TEST_F(MembershipTest, NothingIsTakenUpBeforeTheStartAndAfterTheEnd) {
+  Membership early("dom", "a", {"a", "b"});
+  early.ask("c", "add");
+  EXPECT_EQ(early.step(), Step::kNone);
+  EXPECT_TRUE(early.take_answers().empty());
+  early.open([](const std::string&) { return Status(); });
+  EXPECT_EQ(early.step(), Step::kStart);
+  early.ask("b", "drain");
+  early.take_answers();
+  early.close("domain dom has ended");
+  EXPECT_EQ(early.step(), Step::kNone);
+  auto answers = early.take_answers();
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(answers[0].host, "b");
+  EXPECT_EQ(answers[0].status.error().message, "domain dom has ended");
+  early.ask("b", "drain");
+  EXPECT_FALSE(early.take_answers().at(0).status.ok());
+}
+
+// Whatever is asked and whatever happens: what the states promise holds.
+TEST_F(MembershipTest, AnyOrderEndsInADocumentedState) {
+  const char* const hosts[] = {"a", "b", "c", "d", "e"};
+  const char* const words[] = {"add", "drain", "remove", "nonsense"};
+  for (unsigned seed = 0; seed < 2000; ++seed) {
+    std::mt19937 random(seed);
+    Membership members("dom", "a", {"a", "b"});
+    members.open([&](const std::string&) {
+      return random() % 4 == 0 ? Status(Error{EHOSTDOWN, "down"}) : Status();
+    });
+    std::size_t asked = 0, answered = 0, withdrawn = 0;
+    for (int i = 0; i < 60; ++i) {
+      const char* host = hosts[random() % 5];
+      switch (random() % 6) {
+        case 0:
+        case 1:
+          // A request that waits is replaced by the next one, and has no answer.
+          if (members.withdraw(host)) ++withdrawn;
+          members.ask(host, words[random() % 4]);
+          ++asked;
+          break;
+        case 2: withdrawn += members.withdraw(host) ? 1 : 0; break;
+        case 3: members.failed("broken"); break;
+        default: members.done(); break;
+      }
+      answered += members.take_answers().size();
+      unsigned changing = 0;
+      for (const auto& [name, member] : members.members()) {
+        const bool moves = member.state == State::kJoining || member.state == State::kDraining;
+        if (!moves) continue;
+        ++changing;
+        ASSERT_EQ(name, members.host()) << seed;
+      }
+      ASSERT_LE(changing, 1u) << seed;
+      ASSERT_EQ(members.members().at("a").state, State::kActive) << seed;
+      ASSERT_TRUE(changing == 0 || members.step() != Step::kNone) << seed;
+    }
+    for (int i = 0; i < 200 && members.step() != Step::kNone; ++i) members.done();
+    ASSERT_EQ(members.step(), Step::kNone) << seed;
+    answered += members.take_answers().size();
+    ASSERT_EQ(asked, answered + withdrawn) << seed;
+    for (const char* host : hosts) ASSERT_FALSE(members.busy(host)) << seed;
+  }
+}
+
+HostRecord host(const std::string& name, int cores) {
+  HostRecord record;
+  record.name = name;
+  for (int core = 0; core < cores; ++core) record.cores.push_back(core);
+  return record;
+}
+
+TEST(MemberShares, ANewHostGetsItsShareHighestNumbersFirst) {
+  const std::vector<HostRecord> hosts = {host("a", 1), host("b", 1), host("c", 1)};
+  std::vector<std::string> on = {"a", "a", "a", "b", "b", "b"};
+  std::vector<std::uint32_t> moved;
+  while (const auto vcpu = next_for("c", on, hosts)) {
+    moved.push_back(*vcpu);
+    on[*vcpu] = "c";
+    ASSERT_LE(moved.size(), 6u);
+  }
+  EXPECT_EQ(moved, (std::vector<std::uint32_t>{2, 5}));
+  EXPECT_EQ(on[0], "a");
+}
+
+TEST(MemberShares, NobodyGivesWhatHeHasNot) {
+  const std::vector<HostRecord> hosts = {host("a", 1), host("b", 1), host("c", 4)};
+  EXPECT_FALSE(next_for("c", {"a", "b"}, hosts));
+  EXPECT_FALSE(next_for("c", {"a", "b", "c"}, hosts));
+  std::vector<std::string> on(12, "a");
+  int moved = 0;
+  while (const auto vcpu = next_for("c", on, hosts)) on[*vcpu] = "c", ++moved;
+  EXPECT_EQ(moved, 8);
+}
+
+TEST(MemberShares, HeirsTakeTurns) {
+  const std::vector<HostRecord> hosts = {host("a", 1), host("c", 2)};
+  std::vector<std::string> on = {"a", "b", "b", "b", "b", "b"};
+  for (std::size_t vcpu = on.size(); vcpu-- > 1;) on[vcpu] = heir_of(on, hosts);
+  EXPECT_EQ(std::count(on.begin(), on.end(), "a"), 2);
+  EXPECT_EQ(std::count(on.begin(), on.end(), "c"), 4);
+}
+
+}  // namespace
+}  // namespace xenspan::daemon
