@@ -97,11 +97,13 @@ void EngineCore::serve_slots(Outbox& outbox) noexcept {
     arrived_.reset();
     std::array<std::uint32_t, SlotTable::kSlots> rows{};
     constexpr Gfn kBlock = SlotTable::kBlockPages;
-    for (Gfn gfn = table_.next_active(0, table_.pages()); gfn < table_.pages();
-         gfn = table_.next_active(gfn + kBlock, table_.pages())) {
+    // The table's pieces and the slots' blocks begin at different pages.
+    const Gfn pages = table_.pages();
+    for (Gfn gfn = table_.next_active(0, pages), end; gfn < pages;
+         gfn = table_.next_active(end, pages)) {
+      end = std::min((gfn / kBlock + 1) * kBlock, pages);
       const unsigned slot = SlotTable::slot_of(gfn);
       if (!going[slot] && !arrived[slot]) continue;
-      const Gfn end = std::min(gfn + kBlock, table_.pages());
       for (Gfn page = gfn; page < end; ++page) {
         if (going[slot]) rows[slot] += give_row(page, outbox);
         if (arrived[slot]) look_again(page, outbox);

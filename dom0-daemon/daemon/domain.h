@@ -89,7 +89,7 @@ class Domain {
     // What a host says of itself; or why it cannot become a member: it is unknown, or down.
     virtual Result<HostRecord> find_host(const std::string& name) = 0;
     // A request for a member was taken up, or refused with the reason.
-    virtual void member_answered(Domain& domain, const std::string& host, const Status& answer) = 0;
+    virtual void member_answered(Domain& domain, const Membership::Answer& answer) = 0;
   };
   // A vCPU's new place, checked and chosen by the caller; `core` belongs to that host.
   using MoveDone = std::function<void(Result<Json> moved)>;

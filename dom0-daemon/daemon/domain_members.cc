@@ -122,7 +122,7 @@ void Domain::tell_answers() {
                 answer.host);
     else
       log::warning("domain {}: {}", record_.name, answer.status.error().message);
-    handler_.member_answered(*this, answer.host, answer.status);
+    handler_.member_answered(*this, answer);
     if (answer.status) {
       for (MemberWait& wait : member_waits_) wait.taken = wait.taken || wait.host == answer.host;
       continue;

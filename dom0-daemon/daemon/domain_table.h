@@ -67,7 +67,7 @@ class DomainTable : public Domain::Handler {
   void domain_changed(Domain& domain) override;
   void domain_over(Domain& domain) override;
   Result<HostRecord> find_host(const std::string& name) override;
-  void member_answered(Domain& domain, const std::string& host, const Status& answer) override;
+  void member_answered(Domain& domain, const Membership::Answer& answer) override;
   void publish(const DomainRecord& record);
   void put_mirror(const std::string& host, const Json& message);
   void prune(const std::string& home);

@@ -20,12 +20,12 @@ Result<HostRecord> DomainTable::find_host(const std::string& name) {
   return *peer->second.record;
 }
 
-void DomainTable::member_answered(Domain& domain, const std::string& host, const Status& answer) {
+void DomainTable::member_answered(Domain& domain, const Membership::Answer& answer) {
   if (story_ == nullptr) return;
   const auto& members = domain.membership().members();
-  const auto member = members.find(host);
+  const auto member = members.find(answer.host);
   story_->answer_member(
-      domain.record().uuid, host, answer,
+      domain.record().uuid, answer.host, answer.request, answer.status,
       member == members.end() ? std::nullopt : std::optional(member->second.state));
 }
 

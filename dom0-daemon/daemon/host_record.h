@@ -12,7 +12,7 @@
 #include "dom0-daemon/daemon/cpu_features.h"
 #include "dom0-daemon/daemon/json_fields.h"
 #include "dom0-daemon/daemon/rdma_port.h"
-#include "dom0-daemon/daemon/xen_host.h"
+#include "dom0-daemon/daemon/xen_facts.h"
 
 namespace xenspan::daemon {
 

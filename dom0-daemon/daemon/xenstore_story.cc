@@ -252,11 +252,19 @@ void XenstoreStory::changed(const std::string& path) {
     not_supported(paths::host(about->host), **request);
 }
 
+namespace {
+// kNone: a word that is none.
+xenstore::MemberRequest member_request_from(const std::string& word) {
+  return xenstore::from_word<xenstore::MemberRequest>(word).value_or(
+      xenstore::MemberRequest::kNone);
+}
+}  // namespace
+
 void XenstoreStory::member_request(const std::string& uuid, const std::string& host,
                                    const std::string& word) {
   if (word.empty()) return handler_.member_withdrawn(uuid, host);
   if (Status asked = handler_.member_requested(uuid, host, word); !asked)
-    answer_member(uuid, host, asked, std::nullopt);
+    answer_member(uuid, host, member_request_from(word), asked, std::nullopt);
 }
 
 Status XenstoreStory::request_member(const std::string& uuid, const std::string& host,
@@ -268,14 +276,18 @@ Status XenstoreStory::request_member(const std::string& uuid, const std::string&
 }
 
 void XenstoreStory::answer_member(const std::string& uuid, const std::string& host,
-                                  const Status& answer,
+                                  xenstore::MemberRequest request, const Status& answer,
                                   std::optional<xenstore::MemberState> state) {
   if (!store_) return;
   const std::string base = paths::member(uuid, host);
   check(store_->atomically([&](Nodes& nodes) -> Status {
-    if (Status cleared = xenstore::clear_request(nodes, base); !cleared) return cleared;
+    const auto there = nodes.find(base + "/" + node::kRequest);
+    if (!there) return there.error();
+    const bool another = *there && member_request_from(**there) != request;
+    if (!another)
+      if (Status cleared = xenstore::clear_request(nodes, base); !cleared) return cleared;
     const std::string error = answer ? "" : answer.error().message;
-    if (answer && !state) return nodes.remove(base);
+    if (answer && !state && !another) return nodes.remove(base);
     if (state)
       if (Status told = nodes.write(base + "/" + node::kState, xenstore::to_word(*state)); !told)
         return told;

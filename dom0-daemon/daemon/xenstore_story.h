@@ -57,8 +57,10 @@ class XenstoreStory {
   // Writes what an admin could write.
   Status request_member(const std::string& uuid, const std::string& host,
                         xenstore::MemberRequest request);
-  // Takes the request away, together with what answers it: the member's state, or the error.
-  void answer_member(const std::string& uuid, const std::string& host, const Status& answer,
+  // Takes the request away, together with what answers it: the member's state, or the error. A
+  // request that somebody has written in the place of this one stays.
+  void answer_member(const std::string& uuid, const std::string& host,
+                     xenstore::MemberRequest request, const Status& answer,
                      std::optional<xenstore::MemberState> state);
   // This host leaves: its own nodes go.
   void leave();
