@@ -8,8 +8,8 @@
 #include <fstream>
 #include <sstream>
 
-#include "base/log.h"
 #include "dom0-daemon/cli/domain_file.h"
+#include "dom0-daemon/cli/failure.h"
 #include "dom0-daemon/cli/run_command.h"
 
 namespace xenspan::cli {
@@ -50,11 +50,6 @@ Result<std::vector<UniqueFd>> open_files(DomainFile& file) {
   }
   fds.push_back(std::move(copy));
   return fds;
-}
-
-int fail(const Error& error) {
-  log::error("{}", error.message);
-  return 1;
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 
 #include <cerrno>
 
-#include "base/log.h"
+#include "dom0-daemon/cli/failure.h"
 
 namespace xenspan::cli {
 namespace {
@@ -17,11 +17,6 @@ using daemon::text_or;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kLook{300};
-
-int fail(const Error& error) {
-  log::error("{}", error.message);
-  return 1;
-}
 
 // "host c is joining, 0 vCPUs", or what is known yet.
 std::string progress(const DaemonChoice& daemon, const MemberOptions& options) {

@@ -6,6 +6,7 @@
 #include <ctime>
 
 #include "base/log.h"
+#include "dom0-daemon/cli/failure.h"
 #include "dom0-daemon/daemon/size_text.h"
 
 namespace xenspan::cli {
@@ -15,11 +16,6 @@ using daemon::array_field;
 using daemon::number_or;
 using daemon::size_text;
 using daemon::text_or;
-
-int fail(const Error& error) {
-  log::error("{}", error.message);
-  return 1;
-}
 
 Result<Json> ask(const DaemonChoice& choice, const Json& request) {
   auto client = Client::connect(choice);

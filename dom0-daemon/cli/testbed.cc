@@ -17,6 +17,7 @@
 #include "base/unique_fd.h"
 #include "dom0-daemon/cli/client.h"
 #include "dom0-daemon/cli/delay_wire.h"
+#include "dom0-daemon/cli/failure.h"
 #include "dom0-daemon/cli/program.h"
 #include "dom0-daemon/cli/tables.h"
 #include "dom0-daemon/daemon/cluster_key.h"
@@ -93,11 +94,6 @@ class Testbed {
   const std::string prefix_;
   bool wire_ = false;  // hosts are joined by a process of ours
 };
-
-int fail(const Error& error) {
-  log::error("{}", error.message);
-  return 1;
-}
 
 // One command at a time works on a bed.
 Result<UniqueFd> begin(const std::string& prefix) {

@@ -344,7 +344,7 @@ bool Commands::handle(const std::string& host, const std::string& op, const Json
     else
       refuse(client, text_or(message, "error", "no statistics"));
   } else {
-    return handle_migrate(host, op, message) || handle_member(host, op, message);
+    return handle_at_home(host, op, message);
   }
   return true;
 }

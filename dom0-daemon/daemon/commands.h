@@ -48,16 +48,20 @@ class Commands : public ControlSocket::Handler {
   Result<DomainRecord> managed_domain(const User& user, const Json& message) const;
   Status destroy_domain(const DomainRecord& record, const std::string& by);
   void peer_stats(const std::string& host, const Json& message);
+  // commands_at_home.cc
+  struct AtHome;
+  Domain::MoveDone answer_to(ClientId client);
+  // Adds to the request which domain it is about; the client gets the home's answer.
+  void ask_home(ClientId client, const DomainRecord& record, Json request);
+  bool handle_at_home(const std::string& host, const std::string& op, const Json& message);
   // commands_migrate.cc
   void migrate(ClientId client, const User& user, const Json& message);
-  bool handle_migrate(const std::string& host, const std::string& op, const Json& message);
   void move_vcpu(Domain& domain, const Json& wish, Domain::MoveDone done);
   Result<std::uint32_t> check_move(const DomainRecord& record, const Json& wish) const;
   Result<CoreChoice> choose_core_for(const DomainRecord& record, const std::string& name,
                                      bool alone) const;
   // commands_members.cc
   void member(ClientId client, const User& user, const Json& message);
-  bool handle_member(const std::string& host, const std::string& op, const Json& message);
   void change_member(Domain& domain, const Json& wish, Domain::MoveDone done);
   void answer(ClientId client, Json message);
   void refuse(ClientId client, const std::string& error);

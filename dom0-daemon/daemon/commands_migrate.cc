@@ -95,57 +95,15 @@ void Commands::migrate(ClientId client, const User& user, const Json& message) {
   const auto record = managed_domain(user, message);
   if (!record) return refuse(client, record.error().message);
   if (Domain* domain = domains_.own(record->uuid))
-    return move_vcpu(*domain, message, [this, client](const Result<Json>& moved) {
-      if (moved)
-        answer(client, *moved);
-      else
-        refuse(client, moved.error().message);
-    });
+    return move_vcpu(*domain, message, answer_to(client));
   // What would be refused at the home anyway.
   if (const auto vcpu = check_move(*record, message); !vcpu)
     return refuse(client, vcpu.error().message);
-  const std::uint64_t id = next_stats_++;
-  const Json request{{"op", "migrate-request"},
-                     {"uuid", record->uuid},
-                     {"id", id},
-                     {"vcpu", number_or(message, "vcpu", 0)},
-                     {"host", text_or(message, "host", "")},
-                     {"alone", flag_field(message, "alone")}};
-  if (!cluster_.send(record->home, request))
-    return refuse(client, fmt::format("host {}, the home of domain {}, is not connected: see "
-                                      "`xenspan hosts`",
-                                      record->home, record->name));
-  remote_moves_[id] = {client, record->home};
-}
-
-bool Commands::handle_migrate(const std::string& host, const std::string& op, const Json& message) {
-  const std::uint64_t id = number_or(message, "id", 0);
-  if (op == "migrate-request") {
-    const auto reply = [this, host, id](const Result<Json>& moved) {
-      Json result{{"op", "migrate-reply"}, {"id", id}};
-      if (moved)
-        result["moved"] = *moved;
-      else
-        result["error"] = moved.error().message;
-      cluster_.send(host, result);
-    };
-    Domain* domain = domains_.own(text_or(message, "uuid", ""));
-    if (domain == nullptr)
-      reply(Error{ESRCH, "the domain has ended"});
-    else
-      move_vcpu(*domain, message, reply);
-    return true;
-  }
-  if (op != "migrate-reply") return false;
-  const auto found = remote_moves_.find(id);
-  if (found == remote_moves_.end() || found->second.second != host) return true;
-  const ClientId client = found->second.first;
-  remote_moves_.erase(found);
-  if (const Json* moved = object_field(message, "moved"))
-    answer(client, *moved);
-  else
-    refuse(client, text_or(message, "error", "the home refused without a reason"));
-  return true;
+  ask_home(client, *record,
+           {{"op", "migrate-request"},
+            {"vcpu", number_or(message, "vcpu", 0)},
+            {"host", text_or(message, "host", "")},
+            {"alone", flag_field(message, "alone")}});
 }
 
 }  // namespace xenspan::daemon
