@@ -131,6 +131,7 @@ class EngineCore final : public Engine {
   bool change_run(Gfn first, const Incoming* incoming, const Change& change,
                   std::uint32_t count) noexcept;
   void peer_lost(HostId peer, const char* why) noexcept;
+  bool awaits(const PageEntry& entry, const ivy::Message& grant) const noexcept;
   bool is_late(const ivy::Message& message) const noexcept;
   bool feed(PageEntry& entry, const ivy::Message& first, bool may_hold, Outbox& outbox,
             bool mapped = false) noexcept;

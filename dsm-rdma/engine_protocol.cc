@@ -28,10 +28,15 @@ std::byte* EngineCore::place(const ivy::Message& grant) noexcept {
   if (grant.gfn >= table_.pages()) return nullptr;
   PageEntry& entry = table_[grant.gfn];
   const std::lock_guard guard(entry);
-  if (!requests_.under_way(grant.txn)) return nullptr;
-  if (!ivy::expects_contents(entry.state, view(grant.gfn), grant)) return nullptr;
+  if (!awaits(entry, grant)) return nullptr;
   entry.set_touched();
   return backend_.frame(grant.gfn);
+}
+
+// With the page's lock held: whether the contents that come with this grant were asked for.
+bool EngineCore::awaits(const PageEntry& entry, const ivy::Message& grant) const noexcept {
+  return requests_.under_way(grant.txn) &&
+         ivy::expects_contents(entry.state, view(grant.gfn), grant);
 }
 
 bool EngineCore::deliver(const ivy::Message& message, Outbox& outbox) noexcept {
@@ -40,12 +45,7 @@ bool EngineCore::deliver(const ivy::Message& message, Outbox& outbox) noexcept {
   if (message.gfn >= table_.pages()) return false;
   PageEntry& entry = table_[message.gfn];
   const std::lock_guard guard(entry);
-  table_.activate(message.gfn);
-  if (message.kind == ivy::Kind::kInvalidateAck && without(Feature::kParallel) &&
-      take_turn(entry, message, outbox)) {
-    return true;
-  }
-  return feed(entry, message, true, outbox);
+  return deliver_one(entry, {message, nullptr}, false, outbox);
 }
 
 bool EngineCore::feed(PageEntry& entry, const ivy::Message& first, bool may_hold, Outbox& outbox,

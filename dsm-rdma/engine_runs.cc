@@ -165,8 +165,7 @@ bool EngineCore::deliver_one(PageEntry& entry, const Incoming& incoming, bool ma
   const ivy::Message& message = incoming.message;
   table_.activate(message.gfn);
   if (incoming.page != nullptr && !mapped) {
-    if (!requests_.under_way(message.txn)) return false;
-    if (!ivy::expects_contents(entry.state, view(message.gfn), message)) return false;
+    if (!awaits(entry, message)) return false;
     entry.set_touched();
     std::byte* const frame = backend_.frame(message.gfn);
     if (frame == nullptr) return backend_failed(ENOMEM, "be received", message.gfn);

@@ -152,21 +152,7 @@ bool explore_all() {
 }
 
 bool run_schedules(const RandomOptions& options) {
-  std::vector<RandomResult> results(kThreads);
-  std::vector<std::thread> threads;
-  std::uint64_t first = options.first;
-  for (unsigned i = 0; i < kThreads; ++i) {
-    RandomOptions part = options;
-    part.first = first;
-    part.schedules = options.schedules / kThreads + (i < options.schedules % kThreads ? 1 : 0);
-    first += part.schedules;
-    threads.emplace_back([&results, i, part] { results[i] = run_random(part); });
-  }
-  RandomResult all;
-  for (unsigned i = 0; i < kThreads; ++i) {
-    threads[i].join();
-    all.add(results[i]);
-  }
+  const RandomResult all = run_random_in(kThreads, options);
   std::printf("members: seed %llu: %llu schedules, %llu events, %llu accesses, %llu repeated\n",
               number(options.seed), number(all.schedules), number(all.events), number(all.accesses),
               number(all.repeated));

@@ -1,6 +1,8 @@
 #include "tests/sim/random_runs.h"
 
 #include <algorithm>
+#include <thread>
+#include <vector>
 
 #include "dsm-rdma/scale/random.h"
 
@@ -223,5 +225,24 @@ void RandomResult::add(const RandomResult& other) {
 }
 
 RandomResult run_random(const RandomOptions& options) { return Runner(options).run(); }
+
+RandomResult run_random_in(unsigned threads, const RandomOptions& options) {
+  std::vector<RandomResult> results(threads);
+  std::vector<std::thread> workers;
+  std::uint64_t first = options.first;
+  for (unsigned i = 0; i < threads; ++i) {
+    RandomOptions part = options;
+    part.first = first;
+    part.schedules = options.schedules / threads + (i < options.schedules % threads ? 1 : 0);
+    first += part.schedules;
+    workers.emplace_back([&results, i, part] { results[i] = run_random(part); });
+  }
+  RandomResult all;
+  for (unsigned i = 0; i < threads; ++i) {
+    workers[i].join();
+    all.add(results[i]);
+  }
+  return all;
+}
 
 }  // namespace xenspan::dsm::sim

@@ -36,5 +36,7 @@ struct RandomResult {
 
 // Stops at the first violation.
 RandomResult run_random(const RandomOptions& options);
+// The same schedules, shared out among so many threads; each stops at its first violation.
+RandomResult run_random_in(unsigned threads, const RandomOptions& options);
 
 }  // namespace xenspan::dsm::sim

@@ -5,8 +5,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <thread>
-#include <vector>
 
 #include "tests/sim/random_runs.h"
 
@@ -41,26 +39,6 @@ bool parse(int argc, char** argv, Arguments& arguments) {
     }
   }
   return true;
-}
-
-RandomResult run_all(const Arguments& arguments) {
-  const unsigned threads = arguments.threads;
-  std::vector<RandomResult> results(threads);
-  std::vector<std::thread> workers;
-  std::uint64_t first = arguments.options.first;
-  for (unsigned i = 0; i < threads; ++i) {
-    RandomOptions part = arguments.options;
-    part.first = first;
-    part.schedules = part.schedules / threads + (i < part.schedules % threads ? 1 : 0);
-    first += part.schedules;
-    workers.emplace_back([&results, i, part] { results[i] = run_random(part); });
-  }
-  RandomResult all;
-  for (unsigned i = 0; i < threads; ++i) {
-    workers[i].join();
-    all.add(results[i]);
-  }
-  return all;
 }
 
 unsigned long long number(std::uint64_t value) { return value; }
@@ -103,7 +81,7 @@ bool run_and_print(const Arguments& arguments) {
   const RandomOptions& options = arguments.options;
   if (options.schedules == 0) return true;
   const auto start = std::chrono::steady_clock::now();
-  const RandomResult result = run_all(arguments);
+  const RandomResult result = run_random_in(arguments.threads, arguments.options);
   print(result, options,
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   if (result.violation.empty()) return true;
