@@ -8,6 +8,7 @@
 #include <iostream>
 #include <optional>
 
+#include "tests/bench/balance_bench.h"
 #include "tests/bench/contend_bench.h"
 #include "tests/bench/elastic_bench.h"
 #include "tests/bench/fault_bench.h"
@@ -65,6 +66,10 @@ std::vector<Bench> all_benches() {
   all.push_back({"elastic.hosts", [](const Testbed& bed, const Options& options) {
                    return measure_elastic(bed, options.guests, options.xenspan,
                                           runs_or(options, 5, 1));
+                 }});
+  all.push_back({"balance", [](const Testbed& bed, const Options& options) {
+                   return measure_balance(bed, options.guests, runs_or(options, 3, 1),
+                                          options.quick);
                  }});
   const auto speedup_options = [](const Options& options) {
     return SpeedupOptions{options.guests, runs_or(options, 5, 2), options.quick};

@@ -1,6 +1,7 @@
 // pieces: threads that take equal pieces of work from one counter until standard input ends, while
 // hosts come and go. Every tenth of a second it prints the time (CLOCK_MONOTONIC, seconds) and how
-// many pieces are done; at the end "pieces=N" when every piece was done once and is right.
+// many pieces are done; at the end "pieces=N by N,N..." when every piece was done once and is
+// right.
 //
 //   pieces THREADS STEPS     STEPS: of a generator, for one piece
 #include <poll.h>
@@ -90,5 +91,9 @@ int main(int argc, char** argv) {
     return std::printf("%llu of %llu pieces are wrong\n", static_cast<unsigned long long>(wrong),
                        static_cast<unsigned long long>(pieces.next.load())),
            1;
-  std::printf("pieces=%llu\n", static_cast<unsigned long long>(done));
+  std::printf("pieces=%llu by ", static_cast<unsigned long long>(done));
+  for (const Worker& worker : workers)
+    std::printf("%s%llu", &worker == workers.data() ? "" : ",",
+                static_cast<unsigned long long>(worker.done));
+  std::printf("\n");
 }
