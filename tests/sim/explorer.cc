@@ -34,6 +34,10 @@ class FingerprintSet {
     if (2 * (count_ + 1) > table_.size()) grow();
     return insert_into(table_, value) && ++count_;
   }
+  // It will be inserted soon: most of the time of an insertion is the wait for memory.
+  void expect(std::uint64_t value) const {
+    __builtin_prefetch(&table_[(value >> 1) & (table_.size() - 1)]);
+  }
 
  private:
   static bool insert_into(std::vector<std::uint64_t>& table, std::uint64_t value) {
@@ -61,7 +65,9 @@ class Explorer {
 
   Exploration run() {
     system_.reset(shape_);
-    remember(0, Event{});
+    reached_.resize(1);
+    reach(reached_[0], Event{});
+    remember(0, reached_[0]);
     for (std::uint32_t index = 0; index < steps_.size() && found_.violation.empty(); ++index) {
       if (frontier_at_ == frontier_.size()) {  // the next level
         frontier_.swap(next_level_);
@@ -81,15 +87,28 @@ class Explorer {
     Event event;
   };
 
-  void remember(std::uint32_t parent, const Event& event) {
-    system_.pack(scratch_);
-    if (!seen_.insert(fingerprint(scratch_))) return;
+  struct Reached {
+    Event event;
+    Bytes state;
+    std::uint64_t fingerprint;
+  };
+
+  // The state that the system is in now.
+  void reach(Reached& reached, const Event& event) {
+    reached.event = event;
+    system_.pack(reached.state);
+    reached.fingerprint = fingerprint(reached.state);
+    seen_.expect(reached.fingerprint);
+  }
+
+  void remember(std::uint32_t parent, const Reached& reached) {
+    if (!seen_.insert(reached.fingerprint)) return;
     if (steps_.size() >= limit_) {
       found_.complete = false;
       return;
     }
-    steps_.push_back({parent, event});
-    next_level_.push_back(scratch_);
+    steps_.push_back({parent, reached.event});
+    next_level_.push_back(reached.state);
   }
 
   void expand(std::uint32_t index, const Bytes& state) {
@@ -107,14 +126,16 @@ class Explorer {
       }
     }
     if (system_.violation() != nullptr) report(index, nullptr, system_.violation());
-    for (const Event& event : events_) {
-      if (!found_.violation.empty()) return;
+    if (!found_.violation.empty()) return;
+    if (reached_.size() < events_.size()) reached_.resize(events_.size());
+    for (std::size_t i = 0; i < events_.size(); ++i) {
       system_.unpack(shape_, state);
-      system_.run(event);
+      system_.run(events_[i]);
       ++found_.transitions;
-      if (system_.violation() != nullptr) return report(index, &event, system_.violation());
-      remember(index, event);
+      if (system_.violation() != nullptr) return report(index, &events_[i], system_.violation());
+      reach(reached_[i], events_[i]);
     }
+    for (std::size_t i = 0; i < events_.size(); ++i) remember(index, reached_[i]);
   }
 
   void check_quiet_pages() {
@@ -148,8 +169,8 @@ class Explorer {
   std::vector<StepTo> steps_;  // how each state was first reached
   std::vector<Bytes> frontier_, next_level_;
   std::size_t frontier_at_ = 0;
-  Bytes scratch_;
   std::vector<Event> events_;
+  std::vector<Reached> reached_;  // by events_
   Exploration found_;
 };
 

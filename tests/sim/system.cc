@@ -15,8 +15,8 @@ void System::reset(const Shape& shape) {
   const bool same_hosts = !orders_.empty() && shape.hosts == shape_.hosts &&
                           shape.pages == shape_.pages && shape.home == shape_.home &&
                           shape.managers == shape_.managers;
+  const bool has_members = shape_.elastic || shape.elastic;
   shape_ = shape;
-  dead_ = kNobody;
   if (!same_hosts) orders_.clear();
   places_.resize(shape.hosts);
   work_.resize(shape.hosts);
@@ -28,8 +28,14 @@ void System::reset(const Shape& shape) {
   }
   std::fill(std::begin(current_), std::end(current_), 0);
   vcpus_.assign(shape.vcpus(), Vcpu{.ops_left = static_cast<std::uint8_t>(shape.ops)});
+  if (has_members) reset_members();
+  clear_run();
+}
+
+// What a state in bytes does not hold, or holds as a list.
+void System::clear_run() {
+  dead_ = kNobody;
   in_flight_.clear();
-  reset_members();
   history_.clear();
   last_value_ = 0;
   mutated_ = false;

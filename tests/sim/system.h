@@ -52,6 +52,7 @@ struct Shape {
   HostId heir = 0;        // .. and gives what it has to this one
 
   unsigned vcpus() const { return hosts * vcpus_per_host; }
+  friend bool operator==(const Shape&, const Shape&) = default;
 };
 
 struct Event {
@@ -158,6 +159,7 @@ class System {
   unsigned slot_of(unsigned page) const { return shape_.one_slot ? 0 : page; }
   unsigned slot_count() const { return shape_.one_slot ? 1 : shape_.pages; }
   void reset_members();
+  void clear_run();
   bool present(unsigned host) const;
   bool draining(unsigned host) const;
   bool slot_is_quiet(unsigned slot) const;

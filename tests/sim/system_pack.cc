@@ -2,6 +2,7 @@
 // in flight are sorted, values are reduced to zero, current and stale, which is all that any check
 // can tell apart.
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "tests/sim/system.h"
@@ -12,18 +13,31 @@ namespace {
 constexpr Value kCurrent = 1, kStale = 2;
 constexpr std::uint8_t kNobodyByte = 255;
 
+// Through a buffer of its own: most of an exploration is spent here.
 class Writer {
  public:
   explicit Writer(std::vector<std::uint8_t>& bytes) : bytes_(bytes) {}
+  ~Writer() { flush(); }
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+
   template <typename T>
   void put(const T& value) {
-    const auto* from = reinterpret_cast<const std::uint8_t*>(&value);
-    bytes_.insert(bytes_.end(), from, from + sizeof value);
+    if (used_ + sizeof value > buffer_.size()) flush();
+    std::memcpy(buffer_.data() + used_, &value, sizeof value);
+    used_ += sizeof value;
   }
-  void put_byte(std::size_t value) { bytes_.push_back(static_cast<std::uint8_t>(value)); }
+  void put_byte(std::size_t value) { put(static_cast<std::uint8_t>(value)); }
+  // What was put so far is in the bytes.
+  void flush() {
+    bytes_.insert(bytes_.end(), buffer_.data(), buffer_.data() + used_);
+    used_ = 0;
+  }
 
  private:
   std::vector<std::uint8_t>& bytes_;
+  std::array<std::uint8_t, 1024> buffer_;
+  std::size_t used_ = 0;
 };
 
 class Reader {
@@ -101,10 +115,12 @@ ivy::Message unpack_message(std::uint64_t bits, Value* contents, bool* repeated)
 class Renumber {
  public:
   Renumber(const std::array<HostId, kMaxPackedHosts>& order, unsigned vcpus_per_host)
-      : order_(order), vcpus_per_host_(vcpus_per_host) {}
+      : order_(order), vcpus_per_host_(vcpus_per_host) {
+    for (unsigned host = 0; host < kMaxPackedHosts; ++host) same_ = same_ && order[host] == host;
+  }
   HostId host(HostId old) const { return order_[old]; }
   std::uint32_t txn(std::uint32_t old) const {
-    if (old < kTxnsOfVcpu) return old;
+    if (same_ || old < kTxnsOfVcpu) return old;
     const unsigned vcpu = old / kTxnsOfVcpu - 1, of_host = vcpu % vcpus_per_host_;
     const unsigned now = order_[vcpu / vcpus_per_host_] * vcpus_per_host_ + of_host;
     return (now + 1) * kTxnsOfVcpu + old % kTxnsOfVcpu;
@@ -122,10 +138,10 @@ class Renumber {
   }
   ivy::WidePageState state(ivy::WidePageState page) const { return with_numbers(page); }
   HostMask hosts(HostMask mask) const {
+    if (same_) return mask;
     HostMask renumbered = 0;
-    for (unsigned old = 0; old < kMaxPackedHosts; ++old) {
-      if (mask & mask_of(static_cast<HostId>(old))) renumbered |= mask_of(order_[old]);
-    }
+    for (; mask != 0; mask &= mask - 1)
+      renumbered |= mask_of(order_[static_cast<unsigned>(std::countr_zero(mask))]);
     return renumbered;
   }
 
@@ -138,6 +154,7 @@ class Renumber {
   }
   const std::array<HostId, kMaxPackedHosts>& order_;
   unsigned vcpus_per_host_;
+  bool same_ = true;  // nothing changes
 };
 
 }  // namespace
@@ -182,7 +199,10 @@ void System::pack_as(const std::array<HostId, kMaxPackedHosts>& order,
     return value == 0 ? 0 : value == current_[page] ? kCurrent : kStale;
   };
   out.put_byte(crashed() ? order[dead_] : kNobodyByte);
-  if (shape_.elastic) pack_members(bytes);
+  if (shape_.elastic) {
+    out.flush();
+    pack_members(bytes);
+  }
   for (unsigned v = 0; v < shape_.vcpus(); ++v) {
     const Vcpu& vcpu = vcpus_[old[host_of(v)] * shape_.vcpus_per_host + v % shape_.vcpus_per_host];
     out.put_byte(static_cast<unsigned>(vcpu.mode) | static_cast<unsigned>(vcpu.op) << 2 |
@@ -281,7 +301,11 @@ const std::uint8_t* System::unpack_members(const std::uint8_t* from) {
 }
 
 void System::unpack(const Shape& shape, const std::vector<std::uint8_t>& bytes) {
-  reset(shape);
+  // Of the same shape all else is overwritten below.
+  if (shape == shape_ && places_.size() == shape.hosts)
+    clear_run();
+  else
+    reset(shape);
   Reader in(bytes);
   const std::uint8_t dead = in.get_byte();
   if (dead != kNobodyByte) dead_ = dead;
@@ -305,8 +329,9 @@ void System::unpack(const Shape& shape, const std::vector<std::uint8_t>& bytes) 
       const unsigned packed = in.get_byte();
       place.mapped = static_cast<Right>(packed & 3);
       place.frame = packed >> 2 & 3;
-      if (!shape_.fine) continue;
       Work& work = work_[host][page];
+      work.clear();
+      if (!shape_.fine) continue;
       work.steps.resize(in.get_byte());
       for (ivy::Step& step : work.steps) {
         Value unused;
