@@ -44,7 +44,10 @@ litmus_keep() { # NAME FILE
 litmus_one_host() {
   [ "$(nproc)" -ge 2 ] || { echo "this machine has one processor"; return 77; }
   cp "$bed_dir/a.conf" a.conf
-  sed -i 's/^cpus = .*/cpus = 0-1/' "$bed_dir/a.conf"
+  # Those of hosts a and b: they differ where this shell may use two.
+  local cores
+  cores=$(cli hosts --json | jq -r '[.[] | select(.name == "a" or .name == "b") | .cores[0]] | join(",")')
+  sed -i "s/^cpus = .*/cpus = $cores/" "$bed_dir/a.conf"
   litmus_restart && litmus_see_store_buffers
   local status=$?
   cp a.conf "$bed_dir/a.conf"
