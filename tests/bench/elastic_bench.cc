@@ -1,12 +1,11 @@
 #include "tests/bench/elastic_bench.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <chrono>
 #include <sstream>
 #include <thread>
 
+#include "tests/bench/moments.h"
 #include "tests/bench/process.h"
 #include "tests/bench/samples.h"
 
@@ -20,29 +19,22 @@ constexpr double kSettle = 1;              // s: the program's own start is over
 constexpr double kBefore = 2, kAfter = 4;  // s of measuring: on one host, on two
 constexpr double kWindow = 0.5;            // s
 constexpr double kEnough = 0.9;            // of the share of cores
+constexpr const char* kLeastGap = "50";    // us; shorter ones are no pauses
+constexpr double kLongestPause = 50'000;   // us
 
-struct Moment {
-  double start, end;
-};
 struct Point {
   double time, pieces;
 };
-
-// The guest's clock is the home's, which is this machine's.
-double seconds_now() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
 
 void wait_seconds(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
 }
 
-Result<Moment> change(const Testbed& bed, const std::string& xenspan, const std::string& command) {
+Result<Moment> change(const Testbed& bed, const std::string& xenspan, const std::string& command,
+                      std::size_t host = 1) {
   Moment moment{seconds_now(), 0};
   auto process =
-      Process::start({xenspan, "--socket", bed.socket(), command, kDomain, bed.hosts()[1].name});
+      Process::start({xenspan, "--socket", bed.socket(), command, kDomain, bed.hosts()[host].name});
   if (!process) return process.error();
   const Process::End end = process->finish();
   moment.end = seconds_now();
@@ -130,6 +122,42 @@ Status measure_elastic(const Testbed& bed, const std::string& guests, const std:
   drain.ratio = drain.measured.median() / drain.baseline.median();
   print(add);
   print(drain);
+  return {};
+}
+
+Status measure_elastic_pauses(const Testbed& bed, const std::string& guests,
+                              const std::string& xenspan, unsigned runs) {
+  auto line = bed.run(2, {guests + "/pauses", kLeastGap, "2"}, {"--name", kDomain});
+  *(std::find(line.begin(), line.end(), "--vcpus") + 1) = "3";
+  auto guest = Process::start(line);
+  if (!guest) return guest.error();
+  if (auto ready = guest->read_line(); !ready) return ready.error();
+  std::vector<Moment> quiet, adds, drains;
+  for (unsigned i = 0; i < runs; i++) {
+    wait_seconds(kSettle / 2);
+    const double start = seconds_now();
+    wait_seconds(kSettle / 2);
+    quiet.push_back({start, seconds_now()});
+    const auto added = change(bed, xenspan, "add-host", 2);
+    if (!added) return added.error();
+    adds.push_back(*added);
+    wait_seconds(kSettle / 2);
+    const auto drained = change(bed, xenspan, "drain", 2);
+    if (!drained) return drained.error();
+    drains.push_back(*drained);
+  }
+  const Process::End end = guest->finish();
+  if (end.status != 0) return Error{0, "pauses ended with status " + std::to_string(end.status)};
+  for (const auto& [name, moments] :
+       {std::pair{"elastic.add.pause", &adds}, {"elastic.drain.pause", &drains}}) {
+    Measurement result{
+        .bench = name, .unit = "us", .measured = {}, .baseline = {}, .hosts = bed.names(3)};
+    result.measured.add(longest_gaps(end.output, *moments));
+    result.baseline.add(longest_gaps(end.output, quiet));
+    result.ratio = result.measured.median() / kLongestPause;
+    result.more["limit"] = kLongestPause;
+    print(result);
+  }
   return {};
 }
 

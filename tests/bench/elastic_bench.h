@@ -12,5 +12,9 @@ namespace xenspan::bench {
 // "elastic.add" and "elastic.drain"; `runs` of both.
 Status measure_elastic(const Testbed& bed, const std::string& guests, const std::string& xenspan,
                        unsigned runs);
+// "elastic.add.pause" and "elastic.drain.pause": how long threads on two hosts stand still at most
+// while a third one joins and leaves.
+Status measure_elastic_pauses(const Testbed& bed, const std::string& guests,
+                              const std::string& xenspan, unsigned runs);
 
 }  // namespace xenspan::bench

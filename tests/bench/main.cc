@@ -67,6 +67,12 @@ std::vector<Bench> all_benches() {
                    return measure_elastic(bed, options.guests, options.xenspan,
                                           runs_or(options, 5, 1));
                  }});
+  all.push_back({"elastic.pauses",
+                 [](const Testbed& bed, const Options& options) {
+                   return measure_elastic_pauses(bed, options.guests, options.xenspan,
+                                                 runs_or(options, 10, 2));
+                 },
+                 {3}});
   all.push_back({"balance", [](const Testbed& bed, const Options& options) {
                    return measure_balance(bed, options.guests, runs_or(options, 3, 1),
                                           options.quick);

@@ -1,12 +1,9 @@
 #include "tests/bench/migrate_bench.h"
 
-#include <time.h>
-
-#include <algorithm>
 #include <chrono>
-#include <sstream>
 #include <thread>
 
+#include "tests/bench/moments.h"
 #include "tests/bench/process.h"
 #include "tests/bench/raw_tcp.h"
 #include "tests/bench/samples.h"
@@ -16,19 +13,7 @@ namespace {
 
 constexpr std::size_t kRoundTrips = 500;
 constexpr const char* kLeastGap = "50";  // us; shorter ones are no pauses
-constexpr double kWithin = 0.02;         // s after the command that a pause may end
 constexpr double kAllowance = 2000;      // us: median <= 5 x round trip + 2 ms
-
-struct Moment {
-  double start, end;
-};
-
-// The guest's clock is the home's, which is this machine's.
-double seconds_now() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
 
 Result<Moment> move_to(const Testbed& bed, const std::string& xenspan, const std::string& domain,
                        const std::string& host) {
@@ -40,20 +25,6 @@ Result<Moment> move_to(const Testbed& bed, const std::string& xenspan, const std
   if (end.status != 0 || end.output.find(" threads, ") == std::string::npos)
     return Error{0, "`xenspan migrate` did not move the vCPU: " + end.output.substr(0, 100)};
   return moment;
-}
-
-// The longest gap that ended while the vCPU moved: a move without one was too short to see.
-Samples pauses_of(const std::string& output, const std::vector<Moment>& moves) {
-  std::vector<double> longest(moves.size(), 0);
-  std::istringstream lines(output);
-  double end = 0, length = 0;
-  while (lines >> end >> length)
-    for (std::size_t i = 0; i < moves.size(); i++)
-      if (end >= moves[i].start && end <= moves[i].end + kWithin)
-        longest[i] = std::max(longest[i], length * 1e6);
-  Samples pauses;
-  pauses.add(longest);
-  return pauses;
 }
 
 }  // namespace
@@ -86,7 +57,7 @@ Status measure_migration(const Testbed& bed, const std::string& guests, const st
   }
   const Process::End end = guest->finish();
   if (end.status != 0) return Error{0, "pauses ended with status " + std::to_string(end.status)};
-  result.measured = pauses_of(end.output, moves);
+  result.measured.add(longest_gaps(end.output, moves));
   result.ratio = result.measured.median() / result.baseline.median();
   const double limit = 5 * result.baseline.median() + kAllowance;
   result.more["limit"] = limit;
