@@ -21,7 +21,8 @@ using daemon::text_or;
 constexpr std::size_t kMaxVcpus = 1024;
 constexpr std::size_t kPairs = 10, kPages = 10;
 // Parts of a whole that are worth a word: one in so many faults.
-constexpr std::uint64_t kPairShare = 20, kPageShare = 50, kPlaceShare = 50, kMoveShare = 100;
+constexpr std::uint64_t kPairShare = 20, kPageShare = 50, kPlaceShare = 50, kMoveShare = 100,
+                        kAllocatorShare = 10;
 constexpr std::uint64_t kFewest = 32;  // faults; below that everything is chance
 constexpr std::uint64_t kMostFaults = std::uint64_t{1} << 48;
 constexpr std::uint64_t kWord = 8;  // bytes that count as touched together
@@ -153,6 +154,23 @@ void unite(std::vector<Place>& part) {
   part = std::move(united);
 }
 
+// By what it is named after: the heap, or the first page of an arena of glibc's malloc, which is a
+// mapping at a multiple of 64 MiB (HEAP_MAX_SIZE in malloc/arena.c).
+bool is_of_allocator(const std::string& name) {
+  constexpr std::string_view kHeap = "[heap]", kMapping = "[anon 0x";
+  constexpr std::uint64_t kArenaAlign = 64 << 20;
+  if (name.starts_with(kHeap)) return true;
+  if (!name.starts_with(kMapping)) return false;
+  const char* const from = name.data() + kMapping.size();
+  const char* const end = name.data() + name.size();
+  std::uint64_t base = 0, offset = 0;
+  const auto [rest, error] = std::from_chars(from, end, base, 16);
+  if (error != std::errc{} || base % kArenaAlign != 0) return false;
+  if (constexpr std::string_view kPlus = "]+0x"; std::string_view(rest, end).starts_with(kPlus))
+    std::from_chars(rest + kPlus.size(), end, offset, 16);
+  return offset < dsm::kPageSize;
+}
+
 void read_page(const Json& page, Advice& advice) {
   const auto gfn = daemon::number_field(page, "gfn");
   const Json* users = array_field(page, "users");
@@ -183,6 +201,8 @@ void read_page(const Json& page, Advice& advice) {
   for (auto& part : found.parts) unite(part);
   std::sort(found.parts.begin(), found.parts.end(),
             [](const auto& a, const auto& b) { return a.front().low < b.front().low; });
+  const std::string& name = found.parts.front().front().name;
+  if (is_of_allocator(name)) advice.allocator_faults += found.faults;
   auto& list = found.parts.size() > 1 ? advice.to_pad : advice.shared;
   if (list.size() < kPages) list.push_back(std::move(found));
 }
@@ -216,6 +236,8 @@ bool Advice::moves() const {
     if (grouping.host[i] != static_cast<int>(vcpu_hosts[i])) return true;
   return false;
 }
+
+bool Advice::allocator_matters() const { return allocator_faults * kAllocatorShare > faults; }
 
 Result<Advice> advice_from(const Json& stats) {
   const Json* sharing = object_field(stats, "sharing");
@@ -262,7 +284,9 @@ Json to_json(const Advice& advice) {
                 {"faults_now", advice.grouping.before},
                 {"faults_then", advice.grouping.after}}},
               {"pad", to_pad},
-              {"shared", shared}};
+              {"shared", shared},
+              {"allocator",
+               {{"faults", advice.allocator_faults}, {"matters", advice.allocator_matters()}}}};
 }
 
 }  // namespace xenspan::cli

@@ -51,8 +51,11 @@ struct Advice {
   daemon::Affinity grouping;
   std::vector<Page> to_pad;
   std::vector<Page> shared;  // vCPUs of several hosts need the same bytes
+  // On those pages of both that malloc gave out blocks of, or keeps its books in.
+  std::uint64_t allocator_faults = 0;
 
-  bool moves() const;  // `grouping` is not what is
+  bool moves() const;              // `grouping` is not what is
+  bool allocator_matters() const;  // another malloc may help
 };
 
 // From the document of `xenspan stats`.

@@ -165,6 +165,13 @@ std::string advice_text(const Advice& advice) {
     text += "\nData that several hosts need (padding does not help; placement does)\n";
     for (const Advice::Page& page : advice.shared) text += page_text(page, rate);
   }
+  if (advice.allocator_matters())
+    text += fmt::format(
+        "\nMemory from malloc\n"
+        "{} of these are on pages that malloc shares out among threads. One with pages for each "
+        "thread often helps,\nwithout a change to the program: LD_PRELOAD=libmimalloc.so.2 (see "
+        "SPEED in xenspan-usermode(7)).\n",
+        rate.faults(advice.allocator_faults));
   return text;
 }
 

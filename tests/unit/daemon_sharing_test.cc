@@ -311,6 +311,27 @@ TEST(Advice, ALockAndItsDataStayTogether) {
   EXPECT_EQ(advice->shared[0].parts[0].size(), 2u);
 }
 
+TEST(Advice, PagesOfMallocAreToldApart) {
+  const auto faults_of = [](const char* name) {
+    Json users{user(1, 48, 48, true, 2000), user(3, 48, 48, true, 2000)};
+    for (Json& each : users) each["name"] = name;
+    const auto advice =
+        cli::advice_from(document({{{"gfn", 16}, {"faults", 4000}, {"users", users}}}));
+    EXPECT_TRUE(advice.ok());
+    const bool told = has(cli::advice_text(*advice), "LD_PRELOAD=libmimalloc.so.2");
+    EXPECT_EQ(told, advice->allocator_matters());
+    EXPECT_EQ(cli::to_json(*advice)["allocator"]["faults"], advice->allocator_faults);
+    return advice->allocator_faults;
+  };
+  EXPECT_EQ(faults_of("[heap]+0x4500"), 4000u);
+  EXPECT_EQ(faults_of("[anon 0x8004000000]"), 4000u);
+  EXPECT_EQ(faults_of("[anon 0x8004000000]+0x8a8"), 4000u);
+  EXPECT_EQ(faults_of("[anon 0x8004000000]+0x1000"), 0u);  // what it gave out may be a matrix
+  EXPECT_EQ(faults_of("[anon 0x8003000000]"), 0u);
+  EXPECT_EQ(faults_of("[anon 0x"), 0u);
+  EXPECT_EQ(faults_of("counter (program)"), 0u);
+}
+
 TEST(Advice, TwoHalvesOfOnePageAreTwoParts) {
   const auto advice = cli::advice_from(
       document({{{"gfn", 16},
