@@ -45,6 +45,8 @@ class SliceLinks {
                                const std::vector<int>& cores) = 0;
   virtual void stop_slice(const std::string& host, const std::string& uuid,
                           const std::string& cause) = 0;
+  // Names of what the program has open here, at its home (bound_files.h).
+  virtual std::vector<std::string> open_at_home(const std::string& uuid) const = 0;
 };
 
 // What the user asked for, checked.

@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "base/log.h"
+#include "dom0-daemon/daemon/bound_files.h"
 #include "dom0-daemon/daemon/domain.h"
 #include "dom0-daemon/daemon/member_shares.h"
 #include "dom0-daemon/daemon/size_text.h"
@@ -68,7 +69,8 @@ std::vector<Domain::MemberWait> Domain::take_waits(const std::string& host) {
 }
 
 void Domain::open_members() {
-  membership_.open([this](const std::string& host) { return may_join(host); });
+  membership_.open([this](const std::string& host) { return may_join(host); },
+                   [this] { return first_names(links_.open_at_home(record_.uuid)); });
   members_changed();
 }
 

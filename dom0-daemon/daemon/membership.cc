@@ -84,14 +84,16 @@ bool Membership::withdraw(const std::string& host) {
   return std::erase_if(waiting_, [&](const Waiting& each) { return each.host == host; }) != 0;
 }
 
-void Membership::open(MayJoin may_join) {
+void Membership::open(MayJoin may_join, BoundAtHome bound_at_home) {
   may_join_ = std::move(may_join);
+  bound_at_home_ = std::move(bound_at_home);
   take_up_next();
 }
 
 void Membership::close(const std::string& why) {
   closed_ = why;
   may_join_ = nullptr;
+  bound_at_home_ = nullptr;
   step_ = Step::kNone;
   for (const Waiting& each : std::exchange(waiting_, {})) refuse(each.host, each.request, why);
 }
@@ -156,12 +158,15 @@ void Membership::leave(const Waiting& next) {
                   fmt::format("{} is refused: host {} is the last host of domain {}: add another "
                               "host, or `xenspan destroy` the domain",
                               word, next.host, domain_));
-  if (next.host == home_)
-    return refuse(next.host, next.request,
-                  fmt::format("{} is refused: host {} is the home of domain {}, and its files, "
-                              "sockets and terminal are bound to that host: `xenspan migrate` "
-                              "moves its vCPUs",
-                              word, next.host, domain_));
+  if (next.host == home_) {
+    const std::string names = bound_at_home_ ? bound_at_home_() : "";
+    return refuse(
+        next.host, next.request,
+        fmt::format("{} is refused: host {} is the home of domain {}, and its files, "
+                    "sockets and terminal are bound to that host{}: `xenspan migrate` "
+                    "moves its vCPUs",
+                    word, next.host, domain_, names.empty() ? "" : fmt::format(" ({})", names)));
+  }
   members_[next.host].state = State::kDraining;
   host_ = next.host;
   forget_ = remove;

@@ -58,6 +58,8 @@ class Membership {
   };
   // Why a host cannot become a member now, or success. Asked when a request to add is taken up.
   using MayJoin = std::function<Status(const std::string& host)>;
+  // Names of the files, sockets and terminals that keep the home where it is; may be empty.
+  using BoundAtHome = std::function<std::string()>;
 
   Membership(std::string domain, std::string home, const std::vector<std::string>& hosts);
 
@@ -66,7 +68,7 @@ class Membership {
   // The node of a waiting request was removed. False: none waited.
   bool withdraw(const std::string& host);
   // The program runs: requests are taken up from now on.
-  void open(MayJoin may_join);
+  void open(MayJoin may_join, BoundAtHome bound_at_home = {});
   // The domain is over: what waits is refused with `why`, nothing is under way any more.
   void close(const std::string& why);
 
@@ -111,6 +113,7 @@ class Membership {
   std::vector<Answer> answers_;
   std::vector<std::string> forgotten_;
   MayJoin may_join_;  // set: requests are taken up
+  BoundAtHome bound_at_home_;
   std::string closed_;
   Step step_ = Step::kNone;
   std::string host_;

@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "base/log.h"
+#include "dom0-daemon/daemon/bound_files.h"
 #include "dom0-daemon/daemon/names.h"
 
 namespace xenspan::daemon {
@@ -57,6 +58,10 @@ void SliceRouter::stop_slice(const std::string& host, const std::string& uuid,
     slices_.stop(uuid, cause);
   else
     cluster_.send(host, {{"op", "slice-stop"}, {"uuid", uuid}, {"cause", cause}});
+}
+
+std::vector<std::string> SliceRouter::open_at_home(const std::string& uuid) const {
+  return bound_files(slices_.pid_of(uuid));
 }
 
 bool SliceRouter::handle(const std::string& host, const std::string& op, const Json& message) {

@@ -32,6 +32,7 @@ class SliceRouter : public SliceLinks {
                        const std::vector<int>& cores) override;
   void stop_slice(const std::string& host, const std::string& uuid,
                   const std::string& cause) override;
+  std::vector<std::string> open_at_home(const std::string& uuid) const override;
   // A message about one of our domains from the daemon of one of its hosts. False: not such a
   // message.
   bool handle(const std::string& host, const std::string& op, const Json& message);

@@ -1,10 +1,14 @@
 // Membership: every request in every state, in every order; what fails; what is withdrawn; and
 // which vCPUs move.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <random>
 
+#include "dom0-daemon/daemon/bound_files.h"
 #include "dom0-daemon/daemon/member_shares.h"
 #include "dom0-daemon/daemon/membership.h"
 
@@ -117,6 +121,29 @@ TEST_F(MembershipTest, RefusalsChangeNothingAndSayWhy) {
   expect_word(error("b"), "add, drain or remove");
   ask("b", "drain");
   EXPECT_EQ(error("b"), "") << "the next request that is taken up clears it";
+}
+
+TEST_F(MembershipTest, WhatIsBoundToTheHomeIsNamed) {
+  const std::vector<std::string> open{"/dev/pts/1", "/data/in", "pipe:[7]", "socket:[8]", "/log"};
+  EXPECT_EQ(first_names({}), "");
+  EXPECT_EQ(first_names({open[0], open[1]}), "/dev/pts/1, /data/in");
+  EXPECT_EQ(first_names(open), "/dev/pts/1, /data/in, pipe:[7], socket:[8] and 1 more");
+  Membership members("dom", "a", {"a", "b"});
+  members.open([](const std::string&) { return Status(); }, [&] { return first_names(open); });
+  members.ask("a", "drain");
+  const auto answers = members.take_answers();
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_NE(answers[0].status.error().message.find("bound to that host (/dev/pts/1, /data/in"),
+            std::string::npos);
+}
+
+TEST_F(MembershipTest, WhatThisProcessHasOpenIsFound) {
+  const int fd = ::open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+  const auto names = bound_files(::getpid());
+  ::close(fd);
+  const std::string status = "/proc/" + std::to_string(::getpid()) + "/status";
+  EXPECT_EQ(std::count(names.begin(), names.end(), status), 1);
+  EXPECT_TRUE(bound_files(-1).empty());
 }
 
 TEST_F(MembershipTest, TheLastHostStays) {
