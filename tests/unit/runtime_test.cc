@@ -171,14 +171,16 @@ TEST_P(GuestViewTest, RunsOfPagesAreFilledRaisedAndProtected) {
   // A read-only page in the middle of the run.
   layout_.learn(kAddress, {kAddress + 0x4000, kAddress + 0x5000}, PROT_READ);
   const auto writable_at = [](dsm::Gfn gfn) { return gfn != kGfn + 4; };
-  std::vector<std::byte> contents(kPages * dsm::kPageSize);
+  constexpr std::size_t kApart = 64;  // contents behind each other, or with something in between
+  std::vector<std::byte> contents(kPages * (dsm::kPageSize + kApart));
   const std::byte* pages[kPages];
   std::uint8_t seed = 0;
-  const auto fill = [&](dsm::Right right, bool fresh) {
+  const auto fill = [&](dsm::Right right, bool fresh, std::size_t apart = 0) {
     ++seed;
     for (std::uint32_t i = 0; i < kPages; ++i) {
-      std::memset(contents.data() + i * dsm::kPageSize, seed + static_cast<int>(i), dsm::kPageSize);
-      pages[i] = contents.data() + i * dsm::kPageSize;
+      std::byte* const page = contents.data() + i * (dsm::kPageSize + apart);
+      std::memset(page, seed + static_cast<int>(i), dsm::kPageSize);
+      pages[i] = page;
     }
     ASSERT_EQ(view_->fill_run(kGfn, kPages, right, pages, fresh), 0);
     for (std::uint32_t i = 0; i < kPages; ++i) {
@@ -202,8 +204,17 @@ TEST_P(GuestViewTest, RunsOfPagesAreFilledRaisedAndProtected) {
   fill(Right::kExclusive, false);
   ASSERT_EQ(view_->withdraw_run(kGfn, kPages), 0);
   // Called fresh, and some of it is there already.
-  ASSERT_EQ(view_->drop_run(kGfn + 5, 2), 0);
-  fill(Right::kShared, true);
+  for (const std::size_t apart : {std::size_t{0}, kApart}) {
+    ASSERT_EQ(view_->drop_run(kGfn + 5, 2), 0);
+    fill(Right::kShared, true, apart);
+    ASSERT_EQ(view_->withdraw_run(kGfn, kPages), 0);
+    ASSERT_EQ(view_->drop_run(kGfn, 2), 0);
+    fill(Right::kShared, true, apart);
+    ASSERT_EQ(view_->withdraw_run(kGfn, kPages), 0);
+    ASSERT_EQ(view_->drop_run(kGfn, kPages), 0);
+    fill(Right::kExclusive, true, apart);
+    ASSERT_EQ(view_->withdraw_run(kGfn, kPages), 0);
+  }
 }
 
 TEST_P(GuestViewTest, FaultAroundStopsWhereTheLayoutChanges) {

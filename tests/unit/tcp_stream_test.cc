@@ -2,11 +2,13 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 
+#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <random>
 #include <thread>
 
+#include "dsm-rdma/transport/tcp/connection.h"
 #include "dsm-rdma/transport/tcp/handshake.h"
 #include "dsm-rdma/wire.h"
 #include "tests/unit/engine_cluster.h"
@@ -532,6 +534,71 @@ TEST(Mesh, AMessageTheProtocolDoesNotAllow) {
   const std::string cause = member.cause_after(0, message);
   EXPECT_NE(cause.find("host broken sent host good a kInvalidate for page 3"), std::string::npos)
       << cause;
+}
+
+// Takes what a connection delivers, pages included.
+class Collector final : public Sink {
+ public:
+  std::byte* place(const ivy::Message&) noexcept override { return frame_.data(); }
+  bool deliver(const ivy::Message& message) noexcept override {
+    got.emplace_back(message.gfn, message.payload == ivy::Payload::kPage ? frame_ : kNothing);
+    return true;
+  }
+  void flush() noexcept override {}
+  void peer_lost(HostId, const char*) noexcept override {}
+
+  using Page = std::array<std::byte, kPageSize>;
+  static constexpr Page kNothing{};
+  std::vector<std::pair<Gfn, Page>> got;
+
+ private:
+  Page frame_;
+};
+
+// Pages in rows and messages without a page between them, cut anywhere.
+TEST(Connection, StreamsArriveWholeHoweverTheyAreCut) {
+  constexpr wire::Bounds kBounds{3, 4, 1024, 1};
+  constexpr std::size_t kMessages = 600;
+  std::minstd_rand random(7);
+  std::vector<std::byte> bytes;
+  std::vector<bool> with_page;
+  ivy::Message message;
+  message.kind = ivy::Kind::kGrant;
+  message.from = 2;
+  message.to = message.requester = 1;
+  message.right = Right::kShared;
+  for (std::size_t i = 0; i < kMessages; ++i) {
+    const bool page = i % 200 < 100 || random() % 2 == 0;
+    message.gfn = i;
+    message.payload = page ? ivy::Payload::kPage : ivy::Payload::kZero;
+    with_page.push_back(page);
+    bytes.resize(bytes.size() + wire::kMessageBytes);
+    wire::encode(message, kBounds.epoch, bytes.data() + bytes.size() - wire::kMessageBytes);
+    if (page) bytes.insert(bytes.end(), kPageSize, std::byte(i % 251 + 1));
+  }
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+  const UniqueFd sender(ends[1]);
+  Connection connection(std::make_unique<SecureStream>(UniqueFd(ends[0]), nullptr, StreamId{}), 1,
+                        2, kServiceLane, true, kBounds);
+  Collector sink;
+  const char* why = nullptr;
+  for (std::size_t at = 0; at < bytes.size();) {
+    const std::size_t most = random() % 4 == 0 ? 100 : 100'000;
+    const ssize_t sent = ::write(sender.get(), &bytes[at],
+                                 std::min<std::size_t>(random() % most + 1, bytes.size() - at));
+    if (sent > 0) at += static_cast<std::size_t>(sent);
+    while (connection.receive(sink, &why) == Connection::Outcome::kSome) {
+    }
+    ASSERT_EQ(why, nullptr) << why;
+  }
+  ASSERT_EQ(sink.got.size(), kMessages);
+  for (std::size_t i = 0; i < kMessages; ++i) {
+    EXPECT_EQ(sink.got[i].first, i);
+    Collector::Page expected{};
+    if (with_page[i]) expected.fill(std::byte(i % 251 + 1));
+    EXPECT_TRUE(sink.got[i].second == expected) << i;
+  }
 }
 
 }  // namespace

@@ -239,8 +239,33 @@ bool GuestView::write_frames(dsm::Gfn first, std::uint32_t count,
   return true;
 }
 
+// Frames without memory, contents that lie behind each other, pages that are all mapped alike:
+// the kernel allocates, copies and maps in one go. How many of them that was.
+std::uint32_t GuestView::fill_at_once(dsm::Gfn first, std::uint32_t count, bool writable,
+                                      const std::byte* contents) noexcept {
+  uffdio_copy request{};
+  request.dst = address_of(first);
+  request.src = reinterpret_cast<std::uint64_t>(contents);
+  request.len = std::uint64_t{count} << dsm::kPageShift;
+  request.mode = writable ? 0 : UFFDIO_COPY_MODE_WP;
+  const int result = ::ioctl(faults_.get(), UFFDIO_COPY, &request);
+  // Where it stops: a frame has memory after all, or the address space is changing.
+  if (result != 0 && (errno != EAGAIN || request.copy <= 0)) return 0;
+  return static_cast<std::uint32_t>(request.copy >> dsm::kPageShift);
+}
+
 int GuestView::fill_run(dsm::Gfn first, std::uint32_t count, dsm::Right right,
                         const std::byte* const* contents, bool fresh) noexcept {
+  while (fresh && count > 1) {
+    std::uint32_t run = 1;
+    while (run < count && contents[run] == contents[run - 1] + dsm::kPageSize) ++run;
+    run = alike(first, run, right);
+    if (run == 1) break;
+    const std::uint32_t done = fill_at_once(first, run, writable(first, right), *contents);
+    first += done, contents += done, count -= done;
+    if (done < run) break;
+  }
+  if (count == 0) return 0;
   if (!fresh || !write_frames(first, count, contents)) {
     for (std::uint32_t i = 0; i < count; ++i)
       std::memcpy(frame(first + i), contents[i], dsm::kPageSize);

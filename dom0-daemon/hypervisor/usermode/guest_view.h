@@ -65,6 +65,8 @@ class GuestView final : public dsm::PageBackend {
   }
   std::uint32_t alike(dsm::Gfn first, std::uint32_t count, dsm::Right right) const noexcept;
   bool write_frames(dsm::Gfn first, std::uint32_t count, const std::byte* const* contents) noexcept;
+  std::uint32_t fill_at_once(dsm::Gfn first, std::uint32_t count, bool writable,
+                             const std::byte* contents) noexcept;
   int map(dsm::Gfn first, std::uint32_t count, bool writable) noexcept;
   int map_by_copy(dsm::Gfn gfn) noexcept;
   int write_protect(dsm::Gfn first, std::uint32_t count, bool on) noexcept;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 namespace xenspan::dsm::tcp {
 namespace {
@@ -29,7 +30,10 @@ Connection::Connection(std::unique_ptr<SecureStream> stream, HostId self, HostId
                     : lane == kServiceLane ? kStreamBytes
                                            : kAnswersBytes),
       // Memory that no message has needed yet stays untouched.
-      buffer_(std::make_unique_for_overwrite<std::byte[]>(buffer_bytes_)) {}
+      buffer_(std::make_unique_for_overwrite<std::byte[]>(buffer_bytes_)) {
+  if (own && lane == kServiceLane && !stream_->encrypted())
+    slots_ = std::make_unique_for_overwrite<Slots>();
+}
 
 const char* Connection::finish_page(Sink& sink) noexcept {
   page_ = nullptr;
@@ -77,14 +81,80 @@ const char* Connection::parse(Sink& sink) noexcept {
   return wrong;
 }
 
+// As parse(), of what is in the slots.
+const char* Connection::parse_slots(Sink& sink) noexcept {
+  Incoming together[kSlots];
+  std::size_t count = 0;
+  const char* wrong = nullptr;
+  bool fits = true;
+  while (slots_filled_ - count * kSlot >= wire::kMessageBytes) {
+    wrong = wire::decode(slots_->headers[count], bounds_, message_);
+    if (wrong == nullptr) wrong = end_.check(message_);
+    fits = message_.payload == ivy::Payload::kPage;
+    if (wrong != nullptr || !fits || slots_filled_ < (count + 1) * kSlot) break;
+    together[count] = {message_, slots_->pages[count]};
+    ++count;
+  }
+  if (count > 0) {
+    traffic_.received(count, count, 0);
+    if (!sink.deliver_several(together, count) && wrong == nullptr)
+      wrong = "it sent a message that breaks the protocol";
+  }
+  if (wrong != nullptr) return wrong;
+  if (!fits) return leave_slots(sink, count);
+  slots_filled_ -= count * kSlot;
+  if (count == 0 || slots_filled_ == 0) return nullptr;
+  const std::size_t of_header = std::min(slots_filled_, wire::kMessageBytes);
+  std::memcpy(slots_->headers[0], slots_->headers[count], of_header);
+  std::memcpy(slots_->pages[0], slots_->pages[count], slots_filled_ - of_header);
+  return nullptr;
+}
+
+// What is in the slots from this one on goes through the buffer.
+const char* Connection::leave_slots(Sink& sink, std::size_t from) noexcept {
+  for (std::size_t left = slots_filled_ - from * kSlot; left > 0; ++from) {
+    const std::size_t of_header = std::min(left, wire::kMessageBytes);
+    const std::size_t of_page = std::min(left - of_header, kPageSize);
+    std::memcpy(buffer_.get() + filled_, slots_->headers[from], of_header);
+    std::memcpy(buffer_.get() + filled_ + of_header, slots_->pages[from], of_page);
+    filled_ += of_header + of_page;
+    left -= of_header + of_page;
+  }
+  slots_filled_ = 0;
+  const char* wrong = parse(sink);
+  if (wrong != nullptr || page_ != nullptr) return wrong;
+  // Less than a message is left.
+  std::memcpy(slots_->headers[0], buffer_.get(), filled_);
+  slots_filled_ = std::exchange(filled_, 0);
+  return nullptr;
+}
+
 // A message and its page usually come with one read: they pass through the buffer, which is in the
 // cache, and are copied once more. The rest of a page that was cut is read straight into its frame.
-Connection::Outcome Connection::read_once(Sink& sink, const char** why) noexcept {
+long Connection::read_linear() noexcept {
   const std::size_t missing = page_ != nullptr ? kPageSize - page_filled_ : 0;
   const iovec pieces[2] = {{page_ + page_filled_, missing},
                            {buffer_.get() + filled_, buffer_bytes_ - filled_}};
-  const long got =
-      page_ != nullptr ? stream_->read_some(pieces, 2) : stream_->read_some(pieces + 1, 1);
+  if (page_ == nullptr) return stream_->read_some(pieces + 1, 1);
+  return stream_->read_some(pieces, slots_ ? 1 : 2);
+}
+
+long Connection::read_slots() noexcept {
+  iovec pieces[2 * kSlots];
+  int count = 0;
+  std::size_t slot = slots_filled_ / kSlot, skip = slots_filled_ % kSlot;
+  for (; slot < kSlots; ++slot, skip = 0) {
+    const std::size_t of_header = std::min(skip, wire::kMessageBytes), of_page = skip - of_header;
+    if (of_header < wire::kMessageBytes)
+      pieces[count++] = {slots_->headers[slot] + of_header, wire::kMessageBytes - of_header};
+    pieces[count++] = {slots_->pages[slot] + of_page, kPageSize - of_page};
+  }
+  return stream_->read_some(pieces, count);
+}
+
+Connection::Outcome Connection::read_once(Sink& sink, const char** why) noexcept {
+  const bool in_slots = slots_ != nullptr && page_ == nullptr;
+  const long got = in_slots ? read_slots() : read_linear();
   if (got == -EAGAIN) return Outcome::kNothing;
   if (got < 0) {
     *why = phrase_for(-got);
@@ -92,7 +162,12 @@ Connection::Outcome Connection::read_once(Sink& sink, const char** why) noexcept
   }
   const auto bytes = static_cast<std::size_t>(got);
   traffic_.received(0, 0, bytes);
-  const std::size_t of_page = std::min(bytes, missing);
+  if (in_slots) {
+    slots_filled_ += bytes;
+    *why = parse_slots(sink);
+    return *why == nullptr ? Outcome::kSome : Outcome::kLost;
+  }
+  const std::size_t of_page = page_ != nullptr ? std::min(bytes, kPageSize - page_filled_) : 0;
   page_filled_ += of_page;
   filled_ += bytes - of_page;
   *why = page_ != nullptr && page_filled_ == kPageSize ? finish_page(sink) : nullptr;

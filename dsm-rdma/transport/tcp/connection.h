@@ -44,7 +44,11 @@ class Connection {
 
  private:
   const char* parse(Sink& sink) noexcept;
+  const char* parse_slots(Sink& sink) noexcept;
+  const char* leave_slots(Sink& sink, std::size_t from) noexcept;
   const char* finish_page(Sink& sink) noexcept;
+  long read_linear() noexcept;
+  long read_slots() noexcept;
   Outcome read_once(Sink& sink, const char** why) noexcept;
 
   // Answers: all of a thread's sixteen requests, with their pages, by one read; more for streams
@@ -53,6 +57,16 @@ class Connection {
   static constexpr std::size_t kAnswersBytes = 16 * (wire::kMessageBytes + kPageSize);
   static constexpr std::size_t kStreamBytes = 2 * kAnswersBytes;
   static constexpr std::size_t kRequestsBytes = 16 << 10;
+
+  // Streams: messages with their pages, one after the other, are read into slots, so that the pages
+  // of all of them lie behind each other, as the frames do that they are for. What does not fit, as
+  // a message without a page, goes on in the buffer.
+  static constexpr std::size_t kSlot = wire::kMessageBytes + kPageSize;
+  static constexpr std::size_t kSlots = kStreamBytes / kSlot;
+  struct Slots {
+    std::byte pages[kSlots][kPageSize];
+    std::byte headers[kSlots][wire::kMessageBytes];
+  };
 
   std::unique_ptr<SecureStream> stream_;
   const LaneEnd end_;
@@ -65,6 +79,9 @@ class Connection {
   ivy::Message message_;
   std::byte* page_ = nullptr;
   std::size_t page_filled_ = 0;
+  // Where there are slots, the buffer is empty unless a page is being read into its frame.
+  std::unique_ptr<Slots> slots_;
+  std::size_t slots_filled_ = 0;  // bytes of the stream
 
   TrafficCounters traffic_;
   std::atomic<bool> left_{false};
