@@ -18,6 +18,7 @@
 
 #include "base/result.h"
 #include "dsm-rdma/features.h"
+#include "dsm-rdma/holdings.h"
 #include "dsm-rdma/membership.h"
 #include "dsm-rdma/page_backend.h"
 #include "dsm-rdma/sharing.h"
@@ -109,6 +110,8 @@ class Engine : public Membership {
   virtual EngineStats stats(std::size_t hottest) const = 0;
   // Who takes pages from whom; of the pages that are fought over, so many.
   virtual Sharing sharing(std::size_t pages) const = 0;
+  // What is known here of the pages of hosts that are lost; also after stop().
+  virtual Holdings holdings(HostMask lost) const = 0;
 };
 
 }  // namespace xenspan::dsm

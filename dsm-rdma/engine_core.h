@@ -53,6 +53,7 @@ class EngineCore final : public Engine {
   std::string stop_cause() const override;
   EngineStats stats(std::size_t hottest) const override;
   Sharing sharing(std::size_t pages) const override { return sharing_.report(pages); }
+  Holdings holdings(HostMask lost) const override;
 
   SlotTable slots() const override;
   void learn_slots(const SlotTable& table) noexcept override;

@@ -154,6 +154,7 @@ Result<DomainSpec> Commands::make_spec(const User& user, const Json& message,
   const auto transport = choose_transport(*wish, spec.placement.hosts);
   if (!transport) return transport.error();
   spec.transport = *transport;
+  spec.lost_after = config_.lost_after;
   return spec;
 }
 

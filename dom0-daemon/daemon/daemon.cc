@@ -1,6 +1,7 @@
 #include "dom0-daemon/daemon/daemon.h"
 
 #include <fmt/format.h>
+#include <sched.h>
 #include <sys/utsname.h>
 
 #include <cerrno>
@@ -25,6 +26,14 @@ std::string kernel_release() {
   utsname names{};
   uname(&names);
   return names.release;
+}
+
+// Others count on this daemon's beats; it has little to do between them. Not for what it starts.
+void ask_for_time() {
+  sched_param parameters{};
+  parameters.sched_priority = 1;
+  if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &parameters) != 0)
+    log::debug("no right to real-time priority: a busy machine may take this host for lost");
 }
 
 // No key and no peers: a machine on its own. Anything else needs the key.
@@ -60,10 +69,11 @@ Daemon::Daemon(const Config& config, std::unique_ptr<TlsContext> tls, std::strin
       directory_(std::move(directory)),
       cluster_(loop_, std::move(tls), config_, *this),
       slices_(loop_, config_, std::move(slice_program)),
+      leases_(loop_, config_, cluster_, slices_),
       router_(config_, cluster_, slices_,
               [this](const std::string& uuid) { return domains_.own(uuid); }),
       peer_slices_(config_, cluster_, slices_),
-      domains_(loop_, config_, cluster_, router_),
+      domains_(loop_, config_, cluster_, router_, leases_),
       commands_(config_, cluster_, domains_, [this] { return own_record(); }),
       balancer_(domains_, [this](const std::string& host) { return record_of(host); }),
       load_(config_.cpus) {
@@ -76,6 +86,9 @@ Daemon::Daemon(const Config& config, std::unique_ptr<TlsContext> tls, std::strin
         commands_.domain_over(domain);
         if (xen_domains_) xen_domains_->domain_over(domain);
       });
+  leases_.set_callbacks(
+      [this](const Agreed& agreed) { domains_.agreed(agreed); },
+      [this](const std::string& uuid, const std::string& cause) { fenced(uuid, cause); });
 }
 
 Daemon::~Daemon() = default;
@@ -128,6 +141,7 @@ void Daemon::run() {
   log::info("xenspand {} serves host {} at {}, {} cores, control socket {}", PACKAGE_VERSION,
             config_.name, address_text(config_.address, config_.port), config_.cpus.size(),
             config_.socket);
+  ask_for_time();
   loop_.run();
   log::info("host {} has ended", config_.name);
 }
@@ -212,6 +226,7 @@ void Daemon::host_changed(const HostRecord& record) { story_->beat(record); }
 
 void Daemon::host_lost(const std::string& name, const std::string& cause) {
   story_->host_down(name, cause);
+  leases_.home_lost(name);
   peer_slices_.home_lost(name, cause);
   if (xen_slices_) xen_slices_->home_lost(name);
   if (xen_domains_) xen_domains_->host_lost(name, cause);
@@ -220,12 +235,18 @@ void Daemon::host_lost(const std::string& name, const std::string& cause) {
 
 void Daemon::host_message(const std::string& name, Json message) {
   const std::string op = text_or(message, "op", "");
-  if (router_.handle(name, op, message) || peer_slices_.handle(name, op, message) ||
-      domains_.handle(name, op, message) || commands_.handle(name, op, message) ||
+  if (leases_.handle(name, op, message) || router_.handle(name, op, message) ||
+      peer_slices_.handle(name, op, message) || domains_.handle(name, op, message) ||
+      commands_.handle(name, op, message) ||
       (xen_slices_ && xen_slices_->handle(name, op, message)) ||
       (xen_domains_ && xen_domains_->handle(name, op, message)))
     return;
   log::warning("host {} sent an unknown message \"{}\"", name, xenstore::encode_text(op));
+}
+
+void Daemon::fenced(const std::string& uuid, const std::string& cause) {
+  slices_.stop(uuid, cause);
+  domains_.fenced(uuid, cause);
 }
 
 Status Daemon::destroy_requested(const std::string& uuid) {

@@ -19,6 +19,7 @@
 #include "dom0-daemon/daemon/core_load.h"
 #include "dom0-daemon/daemon/daemon_config.h"
 #include "dom0-daemon/daemon/domain_table.h"
+#include "dom0-daemon/daemon/leases.h"
 #include "dom0-daemon/daemon/local_slices.h"
 #include "dom0-daemon/daemon/run_directory.h"
 #include "dom0-daemon/daemon/slice_router.h"
@@ -56,6 +57,7 @@ class Daemon : public Cluster::Handler, public XenstoreStory::Handler {
   void host_changed(const HostRecord& record) override;
   void host_lost(const std::string& name, const std::string& cause) override;
   void host_message(const std::string& name, Json message) override;
+  void fenced(const std::string& uuid, const std::string& cause);
   Status destroy_requested(const std::string& uuid) override;
   Status member_requested(const std::string& uuid, const std::string& host,
                           const std::string& word) override;
@@ -69,6 +71,7 @@ class Daemon : public Cluster::Handler, public XenstoreStory::Handler {
   EventLoop loop_;
   Cluster cluster_;
   LocalSlices slices_;
+  Leases leases_;
   SliceRouter router_;
   PeerSlices peer_slices_;
   DomainTable domains_;

@@ -168,6 +168,8 @@ void Domain::slice_event(const std::string& host, const Json& event) {
     on_failed(index, event);
   } else if (kind == "stats") {
     on_stats(index, event);
+  } else if (kind == "holdings") {
+    on_holdings(index, event);
   } else if (index != 0) {
     log::warning("domain {}: host {} sent an unknown event \"{}\"", record_.name, host, kind);
   } else if (kind == "running" && phase_ == Phase::kReady) {
@@ -236,6 +238,9 @@ void Domain::on_failed(int index, const Json& event) {
       static_cast<int>(std::clamp<std::uint64_t>(number_or(event, "status", 125), 1, 255));
   record_.members[static_cast<std::size_t>(index)].error = error;
   if (phase_ >= Phase::kExited) return;
+  if (const int lost = lost_host_in(error);
+      loss_ != nullptr || (lost > 0 && lose(lost, error, DomainLoss::Source::kSlice)))
+    return;
   // What one slice sees of another's death is the loss of a connection. How that one died may
   // follow.
   better_cause_wanted_ = status == kOwnFailure;
@@ -263,6 +268,7 @@ void Domain::destroy(const std::string& by) {
 void Domain::stop_all(const std::string& cause) {
   if (phase_ >= Phase::kStopping) return;
   phase_ = Phase::kStopping;
+  loop_.later([loss = std::shared_ptr<DomainLoss>(std::move(loss_))] {});
   limit_.reset();
   close_members();
   for (std::size_t i = 0; i < members_.size(); ++i)
@@ -271,10 +277,15 @@ void Domain::stop_all(const std::string& cause) {
 
 void Domain::slice_ended(const std::string& host, const SliceEnd& end) {
   const int index = index_of(host);
-  if (index < 0 || member_ended(index, slice_end_text(end))) return;
+  if (index < 0) return;
+  members_[static_cast<std::size_t>(index)].ended = true;
+  if (member_ended(index, slice_end_text(end))) return;
   if (!end.wanted) {
     const std::string cause = fmt::format("lost host {}: {}", host, slice_end_text(end));
-    if (phase_ < Phase::kExited) {
+    members_[static_cast<std::size_t>(index)].gone = true;
+    if (lose(index, slice_end_text(end), DomainLoss::Source::kEnd)) {
+      // The rest follows.
+    } else if (phase_ < Phase::kExited) {
       fail(kOwnFailure, cause);
     } else if (better_cause_wanted_ && end.by_signal) {
       outcome_.message = cause;
@@ -290,7 +301,9 @@ void Domain::slice_ended(const std::string& host, const SliceEnd& end) {
 
 void Domain::slice_failed(const std::string& host, const std::string& error) {
   const int index = index_of(host);
-  if (index < 0 || member_ended(index, error)) return;
+  if (index < 0) return;
+  members_[static_cast<std::size_t>(index)].ended = true;
+  if (member_ended(index, error)) return;
   set_member_state(index, MemberState::kFailed);
   record_.members[static_cast<std::size_t>(index)].error = error;
   fail(kOwnFailure, error);
@@ -305,7 +318,8 @@ void Domain::host_lost(const std::string& host, const std::string& cause) {
   if (member_ended(index, sentence)) return;
   set_member_state(index, MemberState::kFailed);
   record_.members[static_cast<std::size_t>(index)].error = sentence;
-  fail(kOwnFailure, sentence);
+  members_[static_cast<std::size_t>(index)].gone = true;
+  if (!lose(index, cause, DomainLoss::Source::kCluster)) fail(kOwnFailure, sentence);
   member_gone(index);
 }
 
@@ -315,7 +329,10 @@ void Domain::set_member_state(int index, MemberState state) {
 
 void Domain::member_gone(int index) {
   members_[static_cast<std::size_t>(index)].gone = true;
-  // Statistics do not wait for the dead.
+  // Nobody waits for the dead.
+  if (loss_ != nullptr &&
+      std::erase(loss_->waiting, record_.members[static_cast<std::size_t>(index)].host) > 0)
+    go_on_with_loss();
   for (auto& [id, request] : stats_) {
     auto& waiting = request.waiting;
     const auto found = std::find(waiting.begin(), waiting.end(),
@@ -401,6 +418,8 @@ void Domain::stats_complete(std::uint64_t id) {
 }
 
 void Domain::on_resolved(const Json& event) {
+  if (loss_ != nullptr && loss_->naming && number_or(event, "id", 0) == loss_->id)
+    return conclude_loss(texts_field(event, "names").value_or(std::vector<std::string>{}));
   stats_finish(number_or(event, "id", 0),
                texts_field(event, "names").value_or(std::vector<std::string>{}));
 }

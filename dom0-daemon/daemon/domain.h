@@ -20,14 +20,18 @@
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "dom0-daemon/daemon/domain_loss.h"
 #include "dom0-daemon/daemon/domain_record.h"
 #include "dom0-daemon/daemon/event_loop.h"
 #include "dom0-daemon/daemon/membership.h"
 #include "dom0-daemon/daemon/placement.h"
 #include "dom0-daemon/daemon/slice_process.h"
 #include "dom0-daemon/daemon/user.h"
+#include "dom0-daemon/daemon/votes.h"
 
 namespace xenspan::daemon {
+
+struct Agreed;
 
 // How the home reaches the slices of a domain, wherever they are.
 class SliceLinks {
@@ -71,6 +75,7 @@ struct DomainSpec {
   Json xen;          // what `create` says under this name, for a domain under Xen
   std::string note;  // the record's error from the beginning: what it does without
   xenstore::Policy policy = xenstore::Policy::kSpread;
+  std::chrono::milliseconds lost_after{3000};
 };
 
 class Domain {
@@ -92,6 +97,7 @@ class Domain {
     virtual Result<HostRecord> find_host(const std::string& name) = 0;
     // A request for a member was taken up, or refused with the reason.
     virtual void member_answered(Domain& domain, const Membership::Answer& answer) = 0;
+    virtual Votes& votes() = 0;
   };
   // A vCPU's new place, checked and chosen by the caller; `core` belongs to that host.
   using MoveDone = std::function<void(Result<Json> moved)>;
@@ -112,6 +118,8 @@ class Domain {
   // A slice that could not be created.
   void slice_failed(const std::string& host, const std::string& error);
   void host_lost(const std::string& host, const std::string& cause);
+  // The domain's hosts agree on who they are.
+  void agreed(const Agreed& agreed);
 
   void signal(int number);
   // `by` finishes "destroyed by ".
@@ -142,6 +150,7 @@ class Domain {
     bool ready = false;
     bool gone = false;
     std::string cause;
+    bool ended = false;             // gone, and certainly its process too
     bool joining = false;           // while the domain runs, and not connected to all yet
     std::uint32_t incarnation = 0;  // of the hosts that have had this number
   };
@@ -162,6 +171,14 @@ class Domain {
   void on_stats(int index, const Json& event);
   void on_resolved(const Json& event);
   void on_migrated(const Json& event);
+  // False: the domain is not at a point where its loss is a story.
+  bool lose(int index, const std::string& cause, DomainLoss::Source source);
+  int lost_host_in(const std::string& error) const;
+  bool concerns(const std::string& host) const;
+  void ask_holdings();
+  void on_holdings(int index, const Json& event);
+  void go_on_with_loss();
+  void conclude_loss(const std::vector<std::string>& names);
   void place_vcpu(std::uint32_t vcpu, int index, int core);
   void send_all(const Json& message);
   void stop_all(const std::string& cause);
@@ -216,6 +233,7 @@ class Domain {
   void move_member_vcpu(std::uint32_t vcpu, const std::string& host);
   void hand_over();
   void disconnect_member();
+  void end_member();
   bool member_ended(int index, const std::string& cause);
 
   EventLoop& loop_;
@@ -248,8 +266,10 @@ class Domain {
   std::uint64_t next_order_ = 1;
   std::vector<int> told_peers_;  // of the host that joins
   bool peers_connected_ = false;
+  bool admitting_ = false;
   std::unique_ptr<Timer> member_limit_;
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);
+  std::unique_ptr<DomainLoss> loss_;
 };
 
 }  // namespace xenspan::daemon

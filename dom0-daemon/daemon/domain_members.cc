@@ -197,7 +197,10 @@ void Domain::run_member_step() {
     case Step::kVacate: return vacate_member();
     case Step::kHandOver: return hand_over();
     case Step::kDisconnect: return disconnect_member();
-    case Step::kStop: return links_.stop_slice(member_host_, record_.uuid, "the host leaves");
+    case Step::kStop:
+      // Lost while the others closed their connections to it.
+      if (members_[static_cast<std::size_t>(index_of(member_host_))].gone) return end_member();
+      return links_.stop_slice(member_host_, record_.uuid, "the host leaves");
     case Step::kUndo: return undo_member();
   }
 }
@@ -309,6 +312,11 @@ void Domain::start_member() {
   const int index = index_of(member_host_);
   const auto at = static_cast<std::size_t>(index);
   told_peers_.clear();
+  // The host that had this number may still count: until the others agree that it does not.
+  if (handler_.votes().counts(record_.uuid, index)) {
+    member_limit_ = std::make_unique<Timer>(loop_, kLookAgain, [this] { start_member(); });
+    return;
+  }
   // Connections of the host that had this number before are refused.
   const std::uint32_t before = members_[at].incarnation;
   members_[at] = Member{};
@@ -347,6 +355,8 @@ Json Domain::join_message(int index) const {
   create["hosts"] = hosts;
   create["vcpus"] = vcpus;
   create["first_hosts"] = first_hosts_;
+  if (Json standing = handler_.votes().standing(record_.uuid); !standing.is_null())
+    create["quorum"] = std::move(standing);
   create["cores"] = spec_.placement.hosts[static_cast<std::size_t>(index)].cores;
   create["transport"] = xenstore::to_word(xenstore::Transport::kTcp);
   return create;
@@ -391,7 +401,7 @@ void Domain::connect_member() {
   for (const Member& member : members_) ports.push_back(member.gone ? 0 : member.port);
   links_.send_to_slice(member_host_, record_.uuid, {{"op", "peers"}, {"ports", ports}});
   told_peers_ = partners(member_host_);
-  peers_connected_ = false;
+  peers_connected_ = admitting_ = false;
   order(told_peers_,
         {{"op", "add-peer"},
          {"host", at},
@@ -406,11 +416,17 @@ void Domain::connect_member() {
         });
 }
 
-// All connections stand, seen from both ends: it learns who manages what, and takes its share.
+// All connections stand, seen from both ends: the others agree that it counts, and from then on its
+// loss concerns everybody; it learns who manages what, and takes its share.
 void Domain::member_connected() {
   const int index = index_of(member_host_);
   const auto at = static_cast<std::size_t>(index);
-  if (member_step_ != Step::kConnect || !members_[at].ready || !peers_connected_) return;
+  if (member_step_ != Step::kConnect || !members_[at].ready || !peers_connected_ || admitting_)
+    return;
+  Votes& votes = handler_.votes();
+  if (!votes.standing(record_.uuid).is_null() && !votes.counts(record_.uuid, index))
+    return votes.join(record_.uuid, index);
+  admitting_ = true;
   const auto failed_or = [this](auto next) {
     return [this, next](const Result<Json>& answer) {
       if (!answer) return member_failed(answer.error().message);
@@ -451,6 +467,7 @@ void Domain::undo_member() {
 void Domain::end_undo() {
   const auto at = static_cast<std::size_t>(index_of(member_host_));
   members_[at].joining = false;
+  handler_.votes().leave(record_.uuid, static_cast<int>(at), members_[at].ended);
   member_done();
 }
 
@@ -525,6 +542,14 @@ void Domain::disconnect_member() {
         });
 }
 
+void Domain::end_member() {
+  const int index = index_of(member_host_);
+  const auto at = static_cast<std::size_t>(index);
+  record_.members[at].counters.threads = 0;
+  handler_.votes().leave(record_.uuid, index, members_[at].ended);
+  member_done();
+}
+
 // Its process has ended, and that was wanted or concerns nobody else.
 bool Domain::member_ended(int index, const std::string& cause) {
   Member& member = members_[static_cast<std::size_t>(index)];
@@ -532,8 +557,14 @@ bool Domain::member_ended(int index, const std::string& cause) {
   if (member_host_ == record_.members[static_cast<std::size_t>(index)].host) {
     if (member_step_ == Step::kStop) {
       member_gone(index);
-      record_.members[static_cast<std::size_t>(index)].counters.threads = 0;
-      member_done();
+      end_member();
+      return true;
+    }
+    // It has nothing any more that anybody could miss.
+    if (member_step_ == Step::kDisconnect) {
+      log::warning("domain {}: host {} has drained, and is lost: {}", record_.name, member_host_,
+                   cause);
+      member_gone(index);
       return true;
     }
     if (member_step_ == Step::kUndo) {

@@ -17,8 +17,9 @@ constexpr std::size_t kMaxMirrored = 4096;
 
 }  // namespace
 
-DomainTable::DomainTable(EventLoop& loop, const Config& config, Cluster& cluster, SliceLinks& links)
-    : loop_(loop), config_(config), cluster_(cluster), links_(links) {}
+DomainTable::DomainTable(EventLoop& loop, const Config& config, Cluster& cluster, SliceLinks& links,
+                         Votes& votes)
+    : loop_(loop), config_(config), cluster_(cluster), links_(links), votes_(votes) {}
 
 void DomainTable::set_callbacks(OnChange on_change, OnOver on_over) {
   on_change_ = std::move(on_change);
@@ -214,6 +215,36 @@ std::vector<Domain*> DomainTable::running() {
     if (domain->record().state == xenstore::DomainState::kRunning && !domain->stopping())
       domains.push_back(domain.get());
   return domains;
+}
+
+void DomainTable::agreed(const Agreed& agreed) {
+  if (Domain* domain = own(agreed.uuid)) {
+    domain->agreed(agreed);
+  } else if (agreed.home_lost) {
+    end_mirror(agreed.uuid,
+               fmt::format("lost host {}, the domain's home (epoch {}, agreed on by {})",
+                           agreed.gone.front(), agreed.epoch, list_text(agreed.by)));
+  }
+}
+
+void DomainTable::fenced(const std::string& uuid, const std::string& cause) {
+  if (Domain* domain = own(uuid))
+    domain->fail(125, cause);
+  else
+    end_mirror(uuid, cause);
+}
+
+// What its home can no longer say.
+void DomainTable::end_mirror(const std::string& uuid, const std::string& cause) {
+  const auto found = others_.find(uuid);
+  if (found == others_.end()) return;
+  DomainRecord& record = found->second;
+  if (!record.over()) record.ended = static_cast<std::uint64_t>(std::time(nullptr));
+  record.state = xenstore::DomainState::kFailed;
+  record.error = cause;
+  if (story_ != nullptr) story_->put_domain(record);
+  const DomainRecord copy = record;
+  if (on_change_) on_change_(copy);
 }
 
 void DomainTable::tick() {

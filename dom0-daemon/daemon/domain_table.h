@@ -14,6 +14,7 @@
 
 #include "dom0-daemon/daemon/cluster.h"
 #include "dom0-daemon/daemon/domain.h"
+#include "dom0-daemon/daemon/leases.h"
 #include "dom0-daemon/daemon/xenstore_story.h"
 
 namespace xenspan::daemon {
@@ -25,7 +26,8 @@ class DomainTable : public Domain::Handler {
   using OnChange = std::function<void(const DomainRecord& record)>;
   using OnOver = std::function<void(const Domain& domain)>;
 
-  DomainTable(EventLoop& loop, const Config& config, Cluster& cluster, SliceLinks& links);
+  DomainTable(EventLoop& loop, const Config& config, Cluster& cluster, SliceLinks& links,
+              Votes& votes);
   void set_story(XenstoreStory* story) { story_ = story; }
   // Called after every change of any domain's state, own or not; when one of its own is over,
   // on_over comes first.
@@ -58,6 +60,9 @@ class DomainTable : public Domain::Handler {
   bool handle(const std::string& host, const std::string& op, const Json& message);
   void host_joined(const std::string& host);
   void host_lost(const std::string& host, const std::string& cause);
+  // What the hosts of a domain agree on, and that this one is out.
+  void agreed(const Agreed& agreed);
+  void fenced(const std::string& uuid, const std::string& cause);
   void tick();
   // Writes everything to a new store.
   void tell_all();
@@ -68,15 +73,18 @@ class DomainTable : public Domain::Handler {
   void domain_over(Domain& domain) override;
   Result<HostRecord> find_host(const std::string& name) override;
   void member_answered(Domain& domain, const Membership::Answer& answer) override;
+  Votes& votes() override { return votes_; }
   void publish(const DomainRecord& record);
   void put_mirror(const std::string& host, const Json& message);
   void prune(const std::string& home);
   void forget(const std::string& uuid);
+  void end_mirror(const std::string& uuid, const std::string& cause);
 
   EventLoop& loop_;
   const Config& config_;
   Cluster& cluster_;
   SliceLinks& links_;
+  Votes& votes_;
   XenstoreStory* story_ = nullptr;
   OnChange on_change_;
   OnOver on_over_;

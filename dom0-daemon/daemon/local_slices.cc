@@ -71,11 +71,16 @@ Status LocalSlices::create(const std::string& uuid, const User& user, Json creat
   auto rundir = make_rundir(uuid, user);
   if (!rundir) return rundir.error();
   slice.rundir = *rundir;
-  auto process = SliceProcess::start(loop_, program_, std::move(on_event),
-                                     [this, uuid, on_end = std::move(on_end)](SliceEnd end) {
-                                       ended(uuid);
-                                       on_end(end);
-                                     });
+  auto process = SliceProcess::start(
+      loop_, program_,
+      [this, uuid, on_event = std::move(on_event)](Json event) {
+        if (watcher_ == nullptr || !watcher_->slice_event(uuid, event)) on_event(std::move(event));
+      },
+      [this, uuid, on_end = std::move(on_end)](SliceEnd end) {
+        if (watcher_ != nullptr) watcher_->slice_ended(uuid);
+        ended(uuid);
+        on_end(end);
+      });
   if (!process) {
     remove_dir(slice.rundir);
     return process.error();
@@ -91,6 +96,7 @@ Status LocalSlices::create(const std::string& uuid, const User& user, Json creat
   }
   slice.process = std::move(*process);
   slices_.emplace(uuid, std::move(slice));
+  if (watcher_ != nullptr) watcher_->slice_created(uuid, create);
   return {};
 }
 
@@ -107,6 +113,7 @@ void LocalSlices::ended(const std::string& uuid) {
 void LocalSlices::send(const std::string& uuid, const Json& message) {
   const auto found = slices_.find(uuid);
   if (found == slices_.end()) return;
+  if (watcher_ != nullptr) watcher_->slice_told(uuid, message);
   if (Status sent = found->second.process->send(message); !sent)
     log::error("domain {}: {}", uuid, sent.error().message);
 }

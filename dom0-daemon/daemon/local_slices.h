@@ -21,7 +21,19 @@ namespace xenspan::daemon {
 
 class LocalSlices {
  public:
+  // Sees what the slices here say before their domains do.
+  class Watcher {
+   public:
+    virtual ~Watcher() = default;
+    virtual void slice_created(const std::string& uuid, const Json& create) = 0;
+    virtual void slice_told(const std::string& uuid, const Json& message) = 0;
+    // True: it is for nobody else.
+    virtual bool slice_event(const std::string& uuid, const Json& event) = 0;
+    virtual void slice_ended(const std::string& uuid) = 0;
+  };
+
   LocalSlices(EventLoop& loop, const Config& config, std::string slice_program);
+  void set_watcher(Watcher* watcher) { watcher_ = watcher; }
 
   // Starts a worker and sends it `create` (a message of dom0-daemon/slice/control.md without
   // `rundir`, which is made here). `uuid` is checked by the caller. One slice per domain and host.
@@ -58,6 +70,7 @@ class LocalSlices {
   EventLoop& loop_;
   const Config& config_;
   const std::string program_;
+  Watcher* watcher_ = nullptr;
   std::map<std::string, Slice> slices_;
 };
 

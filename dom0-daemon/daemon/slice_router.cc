@@ -17,6 +17,7 @@ SliceRouter::SliceRouter(const Config& config, Cluster& cluster, LocalSlices& sl
 Status SliceRouter::create_slice(const std::string& host, const std::string& uuid, const User& user,
                                  Json create, std::vector<UniqueFd> fds,
                                  std::uint64_t promised_memory) {
+  create["lost_after"] = config_.lost_after.count();
   if (host == config_.name)
     return slices_.create(
         uuid, user, std::move(create), std::move(fds), promised_memory,

@@ -153,4 +153,38 @@ json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest, const 
   return event;
 }
 
+namespace {
+
+// As many ranges as a packet has room for, of three lists.
+constexpr std::size_t kMostRuns = 12000;
+
+json runs_json(const std::vector<dsm::PageRun>& runs, bool& cut) {
+  json list = json::array();
+  for (const auto& run : runs) {
+    if (list.size() == kMostRuns) {
+      cut = true;
+      break;
+    }
+    list.push_back({run.first, run.count});
+  }
+  return list;
+}
+
+}  // namespace
+
+json holdings_event(hypervisor::usermode::Slice& slice, const json& order) {
+  dsm::HostMask lost = 0;
+  for (const auto host : order.value("lost", std::vector<dsm::HostId>{}))
+    if (host < dsm::kMaxHosts) lost |= dsm::mask_of(host);
+  const dsm::Holdings found = slice.engine().holdings(lost);
+  bool cut = false;
+  json event{{"event", "holdings"},
+             {"id", order.value("id", json())},
+             {"alone", runs_json(found.alone, cut)},
+             {"held", runs_json(found.held, cut)},
+             {"gone", slice.is_home() ? runs_json(found.gone, cut) : json::array()}};
+  event["cut"] = cut;
+  return event;
+}
+
 }  // namespace xenspan::slice

@@ -14,4 +14,6 @@ nlohmann::json engine_stats(const dsm::EngineStats& stats);
 nlohmann::json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest,
                            const nlohmann::json& id);
 
+nlohmann::json holdings_event(hypervisor::usermode::Slice& slice, const nlohmann::json& order);
+
 }  // namespace xenspan::slice

@@ -4,7 +4,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <csignal>
+#include <ctime>
 
 #include "base/log.h"
 #include "dom0-daemon/hypervisor/usermode/service_threads.h"
@@ -32,6 +35,13 @@ int status_of(const Error& error) {
     case EISDIR: return kCannotExecute;
     default: return kOwnFailure;
   }
+}
+
+// As the daemon's leases count.
+std::int64_t boot_ms() {
+  timespec now{};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  return std::int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
 }
 
 }  // namespace
@@ -138,14 +148,32 @@ Status Worker::start() {
 
 void Worker::serve() {
   pollfd waiting{control_.fd(), POLLIN, 0};
+  std::int64_t next_counters = boot_ms() + kCounterPeriodMs;
   for (;;) {
-    const int ready = ::poll(&waiting, 1, kCounterPeriodMs);
-    if (ready == 0 && !over_) control_.send(counters_event(*slice_));
+    const auto until = std::clamp<std::int64_t>(next_counters - boot_ms(), 0, kCounterPeriodMs);
+    const int ready = ::poll(&waiting, 1, obey_lease(static_cast<int>(until)));
+    if (ready == 0 && boot_ms() >= next_counters) {
+      next_counters = boot_ms() + kCounterPeriodMs;
+      if (!over_) control_.send(counters_event(*slice_));
+    }
     if (ready <= 0) continue;
     const auto packet = control_.receive();
     if (!packet || !obey(*packet))
       ::_exit(0);  // threads of the guest may be anywhere: no destructors
   }
+}
+
+int Worker::obey_lease(int most) {
+  if (lease_end_ == 0) return most;
+  const std::int64_t left = lease_end_ - boot_ms();
+  if (left > 0) return static_cast<int>(std::min<std::int64_t>(left, most));
+  pollfd waiting{control_.fd(), POLLIN, 0};
+  if (::poll(&waiting, 1, 0) != 0) return 0;  // it may be the next lease
+  // The whole process stands still until the daemon lets it go on: with its vCPUs.
+  control_.send({{"event", "stands"}});
+  if (::tgkill(::getpid(), ::gettid(), SIGSTOP) != 0) ::_exit(1);
+  control_.send({{"event", "goes-on"}});
+  return 0;
 }
 
 bool Worker::obey(const ControlChannel::Packet& packet) {
@@ -161,6 +189,15 @@ bool Worker::obey(const ControlChannel::Packet& packet) {
     json event = stats_event(*slice_, order_.hottest, body.value("id", json()));
     event["transport"] = order_.wire.transport;
     control_.send(event);
+  } else if (op == "lease") {
+    lease_end_ = body.value("until", std::int64_t{0});
+  } else if (op == "halt") {
+    slice_->stop(body.value("cause", "stopped"));
+  } else if (op == "holdings") {
+    using hypervisor::usermode::Priority;
+    hypervisor::usermode::start_service_thread("xs-holdings", Priority::kHouse, [this, body] {
+      control_.send(holdings_event(*slice_, body));
+    });
   } else if (op == "resolve" && slice_->home() != nullptr) {
     resolve(body.value("bytes", std::vector<std::uint64_t>{}), body.value("id", json()));
   } else if (op == "migrate" && slice_->home() != nullptr) {

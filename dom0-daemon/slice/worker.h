@@ -32,6 +32,8 @@ class Worker {
   void migrate(unsigned vcpu, hypervisor::usermode::VcpuPlace to, nlohmann::json id);
   Result<ControlChannel::Packet> expect(const char* op);
   Status listen();
+  // What is left of the lease, in milliseconds and at most `most`; ends it when it is over.
+  int obey_lease(int most);
   void fail(int status, const std::string& cause);
 
   ControlChannel control_;
@@ -40,6 +42,7 @@ class Worker {
   UniqueFd listening_;
   std::unique_ptr<hypervisor::usermode::Slice> slice_;
   std::mutex members_lock_;        // one change of members at a time
+  std::int64_t lease_end_ = 0;     // by CLOCK_BOOTTIME, ms; 0: none is needed
   std::atomic<bool> over_{false};  // exited or failed has been reported
 };
 

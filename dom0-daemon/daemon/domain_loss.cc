@@ -1,0 +1,161 @@
+// A domain that loses a host (domain_loss.h).
+#include "dom0-daemon/daemon/domain_loss.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "dom0-daemon/daemon/domain.h"
+#include "dom0-daemon/daemon/leases.h"
+
+namespace xenspan::daemon {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr int kOwnFailure = 125;
+constexpr milliseconds kTellLimit{2000};  // for holdings, and for names
+
+}  // namespace
+
+// The engine's words for it.
+int Domain::lost_host_in(const std::string& error) const {
+  for (std::size_t i = 1; i < record_.members.size(); ++i)
+    if (error.starts_with(fmt::format("host {} is lost: ", record_.members[i].host)))
+      return static_cast<int>(i);
+  return -1;
+}
+
+bool Domain::lose(int index, const std::string& cause, DomainLoss::Source source) {
+  // Before the program runs there is nothing to tell, and without the home nobody to tell it.
+  if (index == 0 || phase_ < Phase::kRunning || phase_ >= Phase::kExited) return false;
+  if (spec_.kind == xenstore::Backend::kXen) return false;
+  const bool first = loss_ == nullptr;
+  if (first) loss_ = std::make_unique<DomainLoss>();
+  DomainLoss& loss = *loss_;
+  if (first || source > loss.source) {
+    loss.story.cause = cause;
+    loss.source = source;
+  }
+  loss.certain =
+      loss.certain || source == DomainLoss::Source::kEnd || source == DomainLoss::Source::kAgreed;
+  if (first) {
+    log::warning("domain {} ({}): stops: lost host {}: {}", record_.name, record_.uuid,
+                 record_.members[static_cast<std::size_t>(index)].host, cause);
+    send_all({{"op", "halt"}, {"cause", cause}});
+    // What nobody agrees on ends the domain all the same.
+    loss.limit = std::make_unique<Timer>(loop_, spec_.lost_after * 3 / 2 + kTellLimit,
+                                         [this] { conclude_loss({}); });
+  }
+  if (std::find(loss.hosts.begin(), loss.hosts.end(), index) == loss.hosts.end()) {
+    loss.hosts.push_back(index);
+    ask_holdings();
+  } else {
+    go_on_with_loss();
+  }
+  return true;
+}
+
+void Domain::agreed(const Agreed& agreed) {
+  // The host that joins counts now.
+  if (std::find(agreed.by.begin(), agreed.by.end(), member_host_) != agreed.by.end())
+    member_connected();
+  std::vector<std::string> lost = agreed.gone;
+  std::erase_if(lost, [this](const std::string& host) { return !concerns(host); });
+  for (const std::string& host : std::exchange(lost, {})) {
+    const bool joins = members_[static_cast<std::size_t>(index_of(host))].joining;
+    // Not admitted by the slices yet, or no more.
+    if (!joins || (admitting_ && member_step_ == Membership::Step::kConnect))
+      lost.push_back(host);
+    else
+      join_failed(index_of(host), fmt::format("lost host {}: no sign of life", host));
+  }
+  if (lost.empty()) return;
+  if (loss_ != nullptr) {
+    loss_->story.epoch = agreed.epoch;
+    loss_->story.by = agreed.by;
+    // A slice that saw no more of another may have been the lost one itself.
+    if (loss_->source == DomainLoss::Source::kSlice) loss_->hosts.clear();
+  }
+  for (const std::string& host : lost) {
+    const int index = index_of(host);
+    if (!lose(index, "no sign of life", DomainLoss::Source::kAgreed)) {
+      fail(kOwnFailure,
+           fmt::format("lost host {} (epoch {}): no sign of life", host, agreed.epoch));
+      continue;
+    }
+    loss_->story.epoch = agreed.epoch;
+    loss_->story.by = agreed.by;
+  }
+}
+
+// Not one that has left, or that could not join: the domain goes on without it.
+bool Domain::concerns(const std::string& host) const {
+  const int index = index_of(host);
+  if (index < 0) return false;
+  const auto at = static_cast<std::size_t>(index);
+  const DomainMember& member = record_.members[at];
+  const bool lost = loss_ != nullptr && std::find(loss_->hosts.begin(), loss_->hosts.end(),
+                                                  index) != loss_->hosts.end();
+  return lost || (!members_[at].gone && !member.forgotten);
+}
+
+void Domain::ask_holdings() {
+  DomainLoss& loss = *loss_;
+  loss.id = next_stats_++;
+  loss.naming = false;
+  loss.holdings.clear();
+  loss.waiting.clear();
+  const auto is_lost = [&](int index) {
+    return std::find(loss.hosts.begin(), loss.hosts.end(), index) != loss.hosts.end();
+  };
+  for (std::size_t i = 0; i < members_.size(); ++i) {
+    if (members_[i].gone || members_[i].joining || is_lost(static_cast<int>(i))) continue;
+    loss.waiting.push_back(record_.members[i].host);
+    links_.send_to_slice(record_.members[i].host, record_.uuid,
+                         {{"op", "holdings"}, {"id", loss.id}, {"lost", loss.hosts}});
+  }
+  loss.expected = loss.waiting.size();
+}
+
+void Domain::on_holdings(int index, const Json& event) {
+  if (loss_ == nullptr || number_or(event, "id", 0) != loss_->id) return;
+  const std::string& host = record_.members[static_cast<std::size_t>(index)].host;
+  if (std::erase(loss_->waiting, host) == 0) return;
+  loss_->holdings[host] = event;
+  go_on_with_loss();
+}
+
+void Domain::go_on_with_loss() {
+  DomainLoss& loss = *loss_;
+  if (!loss.certain || loss.naming) return;
+  if (!loss.waiting.empty()) {
+    loss.limit = std::make_unique<Timer>(loop_, kTellLimit, [this] { conclude_loss({}); });
+    return;
+  }
+  loss.naming = true;
+  loss.limit = std::make_unique<Timer>(loop_, kTellLimit, [this] { conclude_loss({}); });
+  const auto bytes = bytes_to_name(lost_pages(loss.holdings, home(), loss.expected));
+  links_.send_to_slice(home(), record_.uuid,
+                       {{"op", "resolve"}, {"id", loss.id}, {"bytes", bytes}});
+}
+
+// The members that are lost count as gone by the time their daemons or connections say so.
+void Domain::conclude_loss(const std::vector<std::string>& names) {
+  if (loss_ == nullptr || phase_ >= Phase::kExited) return;
+  // Its timer may be what calls.
+  const std::shared_ptr<DomainLoss> loss(std::move(loss_));
+  loop_.later([loss] {});
+  for (const int index : loss->hosts)
+    loss->story.hosts.push_back(record_.members[static_cast<std::size_t>(index)].host);
+  const std::string sentence = loss_sentence(
+      loss->story, record_, lost_pages(loss->holdings, home(), loss->expected), names);
+  for (const int index : loss->hosts) {
+    set_member_state(index, xenstore::MemberState::kFailed);
+    record_.members[static_cast<std::size_t>(index)].error = sentence;
+  }
+  fail(kOwnFailure, sentence);
+}
+
+}  // namespace xenspan::daemon
