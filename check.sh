@@ -69,7 +69,7 @@ count_tests() {
     [ "$skip" -eq 0 ] || { echo "skip ${log#"$build"/}:"; grep -A 3 ': Skipped$' "$log" | head -n 8; [ "$result" = SKIP ] && tail -n 2 "$log"; }
     sum_ok=$((sum_ok + ok)) sum_bad=$((sum_bad + bad)) sum_skip=$((sum_skip + skip))
   done < <(find "$build/tests" -name '*.trs' | sort)
-  grep -hE '^explorer: [0-9]+ states in all|^random: (seed|hosts)' "$build"/tests/sim/*_test.log
+  grep -hE '^explorer: [0-9]+ states in all|^random: (seed|hosts)|^quorum: [0-9]+ fault' "$build"/tests/sim/*_test.log
   count "unit and simulation" $sum_ok $sum_bad $sum_skip
 }
 
@@ -135,7 +135,7 @@ if [ "$(id -u)" -ne 0 ]; then
   count "host tests" 0 1
 else
   options=()
-  [ "$quick" = yes ] && options=(--only 'guest.*.2' --only 'tool.*.2' --only 'encryption.*' --only 'command.*' --only 'advise.*' --only 'bad.*' --only 'failure.*')
+  [ "$quick" = yes ] && options=(--only 'guest.*.2' --only 'tool.*.2' --only 'encryption.*' --only 'command.*' --only 'advise.*' --only 'bad.*' --only 'failure.*' --only 'loss.*' --only 'chaos.short')
   [ "$release" = yes ] && options+=(--long)
   tests/host/run --build "$build" "${options[@]}" 2>&1 | tee "$build/check-host.log"
   last=$(tail -n 1 "$build/check-host.log")

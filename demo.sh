@@ -164,6 +164,35 @@ else
   row "pieces of work, a b, +c, -b" 2-3 - - "FAILED"
 fi
 
+say "a host is lost: b is killed while the program runs on a, b and c"
+lost_host() {
+  local program status uuid sentence stay
+  mkfifo "$work/stay"
+  "$xenspan" "${bed_options[@]}" run --name lost --vcpus 3 --hosts a,b,c -- "$guests/pieces" 3 4000000 \
+    <"$work/stay" >"$work/lost" 2>"$work/lost-err" &
+  program=$!
+  exec {stay}>"$work/stay"
+  wait_until 60 test -s "$work/lost"
+  kill -KILL "$(bed_daemon_pid b)"
+  wait_until 60 gone "$program" || { kill -KILL "$program"; return 1; }
+  wait "$program"
+  status=$?
+  exec {stay}>&-
+  cat "$work/lost-err"
+  uuid=$(cli list --all --json | jq -r '.[] | select(.name == "lost") | .uuid')
+  # Every host that is left tells the same.
+  told() { XENSTORED_PATH=$bed_dir/c/xenstored/socket xenstore-read "/tool/xenspan/domain/$uuid/error" | grep 'lost host b'; }
+  wait_until 30 told || return 1
+  sentence=$(told)
+  bed_restart_daemon b
+  [ $status = 125 ] && grep -qF "$sentence" "$work/lost-err" && grep -q 'vCPU 1 ran there.*nobody else held' "$work/lost-err"
+}
+if lost_host; then
+  row "b killed" 3 - - "passed: it says what was lost"
+else
+  row "b killed" 3 - - "FAILED"
+fi
+
 say "result"
 printf '%-28s %5s %9s %9s   %s\n' program hosts seconds natively result
 printf '%s\n' "${rows[@]}"

@@ -27,32 +27,6 @@ next_run_works() {
   [ $status -eq 5 ] || { echo "the next run ends with status $status, not 5"; return 1; }
 }
 
-daemon_killed() { # NUMBER of the host: 2 is a remote one
-  local host
-  host=$(bed_host "$1")
-  start_work lost || return 1
-  kill -KILL "$(bed_daemon_pid "$host")"
-  ended_by_loss "$host" || return 1
-  wait_until 10 no_slices || { echo "slices are left:"; pgrep -af xenspan-slice; return 1; }
-  bed_restart_daemon "$host" || return 1
-  next_run_works
-}
-
-home_daemon_killed() {
-  local host
-  host=$(bed_host 1)
-  start_work lost || return 1
-  kill -KILL "$(bed_daemon_pid "$host")"
-  wait_until 30 gone "$work_pid" || { echo "the command still runs 30 s later"; kill -KILL "$work_pid"; return 1; }
-  wait "$work_pid"
-  local status=$?
-  cat err
-  [ $status -eq 125 ] || { echo "status $status, not 125"; return 1; }
-  wait_until 10 no_slices || { echo "slices are left:"; pgrep -af xenspan-slice; return 1; }
-  bed_restart_daemon "$host" || return 1
-  next_run_works
-}
-
 worker_killed() {
   local host
   host=$(bed_host "$1")
@@ -61,18 +35,6 @@ worker_killed() {
   ended_by_loss "$host" || return 1
   wait_until 10 no_slices || { echo "slices are left:"; pgrep -af xenspan-slice; return 1; }
   next_run_works
-}
-
-network_cut() {
-  local host
-  host=$(bed_host 3)
-  start_work lost || return 1
-  ip netns exec "$(bed_netns "$host")" ip link set "$(bed_interface "$host")" down || return 1
-  ended_by_loss "$host"
-  local status=$?
-  ip netns exec "$(bed_netns "$host")" ip link set "$(bed_interface "$host")" up
-  wait_until 15 no_slices || { echo "slices are left:"; pgrep -af xenspan-slice; return 1; }
-  [ $status -eq 0 ] && next_run_works
 }
 
 # A host that does not answer: its slice is stopped, so every other thread waits for a page for ever. Whoever ends the
@@ -177,10 +139,9 @@ wrong_key() {
   [ $bad -eq 0 ] && next_run_works
 }
 
-cases+=("failure.daemon daemon_killed 2" "failure.home home_daemon_killed" "failure.worker worker_killed 3"
-  "failure.worker.home worker_killed 1"
+cases+=("failure.worker.home worker_killed 1"
   "failure.waiting.sigterm ended_while_waiting 143 signal_waiting TERM"
   "failure.waiting.sigint ended_while_waiting 130 signal_waiting INT"
   "failure.waiting.destroy ended_while_waiting 137 destroy_waiting"
-  "failure.waiting.stats ended_while_waiting 143 look_and_signal_waiting" "failure.network network_cut" "failure.command command_killed"
+  "failure.waiting.stats ended_while_waiting 143 look_and_signal_waiting" "failure.command command_killed"
   "failure.peer.daemon bad_peer_at_daemon" "failure.peer.slice bad_peer_at_slice" "failure.key wrong_key")

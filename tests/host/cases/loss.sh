@@ -1,0 +1,136 @@
+# A host is lost while a domain runs: the others agree on it, the one that was only cut off stops, and everybody is told
+# what was lost. Uses start_work and next_run_works of failures.sh.
+
+# What the xenstore of HOST says about the end of the domain `lost`; empty while it runs.
+told_in_store() { # HOST
+  local store=$bed_dir/$1/xenstored/socket uuid
+  for uuid in $(XENSTORED_PATH=$store xenstore-list /tool/xenspan/domain 2>/dev/null); do
+    [ "$(XENSTORED_PATH=$store xenstore-read "/tool/xenspan/domain/$uuid/name" 2>/dev/null)" = "$lost_name" ] || continue
+    XENSTORED_PATH=$store xenstore-read "/tool/xenspan/domain/$uuid/error" 2>/dev/null
+  done
+}
+told() { told_in_store "$1" | grep -Eq -- "$2"; }
+everywhere() { # PATTERN HOST...
+  local pattern=$1 host bad=0
+  shift
+  for host in "$@"; do
+    wait_until 30 told "$host" "$pattern" || { echo "the xenstore of $host does not say $pattern:"; told_in_store "$host"; bad=1; }
+  done
+  return $bad
+}
+loss_start() { # HOSTS
+  lost_name=lost-$RANDOM$RANDOM
+  spanning_command "$1" --name "$lost_name" "$guest_probe" work 300 >out 2>err &
+  work_pid=$!
+  wait_until 60 grep -q ready out || { echo "the guest does not start"; cat err; return 1; }
+  loss_began=$EPOCHREALTIME
+}
+loss_ended() { # PATTERN...: of what the command prints
+  local status pattern bad=0
+  if ! wait_until 60 gone "$work_pid"; then
+    echo "the command still runs 60 s later"
+    kill -KILL "$work_pid"
+    return 1
+  fi
+  echo "report: told after $(awk -v a="$loss_began" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }') s: $(head -c 600 err)"
+  wait "$work_pid"
+  status=$?
+  [ $status -eq 125 ] || { echo "status $status, not 125"; bad=1; }
+  for pattern in "$@"; do grep -Eq -- "$pattern" err || { echo "the command does not say $pattern"; bad=1; }; done
+  return $bad
+}
+all_gone() { wait_until 30 no_slices || { echo "slices are left:"; pgrep -af xenspan-slice; return 1; }; }
+link() { ip netns exec "$(bed_netns "$1")" ip link set "$(bed_interface "$1")" "$2"; }
+no_slice_at() { [ -z "$(bed_slices "$1")" ]; }
+
+loss_daemon() {
+  loss_start 3 || return 1
+  kill -KILL "$(bed_daemon_pid b)"
+  loss_ended 'lost host b \(epoch 2, agreed on by a and c\)' 'vCPU 1 ran there' 'nobody else held: gfn' || return 1
+  everywhere 'lost host b \(epoch 2, agreed on by a and c\)' a c || return 1
+  all_gone || return 1
+  bed_restart_daemon b && next_run_works
+}
+loss_slice() {
+  loss_start 3 || return 1
+  kill -KILL "$(slice_pid c)"
+  loss_ended 'lost host c.*: its slice ended with signal 9' 'vCPU 2 ran there' 'nobody else held: gfn' || return 1
+  everywhere 'lost host c.*signal 9' a b c || return 1
+  all_gone && next_run_works
+}
+# The one that is cut off stops by itself, while it is cut off.
+loss_cut() {
+  loss_start 3 || return 1
+  link c down || return 1
+  local bad=0
+  loss_ended 'lost host c \(epoch 2, agreed on by a and b\)' 'vCPU 2 ran there' || bad=1
+  wait_until 60 no_slice_at c || { echo "the slice on the host that is cut off goes on"; bad=1; }
+  bed_log c | grep -Eq 'fenced: host c was cut off from a and b' || { echo "host c's log:"; bed_log c | tail -n 40; bad=1; }
+  everywhere 'lost host c \(epoch 2' a b || bad=1
+  everywhere 'cut off|lost host a' c || bad=1
+  link c up
+  all_gone && [ $bad -eq 0 ] && next_run_works
+}
+# Two hosts: the home decides.
+loss_two() {
+  loss_start 2 || return 1
+  link b down || return 1
+  local bad=0
+  loss_ended 'lost host b \(epoch 2, agreed on by a\)' || bad=1
+  wait_until 60 no_slice_at b || { echo "the slice on the host that is cut off goes on"; bad=1; }
+  link b up
+  all_gone && [ $bad -eq 0 ] && next_run_works
+}
+loss_home() {
+  loss_start 3 || return 1
+  kill -KILL "$(bed_daemon_pid a)"
+  wait_until 60 gone "$work_pid" || { echo "the command still runs"; kill -KILL "$work_pid"; return 1; }
+  wait "$work_pid"
+  everywhere "lost host a, the domain's home \\(epoch 2, agreed on by b and c\\)" b c || return 1
+  all_gone || return 1
+  bed_restart_daemon a && next_run_works
+}
+# A home without a majority stops, and says so.
+loss_home_cut() {
+  loss_start 3 || return 1
+  link a down || return 1
+  local bad=0
+  loss_ended 'cut off from b and c: without a majority|lost hosts? [bc]' || bad=1
+  everywhere "lost host a" b c || bad=1
+  link a up
+  all_gone && [ $bad -eq 0 ] && next_run_works
+}
+# The daemon stands still, so that nobody renews the lease of its slice: the slice stops by itself.
+stands_still() { [ "$(awk '/^State:/ { print $2 }' "/proc/$1/status")" = T ]; }
+loss_daemon_stands() {
+  local daemon slice bad=0
+  loss_start 3 || return 1
+  daemon=$(bed_daemon_pid b) slice=$(slice_pid b)
+  kill -STOP "$daemon"
+  wait_until 60 stands_still "$slice" || { echo "the slice goes on without a lease"; bad=1; }
+  loss_ended 'lost host b \(epoch 2, agreed on by a and c\)' || bad=1
+  kill -CONT "$daemon"
+  all_gone && [ $bad -eq 0 ] && next_run_works
+}
+# A moment is no loss.
+loss_moment() {
+  local daemon pid i
+  mkfifo input
+  "$xenspan" "${bed_options[@]}" run --vcpus 3 --hosts a,b,c -- "$build/tests/host/guests/migrants" <input >out 2>err &
+  pid=$!
+  exec {input}>input
+  wait_until 60 grep -q ready out err || { cat err; kill -TERM "$pid"; return 1; }
+  for i in 1 2 3; do
+    daemon=$(bed_daemon_pid "$(bed_host $((i % 3 + 1)))")
+    kill -STOP "$daemon"
+    sleep 0.3
+    kill -CONT "$daemon"
+  done
+  exec {input}>&-
+  wait_until 60 gone "$pid" || { echo "it does not end"; kill -KILL "$pid"; return 1; }
+  wait "$pid" || { cat err; return 1; }
+  [ "$(cat out)" = "ok migrants" ] || { echo "it printed:"; cat out; return 1; }
+}
+
+cases+=("loss.daemon loss_daemon" "loss.slice loss_slice" "loss.cut loss_cut" "loss.two loss_two" "loss.home loss_home"
+  "loss.home.cut loss_home_cut" "loss.stands loss_daemon_stands" "loss.moment loss_moment")
