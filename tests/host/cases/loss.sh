@@ -65,7 +65,8 @@ loss_cut() {
   local bad=0
   loss_ended 'lost host c \(epoch 2, agreed on by a and b\)' 'vCPU 2 ran there' || bad=1
   wait_until 60 no_slice_at c || { echo "the slice on the host that is cut off goes on"; bad=1; }
-  bed_log c | grep -Eq 'fenced: host c was cut off from a and b' || { echo "host c's log:"; bed_log c | tail -n 40; bad=1; }
+  fenced_at_c() { bed_log c | grep -q 'fenced: host c was cut off from a and b'; }
+  wait_until 60 fenced_at_c || { echo "host c's log:"; bed_log c | tail -n 40; bad=1; }
   everywhere 'lost host c \(epoch 2' a b || bad=1
   everywhere 'cut off|lost host a' c || bad=1
   link c up
