@@ -41,7 +41,7 @@ class Machine:
         os.write(self._line, word.encode() + b"\n")
 
     def read(self) -> list[str]:
-        """Takes what has arrived: the command's output goes to its file; the words to the runner are returned."""
+        """Takes what has arrived: the command's output goes to its file; the words to the runner are returned, and cases that ended."""
         try:
             got = os.read(self._line, 1 << 16)
         except BlockingIOError:
@@ -58,6 +58,8 @@ class Machine:
                 words.append(line[1:].decode(errors="replace").strip())
             else:
                 self._output.write(line + b"\n")
+                if line.startswith(b"result "):
+                    words.append(line.decode(errors="replace"))
         self._output.flush()
         return words
 
