@@ -36,7 +36,7 @@ EngineCore::EngineCore(const EngineConfig& config, PageBackend& backend, Transpo
       members_((config.members != 0 ? config.members : ~HostMask{0} >> (64 - config.hosts)) |
                mask_of(config.self)),
       parked_(most_hosts() * Requests::kPlaces),  // every place of every host: it cannot run out
-      held_(config.without.has(Feature::kHold) ? 0 : config.hold_us),
+      held_(config.without.has(Feature::kHold) ? 0 : config.hold_us, config.least_hold_us),
       predictor_(config.without.has(Feature::kPrefetch) ? 0 : config.prefetch),
       names_(config.names) {}
 

@@ -37,6 +37,7 @@ struct EngineConfig {
   Epoch epoch = 1;
   unsigned hold_us =
       20;  // a granted page is kept at least this long before it is given up (I3), microseconds
+  unsigned least_hold_us = 5;  // no window gets shorter, however it turns out (hold_queue.h)
   unsigned prefetch =
       kMostPrefetch;     // pages asked for with a fault's own, at most (prefetch.h); 0: none
   FeatureSet without{};  // the same in all engines of a domain

@@ -8,9 +8,9 @@
 // happens after a page was given up. When this host wants to write it again at once, it was still
 // at work: the next window is twice as long, up to kMostNs. When it wants it later, or only to read
 // it (it waits for a value that another host writes: a lock, a flag, a barrier), the window only
-// kept the other host waiting: the next one is half as long, down to kLeastNs. That is still enough
+// kept the other host waiting: the next one is half as long, down to `least_us`. That is enough
 // for the instruction that faulted; where it was not, the fault comes again at once, and the window
-// grows. A read copy is kept for kLeastNs: others may read at the same time, and a writer should
+// grows. A read copy is kept for `least_us`: others may read at the same time, and a writer should
 // not wait.
 //
 // Recent grants are kept in a small table without locks; when two pages meet in one place the older
@@ -31,9 +31,12 @@ namespace xenspan::dsm {
 
 class HoldQueue {
  public:
-  // `hold_us`: the first window of a page; 0: no windows at all.
-  explicit HoldQueue(unsigned hold_us)
-      : first_ns_(std::uint64_t{hold_us} * 1000), most_ns_(std::max(first_ns_, kMostNs)) {}
+  // `hold_us`: the first window of a page; 0: no windows at all. `least_us`: where vCPUs share a
+  // processor, as long as one waits for its turn.
+  explicit HoldQueue(unsigned hold_us, unsigned least_us = 5)
+      : first_ns_(std::uint64_t{hold_us} * 1000),
+        least_ns_(std::uint64_t{least_us} * 1000),
+        most_ns_(std::max({first_ns_, least_ns_, kMostNs})) {}
 
   void granted(Gfn gfn, Right right) noexcept {
     if (first_ns_ == 0) return;
@@ -44,7 +47,7 @@ class HoldQueue {
       recent.lost_ns.store(0, std::memory_order_relaxed);
     }
     const std::uint64_t window = recent.window_ns.load(std::memory_order_relaxed);
-    const std::uint64_t keep = right == Right::kExclusive ? window : std::min(window, kLeastNs);
+    const std::uint64_t keep = right == Right::kExclusive ? window : std::min(window, least_ns_);
     recent.until_ns.store(now_ns() + keep, std::memory_order_relaxed);
   }
 
@@ -64,7 +67,7 @@ class HoldQueue {
     const std::uint64_t window = recent.window_ns.load(std::memory_order_relaxed);
     const bool at_work = right == Right::kExclusive && now_ns < lost + kAtOnceNs;
     recent.window_ns.store(
-        at_work ? std::min(window * 2, most_ns_) : std::max(window / 2, kLeastNs),
+        at_work ? std::min(window * 2, most_ns_) : std::max(window / 2, least_ns_),
         std::memory_order_relaxed);
   }
 
@@ -114,7 +117,7 @@ class HoldQueue {
   }
 
  private:
-  static constexpr std::uint64_t kLeastNs = 5'000, kMostNs = 500'000, kAtOnceNs = 100'000;
+  static constexpr std::uint64_t kMostNs = 500'000, kAtOnceNs = 100'000;
   static constexpr std::size_t kPlaces = 1024, kRoom = 256;
   struct Recent {
     std::atomic<Gfn> gfn{~Gfn{0}};  // no page
@@ -129,7 +132,7 @@ class HoldQueue {
   static std::size_t place_of(Gfn gfn) noexcept { return (gfn ^ (gfn >> 10)) % kPlaces; }
   Held& place(std::size_t index) noexcept { return ring_[(first_ + index) % kRoom]; }
 
-  const std::uint64_t first_ns_, most_ns_;
+  const std::uint64_t first_ns_, least_ns_, most_ns_;
   std::array<Recent, kPlaces> recent_;
   FutexLock lock_;
   std::array<Held, kRoom> ring_;       // GUARDED_BY(lock_)

@@ -59,6 +59,16 @@ TEST(HoldWindow, ReadCopiesAreGivenUpSoon) {
   EXPECT_LT(queue.keep_until(7), before + std::uint64_t{kLongUs} * 1000);
 }
 
+// Where vCPUs share a processor, a window has to last until the vCPU has had its turn.
+TEST(HoldWindow, IsNeverShorterThanTheLeast) {
+  HoldQueue queue(kLongUs, kLongUs);
+  const std::uint64_t least = std::uint64_t{kLongUs} * 1000;
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(turn(queue, 7, Right::kShared, kSecond), least);
+  const std::uint64_t before = now_ns();
+  queue.granted(7, Right::kShared);
+  EXPECT_GE(queue.keep_until(7), before + least);
+}
+
 TEST(HoldWindow, WhatIsDueFirstLeavesFirst) {
   HoldQueue queue(1);
   for (const std::uint64_t due : {50, 10, 40, 20, 30})
