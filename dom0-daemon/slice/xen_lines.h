@@ -27,7 +27,7 @@ class XenLines {
     kInterrupt = 1,  // `value` is its vector
     kVcpu,           // `bytes` is its state (put_vcpu)
     kVcpuIsThere,    // what the home hears when it was put
-    kRun,            // the home's order to let the vCPUs run
+    kRun,            // the home's order to let the vCPUs run; `bytes`: pages that stay home
     kRefused,        // `bytes` is the sentence
   };
   struct Message {

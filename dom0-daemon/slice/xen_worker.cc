@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "dom0-daemon/hypervisor/xen/capabilities.h"
+#include "dom0-daemon/hypervisor/xen/home_pages.h"
 #include "dom0-daemon/hypervisor/xen/slice.h"
 #include "dom0-daemon/hypervisor/xen/vcpu_context.h"
 #include "dom0-daemon/slice/listening.h"
@@ -170,7 +171,7 @@ Status XenWorker::make_engine() {
   config.hosts = static_cast<unsigned>(order_.hosts.size());
   config.pages = order_.pages;
   config.prefetch = 0;  // Xen reports one page at a time
-  if (order_.hold_us != 0) config.hold_us = order_.hold_us;
+  if (order_.hold_us != 0) config.hold_us = config.least_hold_us = order_.hold_us;
   config.names = order_.hosts;
   auto made = dsm::Engine::create(config, slice_->pages(), *transport_,
                                   [this](const std::string& cause) { on_stop(cause); });
@@ -193,8 +194,11 @@ Status XenWorker::run_home() {
   if (Status sent = send_vcpus(); !sent) return sent;
   if (Status pinned = pin_vcpus(); !pinned) return pinned;
   if (Status running = slice_->start(*engine_); !running) return running;
+  const std::string stay = hypervisor::xen::to_text(slice_->home_pages());
   for (dsm::HostId host = 1; host < order_.hosts.size(); ++host)
-    if (const int error = lines_->send(host, Kind::kRun, 0, 0); error != 0)
+    if (const int error = lines_->send(host, Kind::kRun, 0, 0,
+                                       std::as_bytes(std::span(stay.data(), stay.size())));
+        error != 0)
       return system_error(error,
                           fmt::format("cannot reach the slice on host {}", order_.hosts[host]));
   control_.send({{"event", "running"}, {"pid", ::getpid()}});
@@ -205,7 +209,7 @@ Status XenWorker::send_vcpus() {
   for (std::uint32_t vcpu = 0; vcpu < order_.vcpus.size(); ++vcpu) {
     const dsm::HostId host = order_.vcpus[vcpu].host;
     if (host == order_.self) continue;
-    const auto context = hypervisor::xen::take_vcpu(*xen_, order_.domain, vcpu);
+    const auto context = slice_->take_vcpu(vcpu);
     if (!context) return context.error();
     const Departure departure{context->taken_ns, this_boot()};
     std::vector<std::byte> bytes(sizeof departure);
@@ -255,6 +259,8 @@ void XenWorker::on_message(XenLines::Message message) {
     done = put(message);
     if (done) lines_->send(0, Kind::kVcpuIsThere, message.vcpu, 0);
   } else if (message.kind == Kind::kRun) {
+    slice_->stay_home(hypervisor::xen::home_pages_from(
+        {reinterpret_cast<const char*>(message.bytes.data()), message.bytes.size()}));
     done = pin_vcpus();
     if (done) done = slice_->start(*engine_);
   }
@@ -272,12 +278,19 @@ Status XenWorker::put(const XenLines::Message& message) {
     return Error{EPROTO, "a vCPU came that does not belong here"};
   std::memcpy(&departure, message.bytes.data(), sizeof departure);
   VcpuContext context;
+  context.vcpu = message.vcpu;
   context.taken_ns = departure.taken_ns;
   context.records.assign(message.bytes.begin() + sizeof departure, message.bytes.end());
-  // Clocks of different machines have nothing in common.
+  const auto records = hypervisor::xen::HvmRecords::parse(context.records);
+  if (!records) return records.error();
+  const auto registers = records->registers(message.vcpu);
+  if (!registers) return registers.error();
+  context.registers = *registers;
+  // Clocks of different machines have nothing in common: there its way counts as no time.
   const std::uint64_t now = hypervisor::xen::monotonic_ns();
   const bool same = departure.boot == this_boot() && now > departure.taken_ns;
-  return put_vcpu(*xen_, order_.domain, context, same ? now - departure.taken_ns : 0);
+  if (!same) context.taken_ns = now;
+  return slice_->put_vcpu(context);
 }
 
 void XenWorker::halt() noexcept {

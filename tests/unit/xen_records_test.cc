@@ -5,6 +5,7 @@
 #include <cstring>
 #include <random>
 
+#include "dom0-daemon/hypervisor/xen/home_pages.h"
 #include "dom0-daemon/hypervisor/xen/hvm_records.h"
 
 extern "C" {
@@ -14,6 +15,17 @@ extern "C" {
 
 namespace xenspan::hypervisor::xen {
 namespace {
+
+TEST(HomePages, TravelAsText) {
+  const auto pages = home_pages_from(to_text({{0xfeffe, "the console's ring"}, {7, "a page"}}));
+  ASSERT_EQ(pages.size(), 2U);
+  EXPECT_EQ(pages[0].gfn, 7U);
+  ASSERT_NE(find_home_page(pages, 0xfeffe), nullptr);
+  EXPECT_EQ(find_home_page(pages, 0xfeffe)->what, "the console's ring");
+  for (const dsm::Gfn gfn : {6, 8, 0xfefff}) EXPECT_EQ(find_home_page(pages, gfn), nullptr) << gfn;
+  EXPECT_TRUE(home_pages_from("").empty());
+  EXPECT_EQ(home_pages_from("x y\n12\n\n 3\n5 five").size(), 1U);
+}
 
 using Bytes = std::vector<std::byte>;
 

@@ -79,8 +79,13 @@ int PageAccess::hold(dsm::Gfn gfn) noexcept {
   }
 }
 
+// A page on demand is mapped here when it is populated, so that Xen does not take it back while it
+// is all zero (README.md).
 int PageAccess::fill_in(dsm::Gfn gfn, State before) noexcept {
-  if (before == kOnDemand) return populate_.expect(1);
+  if (before == kOnDemand) {
+    if (const int error = populate_.expect(1); error != 0) return error;
+    return window_->use(gfn, false);
+  }
   if (const int error = window_->use(gfn, true); error != 0) return error;
   std::memset(window_->place(gfn), 0, dsm::kPageSize);
   return 0;

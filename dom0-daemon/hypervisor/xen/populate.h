@@ -8,6 +8,7 @@
 #pragma once
 
 #include <atomic>
+#include <vector>
 
 #include "base/result.h"
 #include "dom0-daemon/hypervisor/xen/guest_pages.h"
@@ -19,6 +20,20 @@ namespace xenspan::hypervisor::xen {
 // `rights`: false leaves the default right alone, for a machine without mem_access.
 Status prepare_on_demand(XenCalls& xen, DomainId domain, dsm::Gfn first, dsm::Gfn count,
                          bool rights);
+
+struct GfnRun {
+  dsm::Gfn first = 0, count = 0;
+};
+
+// The same for a domain that has run: pages that hold anything but zeros stay as they are, and all
+// others become on-demand entries. `home` is left alone, and what is found to be Xen's or shared
+// with Dom0 is added to it. EBUSY: the domain has on-demand entries already.
+struct Contents {
+  std::vector<GfnRun> runs;    // in order
+  std::vector<HomePage> home;  // in order of gfns
+};
+Result<Contents> keep_contents(XenCalls& xen, DomainId domain, dsm::Gfn count, bool rights,
+                               std::vector<HomePage> home = {});
 
 class Populate {
  public:

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "dom0-daemon/hypervisor/xen/home_pages.h"
 #include "dom0-daemon/hypervisor/xen/interrupt_command.h"
 
 namespace xenspan::hypervisor::xen {
@@ -34,26 +35,35 @@ Result<std::unique_ptr<Slice>> Slice::create(XenCalls& xen, Config config) {
 }
 
 Slice::Slice(XenCalls& xen, Config config)
-    : xen_(xen), config_(std::move(config)), guest_(xen, config_.domain) {}
+    : xen_(xen), config_(std::move(config)), guest_(xen, config_.domain), here_(config_.here) {}
 
 Slice::~Slice() { stop(); }
 
-// Pages that are given away come back as entries, which must have no rights either.
+// A page of zeros is what a page that nobody has is, too.
 Status Slice::become_home(dsm::Engine& engine) {
-  pages_->adopt(0, config_.pages);
-  if (const int error = xen_.set_default_access(config_.domain, Access::kNone); error != 0)
-    return system_error(error, fmt::format("cannot take rights from domain {}", config_.domain));
-  if (engine.acquire_range(0, config_.pages, dsm::Right::kExclusive) != dsm::Outcome::kGranted)
-    return Error{EIO, fmt::format("domain {}: {}", config_.domain, engine.stop_cause())};
-  return {};
+  const auto kept = keep_contents(xen_, config_.domain, config_.pages, true, home_pages_);
+  if (!kept) return kept.error();
+  home_pages_ = kept->home;
+  for (const GfnRun& run : kept->runs) {
+    pages_->adopt(run.first, run.count);
+    if (engine.acquire_range(run.first, run.count, dsm::Right::kExclusive) !=
+        dsm::Outcome::kGranted)
+      return Error{EIO, fmt::format("domain {}: {}", config_.domain, engine.stop_cause())};
+  }
+  return fill_stock();
 }
 
 Status Slice::become_remote() {
+  remote_ = true;
   for (unsigned vcpu = 0; vcpu < config_.vcpus; ++vcpu) {
     if (Status down = xen_.take_down(config_.domain, vcpu); !down) return down;
   }
   if (Status empty = prepare_on_demand(xen_, config_.domain, 0, config_.pages, true); !empty)
     return empty;
+  return fill_stock();
+}
+
+Status Slice::fill_stock() {
   if (const int error = pages_->prime(); error != 0)
     return system_error(error, fmt::format("no memory for domain {}", config_.domain),
                         "free some on this host: see `xl info`");
@@ -62,6 +72,13 @@ Status Slice::become_remote() {
 
 Status Slice::start(dsm::Engine& engine) {
   engine_ = &engine;
+  // Those beyond the coherent pages exist here, too, with all rights. One that does not is a hole.
+  for (const HomePage& page : home_pages_) {
+    if (!remote_ || page.gfn < config_.pages) continue;
+    if (const int error = xen_.set_access(config_.domain, page.gfn, 1, Access::kNone); error != 0)
+      log::debug("page {:x} of domain {} ({}): {}", page.gfn, config_.domain, page.what,
+                 std::strerror(error));
+  }
   for (unsigned i = 0; i < config_.vcpus; ++i) {
     vcpus_.push_back(std::make_unique<Vcpu>());
     Vcpu& vcpu = *vcpus_.back();
@@ -87,7 +104,8 @@ void Slice::watch() {
   while (!ended_) {
     pollfd ready[] = {{ring_->fd(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
     ::poll(ready, 2, -1);
-    const int error = ring_->take([this](const VcpuEvent& event) { on_event(event); });
+    const std::lock_guard guard(events_lock_);
+    const int error = take_events();
     if (error == 0) continue;
     engine_->stop(fmt::format("the monitor ring of domain {} failed: {}", config_.domain,
                               std::strerror(error)));
@@ -95,9 +113,62 @@ void Slice::watch() {
   }
 }
 
+int Slice::take_events() {
+  return ring_->take([this](const VcpuEvent& event) { on_event(event); });
+}
+
+// No vCPU runs meanwhile, and every interrupt sent so far has been seen while the vCPUs were where
+// Xen found them: it has delivered those that were for a vCPU here.
+template <typename Change>
+Status Slice::between_events(Change&& change) {
+  if (Status paused = xen_.pause(config_.domain); !paused) return paused;
+  Status done;
+  {
+    const std::lock_guard guard(events_lock_);
+    if (const int error = take_events(); error != 0)
+      done = system_error(error, fmt::format("the monitor ring of domain {}", config_.domain));
+    else
+      done = change();
+  }
+  Status running = xen_.unpause(config_.domain);
+  return done ? running : done;
+}
+
+Result<VcpuContext> Slice::take_vcpu(unsigned vcpu) {
+  Result<VcpuContext> context = Error{};
+  Status taken = between_events([&]() -> Status {
+    context = xen::take_vcpu(xen_, config_.domain, vcpu);
+    if (!context) return context.error();
+    here_ &= ~(std::uint64_t{1} << vcpu);
+    return {};
+  });
+  return taken ? std::move(context) : taken.error();
+}
+
+Status Slice::put_vcpu(const VcpuContext& context, TscFit* fit) {
+  return between_events([&]() -> Status {
+    if (Status put = xen::put_vcpu(xen_, config_.domain, context, fit); !put) return put;
+    here_ |= std::uint64_t{1} << context.vcpu;
+    return {};
+  });
+}
+
+// The vCPU stands from then on.
+bool Slice::is_refused(const VcpuEvent& event) noexcept {
+  if (!remote_) return false;
+  const HomePage* page = find_home_page(home_pages_, event.gfn);
+  if (page == nullptr) return false;
+  engine_->stop(
+      fmt::format("vCPU {} touched page {:x} of the guest, {}, which stays on the home: let only "
+                  "vCPUs of the home use it",
+                  event.vcpu, event.gfn, page->what));
+  return true;
+}
+
 void Slice::on_event(const VcpuEvent& event) noexcept {
   if (event.kind == VcpuEvent::Kind::kMsrWrite) on_interrupt_command(event);
   const bool fault = event.kind == VcpuEvent::Kind::kAccess && event.vcpu < vcpus_.size();
+  if (fault && is_refused(event)) return;
   if (fault && event.gfn < config_.pages) {
     vcpus_[event.vcpu]->event = event;
     vcpus_[event.vcpu]->faulted.release();
@@ -116,7 +187,7 @@ void Slice::on_event(const VcpuEvent& event) noexcept {
 void Slice::on_interrupt_command(const VcpuEvent& event) noexcept {
   if (event.msr != kInterruptCommandMsr) return;
   const auto command = decode_interrupt_command(event.value, event.vcpu, config_.vcpus);
-  const std::uint64_t away = command.targets & ~config_.here;
+  const std::uint64_t away = command.targets & ~here_;
   if (away == 0) return;
   if (!command.ordinary) {
     engine_->stop(

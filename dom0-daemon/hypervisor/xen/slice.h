@@ -5,21 +5,25 @@
 // vCPU go on. When the engine has stopped, a vCPU that faults stands for ever: nothing becomes
 // writable by itself. Interrupts that a vCPU here sends to one elsewhere are handed to the caller.
 // Order: create, become_home() or become_remote(), the engine over pages(), start(), stop(). The
-// domain is paused until start(). Threading: the calls from one thread; on_interrupt from the
-// ring's thread. Ownership: `xen` and the engine are borrowed.
+// domain is paused until start(). Threading: the calls from one thread, deliver() from any;
+// on_interrupt from the ring's thread, or from a call that takes or puts a vCPU. Ownership: `xen`
+// and the engine are borrowed.
 #pragma once
 
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <semaphore>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "dom0-daemon/hypervisor/xen/monitor_ring.h"
 #include "dom0-daemon/hypervisor/xen/page_access.h"
+#include "dom0-daemon/hypervisor/xen/vcpu_context.h"
 #include "dsm-rdma/engine.h"
 
 namespace xenspan::hypervisor::xen {
@@ -29,22 +33,35 @@ class Slice {
   struct Config {
     DomainId domain = 0;
     unsigned vcpus = 1;      // of the guest
-    std::uint64_t here = 0;  // bit N: vCPU N runs in this slice
+    std::uint64_t here = 0;  // bit N: vCPU N runs in this slice, until it is taken
     dsm::Gfn pages = 0;      // gfns 0 .. pages-1 are kept coherent
     std::function<void(unsigned vcpu, std::uint8_t vector)> on_interrupt;
   };
   static Result<std::unique_ptr<Slice>> create(XenCalls& xen, Config config);
   ~Slice();
 
-  // The guest's memory is here, all of it. After the engine was created, which takes it over.
+  // The guest's memory is here, all of it. After the engine was created, which takes it over. Pages
+  // of zeros are given back.
   Status become_home(dsm::Engine& engine);
   // The memory is elsewhere: what this domain has is given back, and its vCPUs are taken down.
   Status become_remote();
   dsm::PageBackend& pages() { return *pages_; }
+  // Pages that stay home: Xen and Dom0 write to them without asking. become_home() adds those it
+  // finds; each other slice has to know them before start(). A vCPU that touches one elsewhere
+  // stops the domain with that cause.
+  const std::vector<HomePage>& home_pages() const { return home_pages_; }
+  void stay_home(std::vector<HomePage> pages) { home_pages_ = std::move(pages); }
 
   Status start(dsm::Engine& engine);
   // The domain is paused, and every right is left as it is.
   void stop();
+
+  // A vCPU goes to another slice, or comes from one; before start() or after. No interrupt is lost
+  // or comes twice: what was sent to it here until now goes along in its state, and what others
+  // send to it from before take_vcpu() until it has been put is the caller's to keep, and to
+  // deliver() then.
+  Result<VcpuContext> take_vcpu(unsigned vcpu);
+  Status put_vcpu(const VcpuContext& context, TscFit* fit = nullptr);
   // An interrupt for a vCPU here, sent elsewhere. 0 or an errno.
   int deliver(unsigned vcpu, std::uint8_t vector) noexcept;
 
@@ -61,7 +78,12 @@ class Slice {
   };
 
   Slice(XenCalls& xen, Config config);
+  Status fill_stock();
   void watch();
+  int take_events();
+  template <typename Change>
+  Status between_events(Change&& change);
+  bool is_refused(const VcpuEvent& event) noexcept;
   void on_event(const VcpuEvent& event) noexcept;
   void on_interrupt_command(const VcpuEvent& event) noexcept;
   void serve(Vcpu& vcpu) noexcept;
@@ -71,6 +93,10 @@ class Slice {
   XenGuestPages guest_;
   std::unique_ptr<MonitorRing> ring_;
   std::unique_ptr<PageAccess> pages_;
+  bool remote_ = false;
+  std::vector<HomePage> home_pages_;  // in order of gfns
+  std::mutex events_lock_;            // events are taken; the next line
+  std::uint64_t here_;
   dsm::Engine* engine_ = nullptr;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
   std::thread watcher_;

@@ -46,6 +46,12 @@ struct DomainFacts {
   std::uint64_t pages = 0, max_pages = 0;  // allocated now; may be allocated
 };
 
+// A page inside the guest's memory that belongs to the home, and whose it is: "Xen's shared_info".
+struct HomePage {
+  dsm::Gfn gfn = 0;
+  std::string what;
+};
+
 // Populate-on-demand, as Xen counts it.
 struct OnDemandFacts {
   std::uint64_t pages = 0;    // allocated to the domain, those kept ready among them

@@ -18,18 +18,39 @@
 namespace xenspan::hypervisor::xen {
 
 struct VcpuContext {
+  unsigned vcpu = 0;
   std::vector<std::byte> records;  // as HvmRecords::of_vcpu
   VcpuRegisters registers;         // of when it was taken
-  std::uint64_t taken_ns = 0;      // CLOCK_MONOTONIC of this host
+  // When registers.tsc was its TSC, by monotonic_ns() of this host. Whoever carries it to another
+  // host translates it to that host's clock.
+  std::uint64_t taken_ns = 0;
+};
+
+// How a vCPU's TSC was brought in step after it was put.
+struct TscFit {
+  std::int64_t behind = 0;  // ticks that are missing still; negative: it is ahead
+  unsigned tries = 0;
+};
+
+// A vCPU's TSC at a moment of monotonic_ns().
+struct TscPoint {
+  std::uint64_t tsc = 0, ns = 0;
+  std::uint64_t width_ns = 0;  // the moment is this long
 };
 
 // The domain is paused for the moment it takes.
 Result<VcpuContext> take_vcpu(XenCalls& xen, DomainId from, unsigned vcpu);
-// It runs from now on, unless the domain is paused. `away_ns` is added to the guest's TSC, at the
-// guest's frequency: the time since it was taken, as far as the hosts' clocks agree. When it fails
-// the vCPU can still be put back where it came from.
-Status put_vcpu(XenCalls& xen, DomainId to, const VcpuContext& context, std::uint64_t away_ns);
+// It runs from now on, unless the domain is paused, and its TSC goes on as if it had never been
+// away: what the way into Xen takes is measured and made up for. When it fails the vCPU is down
+// here, and can be put back where it came from.
+Status put_vcpu(XenCalls& xen, DomainId to, const VcpuContext& context, TscFit* fit = nullptr);
 
+// The narrowest of some readings; the domain is paused meanwhile.
+Result<TscPoint> read_tsc(XenCalls& xen, DomainId domain, unsigned vcpu);
+// Ticks in so many nanoseconds.
+std::int64_t ticks_in(std::int64_t ns, unsigned khz);
+
+// CLOCK_MONOTONIC_RAW: nobody sets or slews it.
 std::uint64_t monotonic_ns();
 
 }  // namespace xenspan::hypervisor::xen

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 extern "C" {
@@ -15,6 +17,9 @@ extern "C" {
 #include <xenevtchn.h>
 #include <xenforeignmemory.h>
 #include <xentoollog.h>
+}
+extern "C" {
+#include <xen/hvm/params.h>  // after what it needs
 }
 
 namespace xenspan::hypervisor::xen {
@@ -198,15 +203,26 @@ Status XenCalls::pin_vcpu(DomainId id, unsigned vcpu, std::span<const unsigned> 
   return {};
 }
 
-Result<std::vector<std::byte>> XenCalls::context(DomainId id) const {
-  xc_interface* control = handles_->control.get();
-  const int size = xc_domain_hvm_getcontext(control, id, nullptr, 0);
+Result<std::vector<std::byte>> XenCalls::room_for_context(DomainId id) const {
+  const int size = xc_domain_hvm_getcontext(handles_->control.get(), id, nullptr, 0);
   if (size < 0) return about(id, "no vCPU context", "it has to be a PVH or HVM domain");
-  std::vector<std::byte> records(static_cast<std::size_t>(size));
-  const int filled = xc_domain_hvm_getcontext(
-      control, id, reinterpret_cast<std::uint8_t*>(records.data()), static_cast<unsigned>(size));
+  return std::vector<std::byte>(static_cast<std::size_t>(size));
+}
+
+Result<std::size_t> XenCalls::read_context(DomainId id, std::span<std::byte> room) const {
+  const int filled = xc_domain_hvm_getcontext(handles_->control.get(), id,
+                                              reinterpret_cast<std::uint8_t*>(room.data()),
+                                              static_cast<unsigned>(room.size()));
   if (filled < 0) return about(id, "no vCPU context");
-  records.resize(static_cast<std::size_t>(filled));
+  return static_cast<std::size_t>(filled);
+}
+
+Result<std::vector<std::byte>> XenCalls::context(DomainId id) const {
+  auto records = room_for_context(id);
+  if (!records) return records;
+  const auto filled = read_context(id, *records);
+  if (!filled) return filled.error();
+  records->resize(*filled);
   return records;
 }
 
@@ -245,6 +261,14 @@ int XenCalls::set_access_of(DomainId id, const dsm::Gfn* gfns, const Access* wan
   return result_of(xc_set_mem_access_multi(handles_->control.get(), id, access, pages, count));
 }
 
+Access XenCalls::access_of(DomainId id, dsm::Gfn gfn) const noexcept {
+  xenmem_access_t found = XENMEM_access_n;
+  if (xc_get_mem_access(handles_->control.get(), id, gfn, &found) != 0) return Access::kNone;
+  if (found == XENMEM_access_n) return Access::kNone;
+  // Rights that this house never gives count as all.
+  return found == XENMEM_access_rx ? Access::kReadExecute : Access::kAll;
+}
+
 int XenCalls::set_default_access(DomainId id, Access access) noexcept {
   constexpr std::uint64_t kDefault = ~std::uint64_t{0};  // Xen's word for "no gfn: the default"
   return result_of(xc_set_mem_access(handles_->control.get(), id, to_xen(access), kDefault, 0));
@@ -258,6 +282,41 @@ int XenCalls::map(DomainId id, dsm::Gfn gfn, std::byte* at) noexcept {
                                        MAP_SHARED | MAP_FIXED, 1, &page, &error);
   if (mapped == nullptr) return errno;
   return error < 0 ? -error : error;
+}
+
+int XenCalls::map_to_read(DomainId id, dsm::Gfn first, std::uint32_t count, std::byte* at,
+                          int* errors) noexcept {
+  if (count > kMostAccesses) return E2BIG;
+  xen_pfn_t pages[kMostAccesses];
+  std::iota(pages, pages + count, first);
+  void* mapped = xenforeignmemory_map2(handles_->memory.get(), id, at, PROT_READ,
+                                       MAP_SHARED | MAP_FIXED, count, pages, errors);
+  if (mapped == nullptr) return errno;
+  for (std::uint32_t i = 0; i < count; ++i) errors[i] = std::abs(errors[i]);
+  return 0;
+}
+
+Result<std::vector<HomePage>> XenCalls::shared_pages(DomainId id) const {
+  xc_dominfo_t found{};
+  if (xc_domain_getinfo(handles_->control.get(), id, 1, &found) != 1 || found.domid != id) {
+    errno = ESRCH;
+    return about(id, "the state");
+  }
+  std::vector<HomePage> pages = {{dsm::Gfn{found.shared_info_frame}, "Xen's shared_info"}};
+  constexpr struct {
+    std::uint32_t number;
+    const char* what;
+  } kRings[] = {{HVM_PARAM_STORE_PFN, "xenstore's ring"},
+                {HVM_PARAM_CONSOLE_PFN, "the console's ring"},
+                {HVM_PARAM_IOREQ_PFN, "the device model's ring"},
+                {HVM_PARAM_BUFIOREQ_PFN, "the device model's ring"},
+                {HVM_PARAM_MONITOR_RING_PFN, "the monitor ring"}};
+  for (const auto& ring : kRings) {
+    std::uint64_t gfn = 0;
+    if (xc_hvm_param_get(handles_->control.get(), id, ring.number, &gfn) == 0 && gfn != 0)
+      pages.push_back({gfn, ring.what});
+  }
+  return pages;
 }
 
 int XenCalls::mark_on_demand(DomainId id, const dsm::Gfn* gfns, std::uint32_t count) noexcept {
@@ -280,6 +339,10 @@ int XenCalls::give_back(DomainId id, const dsm::Gfn* gfns, std::uint32_t count) 
 int XenCalls::on_demand(DomainId id, OnDemandFacts& facts) const noexcept {
   return result_of(xc_domain_get_pod_target(handles_->control.get(), id, &facts.pages, &facts.ready,
                                             &facts.entries));
+}
+
+int XenCalls::set_most_pages(DomainId id, std::uint64_t pages) noexcept {
+  return result_of(xc_domain_setmaxmem(handles_->control.get(), id, pages * 4));  // KiB
 }
 
 int XenCalls::set_on_demand_target(DomainId id, std::uint64_t pages) noexcept {

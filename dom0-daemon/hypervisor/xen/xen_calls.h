@@ -45,6 +45,10 @@ class XenCalls {
 
   // All HVM save records of a domain; it should be paused.
   Result<std::vector<std::byte>> context(DomainId id) const;
+  // The same in two steps: a place that is large enough, as long as no vCPU is added; and one call
+  // of Xen and nothing else, which returns how many bytes of the place it has filled.
+  Result<std::vector<std::byte>> room_for_context(DomainId id) const;
+  Result<std::size_t> read_context(DomainId id, std::span<std::byte> room) const;
   // Loads a set of records, which need not be whole. Xen pauses the domain for it. A vCPU that was
   // down is up afterwards.
   Status set_context(DomainId id, std::span<const std::byte> records);
@@ -59,16 +63,26 @@ class XenCalls {
   static constexpr std::uint32_t kMostAccesses = 64;
   int set_access_of(DomainId id, const dsm::Gfn* gfns, const Access* wanted,
                     std::uint32_t count) noexcept;
+  // What the guest may do to a page. Nothing where no page is.
+  Access access_of(DomainId id, dsm::Gfn gfn) const noexcept;
   // Of pages that are populated from now on.
   int set_default_access(DomainId id, Access access) noexcept;
   // Maps the page at `at`, in place of what is mapped there. Populates an on-demand entry.
   int map(DomainId id, dsm::Gfn gfn, std::byte* at) noexcept;
+  // The same for several pages, to be read only; each of those that cannot be mapped leaves its
+  // errno. count <= kMostAccesses.
+  int map_to_read(DomainId id, dsm::Gfn first, std::uint32_t count, std::byte* at,
+                  int* errors) noexcept;
+  // Pages that Xen's tools share with the domain, and shared_info, wherever they are.
+  Result<std::vector<HomePage>> shared_pages(DomainId id) const;
   // Marks gfns as populate-on-demand, one by one, each an entry of its own (EBUSY: one of them is
   // populated).
   int mark_on_demand(DomainId id, const dsm::Gfn* gfns, std::uint32_t count) noexcept;
   // Takes pages away from a domain. count <= kMostAccesses, as above.
   int give_back(DomainId id, const dsm::Gfn* gfns, std::uint32_t count) noexcept;
   int on_demand(DomainId id, OnDemandFacts& facts) const noexcept;
+  // How much memory Xen gives the domain at most; xl sets it to the file's `memory`.
+  int set_most_pages(DomainId id, std::uint64_t pages) noexcept;
   int set_on_demand_target(DomainId id, std::uint64_t pages) noexcept;
   Result<dsm::Gfn> highest_gfn(DomainId id) const;
 
