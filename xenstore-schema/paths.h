@@ -28,7 +28,7 @@ std::string member(std::string_view uuid, std::string_view host);
 std::string counters(std::string_view uuid, std::string_view host);
 std::string vcpus(std::string_view uuid);
 std::string vcpu(std::string_view uuid, uint32_t index);
-// Reserved: the spanning configuration of a Xen domain.
+// The declaration of a Xen domain that is to span.
 std::string config(std::string_view uuid);
 
 }  // namespace paths
@@ -66,6 +66,10 @@ inline constexpr const char* kExitStatus = "exit-status";
 inline constexpr const char* kCreated = "created";
 inline constexpr const char* kHost = "host";
 inline constexpr const char* kCore = "core";
+inline constexpr const char* kCpu = "cpu";
+inline constexpr const char* kHosts = "hosts";
+inline constexpr const char* kHoldUs = "hold-us";
+inline constexpr const char* kVcpu = "vcpu";
 inline constexpr const char* kThreads = "threads";
 inline constexpr const char* kFaultsRead = "faults-read";
 inline constexpr const char* kFaultsWrite = "faults-write";

@@ -64,7 +64,13 @@ constexpr SchemaNode kSchema[] = {
     {"/tool/xenspan/domain/<uuid>/vcpu/<n>/core", "number", kHome, kAll},
     {"/tool/xenspan/domain/<uuid>/vcpu/<n>/threads", "number", kHome, kPeople},
 
-    {"/tool/xenspan/config/<uuid>", "reserved", "admin", kHome},
+    {"/tool/xenspan/config/<uuid>/config", "text", "admin", kHome},
+    {"/tool/xenspan/config/<uuid>/hosts", "words", "admin", kHome},
+    {"/tool/xenspan/config/<uuid>/vcpu/<n>/host", "host name", "admin", kHome},
+    {"/tool/xenspan/config/<uuid>/vcpu/<n>/cpu", "number", "admin", kHome},
+    {"/tool/xenspan/config/<uuid>/encrypt", "word", "admin", kHome},
+    {"/tool/xenspan/config/<uuid>/hold-us", "number", "admin", kHome},
+    {"/tool/xenspan/config/<uuid>/error", "text", kHome, "admin"},
 };
 
 bool fits(std::string_view part, std::string_view wanted) {

@@ -9,6 +9,8 @@
 
 #include "base/log.h"
 #include "dom0-daemon/daemon/names.h"
+#include "dom0-daemon/daemon/xen_config_nodes.h"
+#include "xenstore-schema/paths.h"
 
 namespace xenspan::daemon {
 namespace {
@@ -85,11 +87,8 @@ void XenDomains::found(const XenGuest& xen) {
   const auto name = store_->find(local_path(xen.id, "name"));
   const std::uint64_t memory = memory_of(xen.id);
   if (!name || !*name || memory == 0) return;  // xl has not come that far
-  const XenDeclarations all = read_xen_declarations(config_.domains);
-  for (const std::string& fault : all.faults)
-    if (faults_told_.insert(fault).second) log::error("{}", fault);
-  const XenDeclaration* declared = find_xen_declaration(all.good, **name, xen.uuid);
-  if (declared == nullptr) return;
+  const auto declared = declaration_of(xen, **name);
+  if (!declared) return;
   Guest guest;
   guest.xen = xen;
   guest.name = is_domain_name(**name) ? **name : fmt::format("domain-{}", xen.id);
@@ -104,6 +103,24 @@ void XenDomains::found(const XenGuest& xen) {
                                   config_.name, kept.name));
   domains_.put_own(record_of(kept, DomainState::kCreating, ""));
   advance(kept);
+}
+
+// A file's, or the nodes'.
+std::optional<XenDeclaration> XenDomains::declaration_of(const XenGuest& xen,
+                                                         const std::string& name) {
+  const XenDeclarations all = read_xen_declarations(config_.domains);
+  for (const std::string& fault : all.faults)
+    if (faults_told_.insert(fault).second) log::error("{}", fault);
+  if (const XenDeclaration* file = find_xen_declaration(all.good, name, xen.uuid)) return *file;
+  const auto nodes = read_xen_config_nodes(*store_, xen.uuid, xen.vcpus);
+  if (!nodes) return std::nullopt;
+  const std::string fault = nodes->faults.empty() ? "" : nodes->faults.front();
+  tell_xen_config_error(*store_, xen.uuid, fault);
+  if (fault.empty()) return nodes->declaration;
+  const std::string told =
+      fmt::format("{} is not used: {}", xenstore::paths::config(xen.uuid), fault);
+  if (faults_told_.insert(told).second) log::error("{}", told);
+  return std::nullopt;
 }
 
 // static-max is in KiB.
@@ -135,9 +152,27 @@ void XenDomains::tick() {
     Guest& guest = found->second;
     ++guest.ticks;
     if (guest.phase == Phase::kWaiting || guest.phase == Phase::kMaking) advance(guest);
+    if (guest.phase == Phase::kSpanning) follow_pause(guest);
   }
   // A name is written after the domain was introduced.
   look();
+}
+
+// `xl pause` is for the whole guest. The home's slice pauses its domain for moments, too, so it
+// counts when it is seen twice; and while the memory is taken over the guest stands anyway.
+void XenDomains::follow_pause(Guest& guest) {
+  const Domain* domain = domains_.own(guest.xen.uuid);
+  const auto now = xen_.guest(guest.xen.id);
+  if (domain == nullptr || domain->record().state != DomainState::kRunning || !now) return;
+  const bool twice = now->paused == guest.seen_paused;
+  guest.seen_paused = now->paused;
+  if (!twice || now->paused == guest.paused) return;
+  guest.paused = now->paused;
+  log::info("domain {} is {} by `xl`, and so are its slices", guest.name,
+            guest.paused ? "paused" : "unpaused");
+  for (const std::string& host : guest.made)
+    cluster_.send(host,
+                  {{"op", "xen-slice-pause"}, {"uuid", guest.xen.uuid}, {"paused", guest.paused}});
 }
 
 void XenDomains::advance(Guest& guest) {

@@ -62,6 +62,8 @@ class XenDomains {
     Phase phase = Phase::kWaiting;
     int ticks = 0;  // in this phase
     bool took_over = false;
+    bool seen_paused = false;  // at the last tick
+    bool paused = false;       // as its slices were told
     std::set<std::string> asked, made;
     std::map<std::string, std::string> refused;  // host -> why
   };
@@ -69,6 +71,7 @@ class XenDomains {
   // Of all guests now: what is done to one may make it go.
   std::vector<std::string> uuids() const;
   void found(const XenGuest& xen);
+  std::optional<XenDeclaration> declaration_of(const XenGuest& xen, const std::string& name);
   void gone(Guest& guest);
   void advance(Guest& guest);
   bool hosts_are_known(Guest& guest);
@@ -78,6 +81,7 @@ class XenDomains {
   void alone(Guest& guest, const std::string& why);
   void stop(Guest& guest, const std::string& why);
   void end_slices(Guest& guest);
+  void follow_pause(Guest& guest);
   // Without slices, as everybody may know it.
   DomainRecord record_of(const Guest& guest, xenstore::DomainState state,
                          const std::string& why) const;

@@ -71,6 +71,7 @@ class RealXenHost final : public XenHost {
     return up ? *up : 0;
   }
   Status pause(unsigned id) override { return calls_->pause(id); }
+  Status unpause(unsigned id) override { return calls_->unpause(id); }
   Status shut_down(unsigned id, unsigned reason) override { return calls_->shut_down(id, reason); }
 
  private:

@@ -36,7 +36,9 @@ class XenHost {
   virtual std::string guest_problem(unsigned id) = 0;
   // Bit N: vCPU N was started by the guest.
   virtual std::uint64_t vcpus_up(const XenGuest& guest) = 0;
+  // Counted by Xen: it runs when every pause has been undone.
   virtual Status pause(unsigned id) = 0;
+  virtual Status unpause(unsigned id) = 0;
   virtual Status shut_down(unsigned id, unsigned reason) = 0;
 };
 

@@ -78,13 +78,16 @@ std::optional<unsigned> XenPeerSlices::domain_of(const std::string& uuid,
 }
 
 bool XenPeerSlices::handle(const std::string& home, const std::string& op, const Json& message) {
-  if (op != "xen-slice-make" && op != "xen-slice-end") return false;
+  if (op != "xen-slice-make" && op != "xen-slice-end" && op != "xen-slice-pause") return false;
   const std::string uuid = text_or(message, "uuid", "");
   if (op == "xen-slice-make") {
     make(home, uuid, message);
   } else if (const auto found = slices_.find(uuid);
              found != slices_.end() && found->second.home == home) {
-    end(uuid);
+    if (op == "xen-slice-end")
+      end(uuid);
+    else
+      pause(found->second, flag_field(message, "paused"));
   }
   return true;
 }
@@ -171,6 +174,13 @@ void XenPeerSlices::end(const std::string& uuid) {
   auto command = XlCommand::start(loop_, {"destroy", std::to_string(slice.domain)}, over);
   if (!command) return over(command.error());
   slice.command = std::move(*command);
+}
+
+void XenPeerSlices::pause(Slice& slice, bool paused) {
+  if (slice.domain == 0 || slice.ending || slice.paused == paused) return;
+  slice.paused = paused;
+  if (Status done = paused ? xen_.pause(slice.domain) : xen_.unpause(slice.domain); !done)
+    log::warning("{}", done.error().message);
 }
 
 void XenPeerSlices::home_lost(const std::string& home) {

@@ -46,12 +46,14 @@ class XenPeerSlices {
     unsigned domain = 0;  // 0: being made
     bool ending = false;
     bool told_shutdown = false;
+    bool paused = false;  // because the home's domain is
     std::unique_ptr<XlCommand> command;
   };
 
   void make(const std::string& home, const std::string& uuid, const Json& message);
   void made(const std::string& uuid, const Status& status);
   void end(const std::string& uuid);
+  void pause(Slice& slice, bool paused);
   void refuse(const std::string& home, const std::string& uuid, const std::string& error);
   std::optional<unsigned> find(const std::string& own_uuid);
   std::string folder() const { return config_.own_dir() + "/xen"; }

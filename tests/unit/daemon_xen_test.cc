@@ -2,8 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "dom0-daemon/daemon/xen_config_nodes.h"
 #include "dom0-daemon/daemon/xen_declaration.h"
 #include "dom0-daemon/daemon/xen_host.h"
+#include "xenstore-schema/memory_store.h"
 
 namespace xenspan::daemon {
 namespace {
@@ -87,6 +89,61 @@ TEST(XenDeclaration, IsFoundByNameAndUuid) {
   EXPECT_EQ(find_xen_declaration(all, "any", "u"), &all[1]);
   EXPECT_EQ(find_xen_declaration(all, "x", "y"), &all[2]);
   EXPECT_EQ(find_xen_declaration(all, "x", "any"), nullptr);
+}
+
+constexpr char kUuid[] = "0f1e2d3c-0000-4000-8000-000000000001";
+constexpr char kNodes[] = "/tool/xenspan/config/0f1e2d3c-0000-4000-8000-000000000001/";
+
+class XenConfigNodes : public testing::Test {
+ protected:
+  void write(const std::string& node, const char* value) {
+    ASSERT_TRUE(store_.write(kNodes + node, value)) << node;
+  }
+  xenstore::MemoryStore store_;
+};
+
+TEST_F(XenConfigNodes, SayWhatAFileSays) {
+  EXPECT_FALSE(read_xen_config_nodes(store_, kUuid, 3));
+  write("config", "/etc/xen/wide.cfg");
+  write("hosts", "b c");
+  write("vcpu/1/host", "b");
+  write("vcpu/1/cpu", "2");
+  write("vcpu/2/host", "c");
+  write("encrypt", "true");
+  write("hold-us", "50");
+  const auto read = read_xen_config_nodes(store_, kUuid, 3);
+  ASSERT_TRUE(read);
+  EXPECT_THAT(read->faults, IsEmpty());
+  const XenDeclaration& all = read->declaration;
+  EXPECT_EQ(all.uuid, kUuid);
+  EXPECT_EQ(all.config, "/etc/xen/wide.cfg");
+  EXPECT_THAT(all.hosts, ElementsAre("b", "c"));
+  ASSERT_EQ(all.vcpus.size(), 3U);
+  EXPECT_EQ(all.vcpus[0].host, "");
+  EXPECT_EQ(all.vcpus[1].host, "b");
+  EXPECT_EQ(all.vcpus[1].cpu, 2);
+  EXPECT_EQ(all.vcpus[2].host, "c");
+  EXPECT_TRUE(all.encrypt);
+  EXPECT_EQ(all.hold_us, 50U);
+}
+
+TEST_F(XenConfigNodes, FaultsAreToldBesideThem) {
+  write("config", "wide.cfg");
+  write("hosts", "b b");
+  write("vcpu/1/host", "c");
+  write("colour", "1");
+  const auto read = read_xen_config_nodes(store_, kUuid, 2);
+  ASSERT_TRUE(read);
+  EXPECT_THAT(read->faults,
+              testing::UnorderedElementsAre(StartsWith("/colour: unknown member"),
+                                            StartsWith("/config: not an absolute"),
+                                            StartsWith("/hosts/1: \"b\" is named twice"),
+                                            StartsWith("/vcpus/1/host: \"c\" is not in /hosts")));
+  tell_xen_config_error(store_, kUuid, "first fault");
+  EXPECT_EQ(*store_.read(std::string(kNodes) + "error"), "first fault");
+  EXPECT_EQ(read_xen_config_nodes(store_, kUuid, 2)->faults.size(), 4U);  // the error is no member
+  tell_xen_config_error(store_, kUuid, "");
+  EXPECT_FALSE(store_.read(std::string(kNodes) + "error"));
 }
 
 constexpr std::uint64_t kMib = 1 << 20;
