@@ -3,7 +3,7 @@
 #include "sync.h"
 #include "workloads.h"
 
-enum { kTimers = 20, kTurns = 200 };
+enum { kTimers = 20 };
 static uint64_t ipis_before, timers_before, unexpected_before;
 
 // ipi: each sends to each other, one at a time: an interrupt that is answered before the next is
@@ -77,7 +77,7 @@ struct verdict timer_judge(unsigned argument) {
 void tsc_work(unsigned me, unsigned argument) {
   (void)argument;
   volatile uint64_t *turn = &arena(0)[0], *stamp = &arena(0)[1];
-  for (uint64_t mine = me; mine < (uint64_t)kTurns * vcpu_count; mine += vcpu_count) {
+  for (uint64_t mine = me; mine < options.turns * vcpu_count; mine += vcpu_count) {
     WAIT_UNTIL(__atomic_load_n(turn, __ATOMIC_ACQUIRE) == mine);
     const uint64_t now = read_tsc();
     vcpus[me].work += now >= *stamp;
@@ -88,7 +88,7 @@ void tsc_work(unsigned me, unsigned argument) {
 
 struct verdict tsc_judge(unsigned argument) {
   (void)argument;
-  const uint64_t wanted = (uint64_t)kTurns * vcpu_count;
+  const uint64_t wanted = options.turns * vcpu_count;
   uint64_t forward = 0;
   for (unsigned each = 0; each < vcpu_count; each++) forward += vcpus[each].work;
   return (struct verdict){forward == wanted, forward, wanted};

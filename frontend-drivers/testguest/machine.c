@@ -4,7 +4,9 @@
 #define __XEN_INTERFACE_VERSION__ __XEN_LATEST_INTERFACE_VERSION__
 
 #include <stddef.h>
+#include <xen/hvm/hvm_op.h>
 #include <xen/hvm/hvm_vcpu.h>
+#include <xen/hvm/params.h>
 #include <xen/sched.h>
 #include <xen/vcpu.h>
 #include <xen/xen.h>
@@ -40,7 +42,7 @@ struct {
 } __attribute__((packed)) vectors_register = {sizeof vectors - 1, (uint64_t)vectors};
 
 static bool is_amd, has_deadline;
-static uint64_t tsc_khz;
+static uint64_t tsc_khz, console_gfn;
 
 static void cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4]) {
   __asm__ volatile("cpuid"
@@ -80,6 +82,11 @@ void machine_begin(void) {
       tsc_khz = out[2];
     }
   }
+  static struct xen_hvm_param ring OWN_PAGE;
+  ring.domid = DOMID_SELF;
+  ring.index = HVM_PARAM_CONSOLE_PFN;
+  if (hypercall(__HYPERVISOR_hvm_op, HVMOP_get_param, (uint64_t)&ring, 0) == 0)
+    console_gfn = ring.value;
   for (unsigned i = 0; i < 32; i++) set_vector(i, exceptions + 16 * i);
   set_vector(VECTOR_IPI, on_ipi);
   set_vector(VECTOR_TIMER, on_timer);
@@ -123,6 +130,8 @@ void start_others(void) {
   }
 }
 
+uint64_t console_page(void) { return console_gfn; }
+
 uint64_t ticks_per_second(void) { return tsc_khz != 0 ? tsc_khz * 1000 : 1000000000; }
 
 void yield(void) { hypercall(__HYPERVISOR_sched_op, SCHEDOP_yield, 0, 0); }
@@ -147,6 +156,13 @@ void set_timer(unsigned me, uint64_t deadline) {
   write_msr(kApicTimer, VECTOR_TIMER);
   write_msr(kApicTimerInitial,
             ticks * (kApicTimerHz / 1000) / (ticks_per_second() / 1000) * 9 / 8 + 1000);
+}
+
+// The timer cannot come between its setting and the sleep.
+void nap(unsigned me) {
+  __asm__ volatile("cli" ::: "memory");
+  set_timer(me, read_tsc() + ticks_per_second() / 20);
+  __asm__ volatile("sti; hlt" ::: "memory");
 }
 
 void power_off(void) {

@@ -53,6 +53,8 @@ void machine_begin_vcpu(unsigned me);
 void start_others(void);
 
 uint64_t ticks_per_second(void);
+// Where Xen's tools have put the ring of the PV console, as a page's number.
+uint64_t console_page(void);
 // The vCPU that shares our CPU may run now.
 void yield(void);
 void send_ipi(unsigned to);
@@ -60,6 +62,8 @@ void send_ipi(unsigned to);
 // one-shot counter.
 void set_timer(unsigned me, uint64_t deadline);
 bool timer_has_deadline_mode(void);
+// Sleeps for 50 ms, so that a processor shared with others is theirs.
+void nap(unsigned me);
 void power_off(void);
 
 #endif

@@ -13,6 +13,9 @@ struct options options = {.count = 1,
                           .increments = 100000,
                           .litmus = 100,
                           .ipis = 200,
+                          .locks = 2000,
+                          .changes = 32,
+                          .turns = 200,
                           .touch = 64,
                           .patience = 60};
 
@@ -39,6 +42,7 @@ static const struct workload workloads[] = {
     {"litmus-wrc", 3, litmus_prepare, litmus_work, litmus_judge, kWrc, false},
     {"litmus-iriw", 4, litmus_prepare, litmus_work, litmus_judge, kIriw, false},
     {"touch", 1, NULL, touch_work, touch_judge, 0, true},
+    {"stray", 1, NULL, stray_work, stray_judge, 0, true},
 };
 enum { kWorkloads = sizeof workloads / sizeof workloads[0] };
 static bool chosen[kWorkloads];
@@ -85,6 +89,7 @@ static const struct {
     {"spin", &spins_before_yield},       {"count", &options.count},       {"hold", &options.hold},
     {"start", &options.start},           {"gate", &options.gate},         {"fib", &options.fib},
     {"increments", &options.increments}, {"litmus", &options.litmus},     {"ipis", &options.ipis},
+    {"locks", &options.locks},           {"changes", &options.changes},   {"turns", &options.turns},
     {"touch", &options.touch},           {"patience", &options.patience}, {"off", &options.off}};
 
 static bool set_number(const char* word, size_t name_length) {
@@ -121,10 +126,16 @@ static void read_options(const char* at) {
   if (options.fib < 12 || options.fib > 60) options.fib = 24;
 }
 
-static void wait_for_the_start(void) {
+static volatile uint64_t started OWN_PAGE;
+
+// All but vCPU 0 wait for it.
+static void wait_for_the_start(unsigned me) {
+  while (me != 0 && __atomic_load_n(&started, __ATOMIC_SEQ_CST) == 0) nap(me);
+  if (me != 0) return;
   const uint64_t end = read_tsc() + options.start * ticks_per_second();
-  WAIT_UNTIL(read_tsc() >= end);
-  if (options.gate != 0) WAIT_UNTIL(__atomic_load_n(&gate[0], __ATOMIC_SEQ_CST) != 0);
+  while (read_tsc() < end) nap(me);
+  while (options.gate != 0 && __atomic_load_n(&gate[0], __ATOMIC_SEQ_CST) == 0) nap(me);
+  started = 1;
 }
 
 static void say_verdict(const struct workload* workload, struct verdict verdict) {
@@ -177,10 +188,11 @@ void c_main(uint64_t me, const struct hvm_start_info* start) {
     start_others();
     say("testguest: %u vCPUs, %u kHz, timer by %s\n", (uint64_t)vcpu_count,
         ticks_per_second() / 1000, timer_has_deadline_mode() ? "deadline" : "counter");
-    wait_for_the_start();
+    wait_for_the_start(0);
     say("testguest: go\n");
   } else {
     machine_begin_vcpu((unsigned)me);
+    wait_for_the_start((unsigned)me);
   }
   barrier();  // the others wait here until vCPU 0 has been told to go
   for (uint64_t round = 0; round < options.count; round++) {

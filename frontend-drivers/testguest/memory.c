@@ -3,7 +3,7 @@
 #include "sync.h"
 #include "workloads.h"
 
-enum { kLockRounds = 2000, kHandOvers = 64, kRing = 4, kChanges = 32 };
+enum { kRing = 4 };
 
 static uint64_t work_of_all(void) {
   uint64_t sum = 0;
@@ -31,7 +31,7 @@ static struct lock shared_lock OWN_PAGE;
 
 void lock_work(unsigned me, unsigned argument) {
   (void)argument;
-  for (int i = 0; i < kLockRounds; i++) {
+  for (uint64_t i = 0; i < options.locks; i++) {
     acquire(&shared_lock);
     vcpus[me].work += arena(0)[0] == arena(1)[0];
     arena(0)[0] = arena(0)[0] + 1;
@@ -42,7 +42,7 @@ void lock_work(unsigned me, unsigned argument) {
 
 struct verdict lock_judge(unsigned argument) {
   (void)argument;
-  const uint64_t wanted = (uint64_t)kLockRounds * vcpu_count;
+  const uint64_t wanted = options.locks * vcpu_count;
   return (struct verdict){work_of_all() == wanted && arena(0)[0] == wanted && arena(1)[0] == wanted,
                           arena(0)[0], wanted};
 }
@@ -57,7 +57,7 @@ void pages_work(unsigned me, unsigned argument) {
   (void)argument;
   const unsigned pair = me / 2, base = pair * (kRing + 1);
   if (pair * 2 + 1 >= vcpu_count) return;  // the last of an odd number
-  for (unsigned number = 0; number < kHandOvers; number++) {
+  for (unsigned number = 0; number < options.changes * 2; number++) {
     volatile uint64_t* full = &arena(base)[number % kRing * 8];
     volatile uint64_t* page = arena(base + 1 + number % kRing);
     if (me % 2 == 0) {
@@ -78,7 +78,7 @@ void pages_work(unsigned me, unsigned argument) {
 
 struct verdict pages_judge(unsigned argument) {
   (void)argument;
-  const uint64_t wanted = (uint64_t)kHandOvers * 2 * (vcpu_count / 2);
+  const uint64_t wanted = options.changes * 4 * (vcpu_count / 2);
   return (struct verdict){work_of_all() == wanted, work_of_all(), wanted};
 }
 
@@ -90,7 +90,7 @@ static void serialise(void) {
 
 void code_work(unsigned me, unsigned argument) {
   (void)argument;
-  for (uint32_t version = 1; version <= kChanges; version++) {
+  for (uint32_t version = 1; version <= options.changes; version++) {
     volatile uint8_t* code = (volatile uint8_t*)arena(me);
     const uint32_t constant = version << 8 | me;
     code[0] = 0xb8;  // mov $constant, %eax
@@ -107,7 +107,7 @@ void code_work(unsigned me, unsigned argument) {
 
 struct verdict code_judge(unsigned argument) {
   (void)argument;
-  const uint64_t wanted = (uint64_t)kChanges * vcpu_count;
+  const uint64_t wanted = options.changes * vcpu_count;
   return (struct verdict){work_of_all() == wanted, work_of_all(), wanted};
 }
 
@@ -125,7 +125,7 @@ void tables_work(unsigned me, unsigned argument) {
         (uint64_t)arena(kTable) | 3;  // no accessed and dirty bits: the walks write them
     window_tables[0] = (uint64_t)arena(kDirectory) | PAGE_BITS;
   }
-  for (unsigned change = 0; change < kChanges; change++) {
+  for (unsigned change = 0; change < options.changes; change++) {
     barrier();
     if (me == change % vcpu_count) {
       for (unsigned i = 0; i < kWindowPages; i++)
@@ -149,10 +149,22 @@ void tables_work(unsigned me, unsigned argument) {
 
 struct verdict tables_judge(unsigned argument) {
   (void)argument;
-  const uint64_t wanted = (uint64_t)kChanges * vcpu_count;
+  const uint64_t wanted = options.changes * vcpu_count;
   bool written = true;  // the last change went through every page of the window
   for (unsigned i = 0; i < kWindowPages * vcpu_count; i++) {
-    written &= arena(kData + i % kWindowPages)[1 + i / kWindowPages] == kChanges - 1;
+    written &= arena(kData + i % kWindowPages)[1 + i / kWindowPages] == options.changes - 1;
   }
   return (struct verdict){work_of_all() == wanted && written, work_of_all(), wanted};
+}
+
+// stray: the last vCPU reads a page that is none of the guest's memory, the console's ring.
+void stray_work(unsigned me, unsigned argument) {
+  (void)argument;
+  if (me + 1 != vcpu_count) return;
+  vcpus[me].work = ((volatile uint64_t*)(console_page() * PAGE))[0] == 0 ? 1 : 2;
+}
+
+struct verdict stray_judge(unsigned argument) {
+  (void)argument;
+  return (struct verdict){work_of_all() != 0, work_of_all(), 1};
 }

@@ -33,6 +33,9 @@ struct options {
   uint64_t increments;  // of the counter, by each vCPU
   uint64_t litmus;      // rounds of a litmus shape, 16 pairs of variables each
   uint64_t ipis;        // by each vCPU to each other
+  uint64_t locks;       // rounds of the lock, by each vCPU
+  uint64_t changes;     // of code and of page tables; half as many pages as are handed over
+  uint64_t turns;       // of the token that carries the time, by each vCPU
   uint64_t touch;       // pages
   uint64_t patience;    // seconds until a wait that may never end is a failure
   uint64_t off;         // power off at the end
@@ -71,6 +74,8 @@ void counter_work(unsigned, unsigned), lock_work(unsigned, unsigned),
     pages_work(unsigned, unsigned), code_work(unsigned, unsigned), tables_work(unsigned, unsigned);
 struct verdict counter_judge(unsigned), lock_judge(unsigned), pages_judge(unsigned),
     code_judge(unsigned), tables_judge(unsigned);
+void stray_work(unsigned, unsigned);
+struct verdict stray_judge(unsigned);
 
 // events.c
 void ipi_work(unsigned, unsigned), timer_work(unsigned, unsigned), tsc_work(unsigned, unsigned);
