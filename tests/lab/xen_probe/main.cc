@@ -17,9 +17,9 @@ int fail(const std::string& what) {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: xen_probe capability|beats|hold|interrupts|pages|gate DOMAIN\n"
+    "usage: xen_probe capability|beats|hold|interrupts|pages|rights|gate DOMAIN\n"
     "       xen_probe pin DOMAIN VCPU CPU\n"
-    "       xen_probe move|span DOMAIN TO\n";
+    "       xen_probe move|span|memory DOMAIN TO\n";
 
 int run(int count, char** words) {
   const std::string command = count > 1 ? words[1] : "";
@@ -35,10 +35,12 @@ int run(int count, char** words) {
   if (count == 3 && command == "hold") return hold_and_release(xen, domain);
   if (count == 3 && command == "interrupts") return watch_interrupts(xen, domain);
   if (count == 3 && command == "pages") return fill_pages(xen, domain);
+  if (count == 3 && command == "rights") return show_rights(xen, domain);
   if (count == 3 && command == "gate") return open_gate(xen, domain);
   if (count == 5 && command == "pin") return pin(xen, domain, number(3), number(4));
   if (count == 4 && command == "move") return move_vcpu(xen, domain, number(3));
   if (count == 4 && command == "span") return span(xen, domain, number(3));
+  if (count == 4 && command == "memory") return use_little_memory(xen, domain, number(3));
   fmt::print("{}", kUsage);
   return 2;
 }

@@ -13,6 +13,17 @@ namespace xenspan::lab {
 
 using namespace hypervisor::xen;  // NOLINT: this program is about it
 
+int show_rights(XenCalls& xen, DomainId domain) {
+  unsigned write = 0, read = 0, none = 0;
+  constexpr dsm::Gfn kGuest = 4096;  // its memory: beyond it are pages of Xen and its tools
+  for (dsm::Gfn gfn = 0; gfn < kGuest; ++gfn) {
+    const Access access = xen.access_of(domain, gfn);
+    ++(access == Access::kAll ? write : access == Access::kReadExecute ? read : none);
+  }
+  fmt::print("{} pages to write, {} to read, {} not to touch\n", write, read, none);
+  return 0;
+}
+
 // What the facts say has to be what Xen does: a right is set on one page, and taken back.
 int show_capability(XenCalls& xen, DomainId domain) {
   const auto host = xen.host();

@@ -1,20 +1,21 @@
 // A spanning domain in its smallest form: two domains of one Xen are its slices, two engines in
 // this process keep their memory coherent, over TCP.
-#include <arpa/inet.h>
 #include <fmt/format.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <mutex>
-#include <thread>
+#include <utility>
+#include <vector>
 
 #include "dom0-daemon/hypervisor/xen/capabilities.h"
 #include "dom0-daemon/hypervisor/xen/slice.h"
 #include "dom0-daemon/hypervisor/xen/vcpu_context.h"
-#include "dsm-rdma/transport/tcp/tcp_transport.h"
+#include "frontend-drivers/testguest/layout.h"
 #include "tests/lab/xen_probe/cases.h"
+#include "tests/lab/xen_probe/engine_pair.h"
 
 namespace xenspan::lab {
 
@@ -22,29 +23,19 @@ using namespace hypervisor::xen;  // NOLINT: this program is about it
 
 namespace {
 
-constexpr unsigned kSlices = 2;
+constexpr unsigned kSlices = EnginePair::kEngines;
 constexpr dsm::Gfn kPages = 4096;  // 16 MiB
+constexpr dsm::Gfn kGate = GATE_ADDRESS >> dsm::kPageShift;
 // A granted page is kept until its vCPU has had a turn: here Dom0 and all vCPUs share a processor.
 constexpr unsigned kHoldUs = 20'000;
-
-struct Part {
-  std::unique_ptr<Slice> slice;
-  std::unique_ptr<dsm::tcp::Acceptor> acceptor;
-  std::unique_ptr<dsm::Transport> transport;
-  std::unique_ptr<dsm::Engine> engine;
-  std::thread server;
-};
 
 class Span {
  public:
   Span(XenCalls& xen, DomainId home, DomainId remote) : xen_(xen), domains_{home, remote} {}
   ~Span() {
-    for (Part& part : parts_) {
-      if (part.engine) part.engine->stop("the test is over");
-    }
-    for (Part& part : parts_) {
-      if (part.slice) part.slice->stop();
-      if (part.server.joinable()) part.server.join();
+    engines_.stop();
+    for (auto& slice : slices_) {
+      if (slice) slice->stop();
     }
   }
 
@@ -61,143 +52,140 @@ class Span {
       Slice::Config config;
       config.domain = domains_[i];
       config.vcpus = kSlices;
-      config.here = std::uint64_t{1} << i;
+      config.here = i == 0 ? 3 : 0;
       config.pages = kPages;
-      config.on_interrupt = [this, i](unsigned vcpu, std::uint8_t vector) {
-        parts_[1 - i].slice->deliver(vcpu, vector);
-      };
+      config.on_interrupt = [this](unsigned vcpu, std::uint8_t vector) { pass_on(vcpu, vector); };
       auto made = Slice::create(xen_, std::move(config));
       if (!made) return made.error();
-      parts_[i].slice = std::move(*made);
+      slices_[i] = std::move(*made);
     }
     fmt::print("rings are open\n");
-    if (Status joined = join(); !joined) return joined;
-    if (Status remote = parts_[1].slice->become_remote(); !remote) return remote;
+    if (Status joined = engines_.join(kPages, kHoldUs); !joined) return joined;
+    if (Status remote = slices_[1]->become_remote(); !remote) return remote;
     fmt::print("the remote slice is empty\n");
     for (unsigned i = 0; i < kSlices; ++i) {
-      if (Status made = make_engine(i); !made) return made;
+      if (Status made = engines_.start(i, slices_[i]->pages()); !made) return made;
     }
-    if (Status home = parts_[0].slice->become_home(*parts_[0].engine); !home) return home;
+    if (Status home = slices_[0]->become_home(engines_[0]); !home) return home;
+    for (const HomePage& page : slices_[0]->home_pages())
+      fmt::print("page {:x} stays home: {}\n", page.gfn, page.what);
+    slices_[1]->stay_home(slices_[0]->home_pages());
     fmt::print("the home's memory is the engine's\n");
-    const auto context = take_vcpu(xen_, domains_[0], 1);
-    if (!context) return context.error();
-    if (Status put = put_vcpu(xen_, domains_[1], *context, monotonic_ns() - context->taken_ns);
-        !put)
-      return put;
-    fmt::print("vCPU 1 has moved, at {:x}\n", context->registers.rip);
-    for (Part& part : parts_) {
-      if (Status running = part.slice->start(*part.engine); !running) return running;
+    if (Status moved = move(1, 1); !moved) return moved;
+    for (unsigned i = 0; i < kSlices; ++i) {
+      if (Status running = slices_[i]->start(engines_[i]); !running) return running;
     }
     return {};
   }
 
+  // The vCPU goes on in that slice.
+  Status move(unsigned vcpu, unsigned to) {
+    const unsigned from = leaves(vcpu);
+    const auto context = slices_[from]->take_vcpu(vcpu);
+    TscFit fit;
+    Status put = context ? slices_[to]->put_vcpu(*context, &fit) : Status{context.error()};
+    if (!put) return put;
+    const std::uint64_t away = monotonic_ns() - context->taken_ns;
+    const std::size_t kept = arrives(vcpu, to);
+    fmt::print("vCPU {} has moved to slice {}, at {:x}, in {} us, {} interrupts after it; {}\n",
+               vcpu, to, context->registers.rip, away / 1000, kept, in_step(vcpu, fit));
+    return {};
+  }
+  // The test guest's (gate=1). Only vCPU 0 looks at that page.
+  Status open_gate() {
+    void* place = ::mmap(nullptr, dsm::kPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (place == MAP_FAILED) return system_error(errno, "no address");
+    const int error = xen_.map(domains_[0], kGate, static_cast<std::byte*>(place));
+    if (error == 0) std::atomic_ref(*static_cast<std::uint64_t*>(place)).store(1);
+    ::munmap(place, dsm::kPageSize);
+    return error == 0 ? Status{} : system_error(error, "the guest's gate cannot be mapped");
+  }
+  Status move_on() { return move(1, 1 - where_[1]); }
+
   std::string report() {
     std::string text;
     for (unsigned i = 0; i < kSlices; ++i) {
-      const Slice::Counts counts = parts_[i].slice->counts();
-      const auto stats = parts_[i].engine->stats(0);
+      const Slice::Counts counts = slices_[i]->counts();
+      const auto stats = engines_[i].stats(0);
       const auto facts = xen_.domain(domains_[i]);
       text += fmt::format(
           "slice {}: {} faults, {} interrupts sent to the other, {} pages served, {} pages of "
           "memory, {} events elsewhere{}\n",
           i, counts.faults, counts.interrupts_sent, stats.traffic.pages_sent,
           facts ? facts->pages : 0, counts.elsewhere,
-          parts_[i].engine->stop_cause().empty() ? ""
-                                                 : ", stopped: " + parts_[i].engine->stop_cause());
+          engines_[i].stop_cause().empty() ? "" : ", stopped: " + engines_[i].stop_cause());
     }
     return text;
   }
-  bool stopped() const { return !parts_[0].engine->stop_cause().empty(); }
+  bool stopped() const { return !engines_[0].stop_cause().empty(); }
   bool both_faulted() const {
-    return parts_[0].slice->counts().faults > 0 && parts_[1].slice->counts().faults > 0;
+    return slices_[0]->counts().faults > 0 && slices_[1]->counts().faults > 0;
   }
 
  private:
-  Status join() {
-    dsm::tcp::MeshConfig mesh;
-    mesh.pages = kPages;
-    mesh.lanes = 4;
-    mesh.timeout_ms = 60'000;
-    mesh.dead_after_ms = 60'000;
-    for (unsigned i = 0; i < kSlices; ++i) {
-      const auto port = static_cast<std::uint16_t>(7800 + i);
-      auto made = listen(i, port);
-      if (!made) return made.error();
-      parts_[i].acceptor = std::move(*made);
-      mesh.hosts.push_back({fmt::format("slice{}", i), "127.0.0.1", port});
-    }
-    Status failed;
-    std::mutex lock;
-    std::vector<std::thread> joining;
-    for (Part& part : parts_) {
-      joining.emplace_back([&] {
-        auto made = dsm::tcp::connect_mesh(mesh, *part.acceptor);
-        const std::lock_guard guard(lock);
-        if (made) {
-          part.transport = std::move(*made);
-        } else {
-          failed = made.error();
-        }
-      });
-    }
-    for (std::thread& each : joining) each.join();
-    return failed;
-  }
-  static Result<std::unique_ptr<dsm::tcp::Acceptor>> listen(unsigned self, std::uint16_t port) {
-    dsm::tcp::Acceptor::Config config;
-    config.listening.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in name{};
-    name.sin_family = AF_INET;
-    name.sin_port = htons(port);
-    name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (::bind(config.listening.get(), reinterpret_cast<sockaddr*>(&name), sizeof name) != 0 ||
-        ::listen(config.listening.get(), 16) != 0)
-      return system_error(errno, fmt::format("cannot listen on port {}", port));
-    config.secret.fill(7);
-    config.self = static_cast<dsm::HostId>(self);
-    config.hosts = kSlices;
-    return dsm::tcp::Acceptor::start(std::move(config));
-  }
-  Status make_engine(unsigned self) {
-    Part& part = parts_[self];
-    dsm::EngineConfig config;
-    config.self = static_cast<dsm::HostId>(self);
-    config.hosts = kSlices;
-    config.pages = kPages;
-    config.hold_us = kHoldUs;
-    config.prefetch = 0;
-    config.names = {"slice0", "slice1"};
-    auto made = dsm::Engine::create(config, part.slice->pages(), *part.transport,
-                                    [](const std::string& cause) {
-                                      fmt::print("stopped: {}\n", cause);
-                                      std::fflush(stdout);
-                                    });
-    if (!made) return made.error();
-    part.engine = std::move(*made);
-    part.server = std::thread([&part] { part.engine->serve(); });
-    return {};
-  }
+  static constexpr unsigned kUnderWay = kSlices;
 
+  unsigned leaves(unsigned vcpu) {
+    const std::lock_guard guard(where_lock_);
+    return std::exchange(where_[vcpu], kUnderWay);
+  }
+  std::size_t arrives(unsigned vcpu, unsigned to) {
+    const std::lock_guard guard(where_lock_);
+    where_[vcpu] = to;
+    for (const std::uint8_t vector : kept_) slices_[to]->deliver(vcpu, vector);
+    return std::exchange(kept_, {}).size();
+  }
+  // One vCPU is under way at a time.
+  void pass_on(unsigned vcpu, std::uint8_t vector) {
+    const std::lock_guard guard(where_lock_);
+    if (where_[vcpu] == kUnderWay) {
+      kept_.push_back(vector);
+    } else {
+      slices_[where_[vcpu]]->deliver(vcpu, vector);
+    }
+  }
+  // How far its TSC is from that of vCPU 0.
+  std::string in_step(unsigned vcpu, const TscFit& fit) {
+    const auto khz = xen_.tsc_khz(domains_[0]);
+    const auto first = read_tsc(xen_, domains_[where_[0]], 0);
+    const auto second = read_tsc(xen_, domains_[where_[vcpu]], vcpu);
+    if (!khz || !first || !second) return "its TSC cannot be read";
+    const std::int64_t between = ticks_in(static_cast<std::int64_t>(second->ns - first->ns), *khz);
+    const auto apart = static_cast<std::int64_t>(second->tsc - first->tsc) - between;
+    return fmt::format("TSC {} ticks from vCPU 0's, {} from where it was, in {} tries ({} kHz)",
+                       apart, -fit.behind, fit.tries, *khz);
+  }
   XenCalls& xen_;
   const DomainId domains_[kSlices];
-  Part parts_[kSlices];
+  std::unique_ptr<Slice> slices_[kSlices];
+  EnginePair engines_;  // after the slices: it is gone before their pages are
+  std::mutex where_lock_;
+  unsigned where_[kSlices] = {0, 0};  // the slice of each vCPU
+  std::vector<std::uint8_t> kept_;    // interrupts for the vCPU that is under way
 };
 
 }  // namespace
 
 int span(XenCalls& xen, DomainId home, DomainId remote) {
-  sigset_t over;
-  sigemptyset(&over);
-  sigaddset(&over, SIGTERM);
-  ::pthread_sigmask(SIG_BLOCK, &over, nullptr);
+  sigset_t orders;
+  sigemptyset(&orders);
+  sigaddset(&orders, SIGTERM);
+  sigaddset(&orders, SIGUSR1);
+  ::pthread_sigmask(SIG_BLOCK, &orders, nullptr);
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   Span spanning(xen, home, remote);
   if (Status started = spanning.start(); !started) return fail(started.error().message);
+  if (Status open = spanning.open_gate(); !open) return fail(open.error().message);
   fmt::print("spanning\n");
   const timespec second{1, 0};
-  for (unsigned i = 1; ::sigtimedwait(&over, nullptr, &second) != SIGTERM; ++i) {
+  unsigned seconds = 0;
+  for (int order = 0; order != SIGTERM; order = ::sigtimedwait(&orders, nullptr, &second)) {
     if (spanning.stopped()) break;
-    if (i % 20 == 0) fmt::print("{}", spanning.report());
+    if (order == SIGUSR1) {
+      if (Status moved = spanning.move_on(); !moved) return fail(moved.error().message);
+    } else if (++seconds % 20 == 0) {
+      fmt::print("{}", spanning.report());
+    }
   }
   fmt::print("{}", spanning.report());
   return !spanning.stopped() && spanning.both_faulted() ? 0 : 1;

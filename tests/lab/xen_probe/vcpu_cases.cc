@@ -72,8 +72,7 @@ int hold_and_release(XenCalls& xen, DomainId domain) {
   const std::uint64_t rounds = (*page)->round() - stood;
   const auto facts = xen.domain(domain);
   const auto twice = take_vcpu(xen, domain, 0);
-  if (Status put = put_vcpu(xen, domain, *context, monotonic_ns() - context->taken_ns); !put)
-    return fail(put.error().message);
+  if (Status put = put_vcpu(xen, domain, *context); !put) return fail(put.error().message);
   if (rounds != 0) return fail(fmt::format("a held vCPU made {} rounds", rounds));
   if (!facts || facts->paused) return fail("the domain was paused, and not its vCPU alone");
   if (twice) return fail("a vCPU that is down was taken a second time");
@@ -171,10 +170,12 @@ class Copier {
 Status carry_over(XenCalls& xen, DomainId from, DomainId to) {
   auto context = take_vcpu(xen, from, 0);
   if (!context) return context.error();
-  const std::uint64_t away = monotonic_ns() - context->taken_ns;
   fmt::print("vCPU 0 of domain {} at {:x}, TSC {}: {} bytes\n", from, context->registers.rip,
              context->registers.tsc, context->records.size());
-  return put_vcpu(xen, to, *context, away);
+  TscFit fit;
+  Status put = put_vcpu(xen, to, *context, &fit);
+  if (put) fmt::print("its TSC is behind by {} ticks after {} tries\n", fit.behind, fit.tries);
+  return put;
 }
 
 int move_once(XenCalls& xen, DomainId from, DomainId to) {
