@@ -2,8 +2,8 @@
 // what to do (dom0-daemon/slice/control.md).
 //
 // The worker dies with this daemon, whatever the reason: the kernel kills it (PR_SET_PDEATHSIG) and
-// its socket closes. Threading: the loop's thread. Ownership: LocalSlices owns it; destroying it
-// kills a worker that still runs.
+// its socket closes; one for Xen stays until it has paused its guest. Threading: the loop's thread.
+// Ownership: LocalSlices owns it; destroying it kills a worker that still runs.
 #pragma once
 
 #include <sys/types.h>

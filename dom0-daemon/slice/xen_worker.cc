@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -388,6 +389,8 @@ int work_for_xen(ControlChannel& control, const json& create) {
     return refuse({EINVAL, fmt::format("domain {} has {} vCPUs and not {}: give every slice the "
                                        "same xl file",
                                        order->domain, domain->vcpus, order->vcpus.size())});
+  // Not killed with the daemon: it pauses the guest first, when the control channel ends (serve).
+  ::prctl(PR_SET_PDEATHSIG, 0);
   // Threads and frames live as long as the process.
   auto& worker = *new XenWorker(control, std::move(*xen), std::move(*order));
   if (Status joined = worker.join(); !joined) worker.fail(joined.error().message);
