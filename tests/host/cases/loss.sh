@@ -23,6 +23,8 @@ loss_start() { # HOSTS
   spanning_command "$1" --name "$lost_name" "$guest_probe" work 300 >out 2>err &
   work_pid=$!
   wait_until 60 grep -q ready out || { echo "the guest does not start"; cat err; return 1; }
+  # All hosts have heard each other by then (a beat is 150 ms): who has not heard another one yet cannot say that it misses it.
+  sleep 2
   loss_began=$EPOCHREALTIME
 }
 loss_ended() { # PATTERN...: of what the command prints
