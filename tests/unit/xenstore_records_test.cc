@@ -318,7 +318,10 @@ TYPED_TEST(RecordsTest, EveryWrittenNodeIsInTheSchemaAndEveryNodeOfTheSchemaIsWr
   ASSERT_OK(request_member(store, kUuid, "node-2", MemberRequest::kDrain));
   ASSERT_OK(write_counters(store, kUuid, "node-2", counters()));
   ASSERT_OK(write_vcpu(store, kUuid, {.index = 0, .host = "node-2", .core = 3, .threads = 5}));
-  ASSERT_OK(store.mkdir(paths::config(kUuid)));
+  // An admin's, but for the error.
+  for (const char* name :
+       {"config", "hosts", "vcpu/0/host", "vcpu/0/cpu", "encrypt", "hold-us", "error"})
+    ASSERT_OK(store.write(paths::config(kUuid) + "/" + name, "1"));
 
   std::vector<std::string> leaves;
   const std::function<void(const std::string&)> walk = [&](const std::string& path) {
