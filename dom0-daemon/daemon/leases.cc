@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <bit>
 #include <csignal>
-#include <ctime>
 
+#include "base/boot_clock.h"
 #include "base/log.h"
 
 namespace xenspan::daemon {
@@ -14,13 +14,6 @@ namespace {
 
 using quorum::Event;
 using quorum::Message;
-
-// Goes on while the machine sleeps, and is the same in every process of the host.
-quorum::Time clock_ms() {
-  timespec now{};
-  clock_gettime(CLOCK_BOOTTIME, &now);
-  return static_cast<quorum::Time>(now.tv_sec) * 1000 + now.tv_nsec / 1'000'000;
-}
 
 Json to_json(const std::string& uuid, const Message& message) {
   Json json{{"op", "quorum"},
@@ -104,7 +97,7 @@ void Leases::slice_created(const std::string& uuid, const Json& create) {
   setup.timing = quorum::Timing::of(static_cast<quorum::Time>(std::clamp<std::uint64_t>(
       number_or(create, "lost_after", static_cast<std::uint64_t>(config_.lost_after.count())), 1000,
       3'600'000)));
-  entry.quorum = std::make_unique<quorum::Quorum>(setup, clock_ms());
+  entry.quorum = std::make_unique<quorum::Quorum>(setup, boot_ms());
   entry.tick = std::make_unique<Timer>(
       loop_, std::chrono::milliseconds(setup.timing.beat), [this, uuid] { tick(uuid); },
       /*repeat=*/true);
@@ -195,7 +188,7 @@ bool Leases::handle(const std::string& host, const std::string& op, const Json& 
   // A host speaks for itself only.
   if (received.from >= entry.hosts.size() || entry.hosts[received.from] != host) return true;
   quorum::Output out;
-  entry.quorum->receive(received, clock_ms(), out);
+  entry.quorum->receive(received, boot_ms(), out);
   carry_out(uuid, entry, out);
   return true;
 }
@@ -204,7 +197,7 @@ void Leases::tick(const std::string& uuid) {
   const auto found = entries_.find(uuid);
   if (found == entries_.end()) return;
   quorum::Output out;
-  found->second.quorum->tick(clock_ms(), out);
+  found->second.quorum->tick(boot_ms(), out);
   carry_out(uuid, found->second, out);
 }
 
@@ -269,7 +262,7 @@ void Leases::fence(const std::string& uuid, Entry& entry, const Event& event) {
 
 void Leases::tell_slice(const std::string& uuid, Entry& entry) {
   if (!entry.ready || entry.ended) return;
-  const quorum::Time now = clock_ms();
+  const quorum::Time now = boot_ms();
   if (std::has_single_bit(entry.quorum->members()) && !entry.quorum->fenced()) {
     // Nobody could go on without it.
     if (entry.told != 0) slices_.send(uuid, {{"op", "lease"}, {"until", 0}});

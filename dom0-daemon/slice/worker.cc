@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
-#include <ctime>
 
+#include "base/boot_clock.h"
 #include "base/log.h"
 #include "dom0-daemon/hypervisor/usermode/service_threads.h"
 #include "dom0-daemon/slice/descriptors.h"
@@ -35,13 +35,6 @@ int status_of(const Error& error) {
     case EISDIR: return kCannotExecute;
     default: return kOwnFailure;
   }
-}
-
-// As the daemon's leases count.
-std::int64_t boot_ms() {
-  timespec now{};
-  ::clock_gettime(CLOCK_BOOTTIME, &now);
-  return std::int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
 }
 
 }  // namespace

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <sstream>
 #include <thread>
 
 #include "tests/bench/guest_run.h"
+#include "tests/bench/pieces_output.h"
 #include "tests/bench/process.h"
 #include "tests/bench/samples.h"
 
@@ -78,19 +78,15 @@ Result<Pieces> take_pieces(const Testbed& bed, const std::string& guests) {
   if (auto ready = guest->read_line(); !ready) return ready.error();
   std::this_thread::sleep_for(std::chrono::duration<double>(kPieces));
   const Process::End end = guest->finish();
-  std::istringstream text(end.output);
-  std::string word;
-  double first = 0, last = 0, before = 0, done = 0;
-  while (text >> word && word.find('=') == std::string::npos && text >> done) {
-    last = std::stod(word);
-    if (first == 0) first = last, before = done;
-  }
-  double by[2] = {0, 0};
-  char comma = 0;
-  if (end.status != 0 || word.find("pieces=") != 0 || last <= first ||
-      !(text >> word >> by[0] >> comma >> by[1]))
-    return Error{0, "a piece was lost or is wrong: " + end.output.substr(0, 100)};
-  return Pieces{(done - before) / (last - first), std::min(by[0], by[1]) / (by[0] + by[1])};
+  const auto output = pieces_output(end);
+  if (!output) return output.error();
+  const auto& points = output->points;
+  const auto& by = output->by;
+  if (points.empty() || points.back().time <= points.front().time || by.size() != 2)
+    return Error{0, "pieces printed too little: " + end.output.substr(0, 100)};
+  return Pieces{
+      (points.back().pieces - points.front().pieces) / (points.back().time - points.front().time),
+      std::min(by[0], by[1]) / (by[0] + by[1])};
 }
 
 Status measure_pieces(const Testbed& bed, const std::string& guests, unsigned runs) {

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <sstream>
 #include <thread>
 
 #include "tests/bench/moments.h"
+#include "tests/bench/pieces_output.h"
 #include "tests/bench/process.h"
 #include "tests/bench/samples.h"
 
@@ -22,10 +22,6 @@ constexpr double kEnough = 0.9;            // of the share of cores
 constexpr const char* kLeastGap = "50";    // us; shorter ones are no pauses
 constexpr double kLongestPause = 50'000;   // us
 
-struct Point {
-  double time, pieces;
-};
-
 void wait_seconds(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
 }
@@ -41,6 +37,8 @@ Result<Moment> change(const Testbed& bed, const std::string& xenspan, const std:
   if (end.status != 0) return Error{0, "`xenspan " + command + "` failed"};
   return moment;
 }
+
+using Point = PiecesOutput::Point;
 
 // Pieces a second between two times.
 double rate(const std::vector<Point>& points, double from, double to) {
@@ -75,14 +73,9 @@ Result<Run> run_once(const Testbed& bed, const std::string& guests, const std::s
   wait_seconds(kBefore);
   const double over = seconds_now();
   const Process::End end = guest->finish();
-  std::vector<Point> points;
-  std::istringstream text(end.output);
-  std::string word;
-  double pieces = 0;
-  while (text >> word && word.find('=') == std::string::npos && text >> pieces)
-    points.push_back({std::stod(word), pieces});
-  if (end.status != 0 || word.find("pieces=") != 0)
-    return Error{0, "a piece was lost or is wrong: " + end.output.substr(0, 100)};
+  const auto output = pieces_output(end);
+  if (!output) return output.error();
+  const auto& points = output->points;
   Run run{rate(points, added->start - kBefore, added->start),
           rate(points, added->start + 2, drained->start), rate(points, drained->end, over), -1};
   for (double from = added->start; run.reached < 0 && from + kWindow < drained->start; from += 0.1)

@@ -82,6 +82,7 @@ bed_slices() { # [HOST]: processes xenspan-slice of this bed
 }
 slice_netns() { stat -L -c %i "/proc/$1/ns/net"; }
 no_slices() { [ -z "$(bed_slices)" ]; }
+no_slice_on() { [ -z "$(bed_slices "$1")" ]; } # HOST
 slice_pid() { bed_slices "$1" | head -n 1; }
 slice_ports() { # HOST: TCP ports where its slice listens
   ip netns exec "$(bed_netns "$1")" ss -Hltnp |

@@ -5,12 +5,12 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "tests/sim/explorer.h"
+#include "tests/sim/options.h"
 #include "tests/sim/random_runs.h"
 
 namespace {
@@ -186,21 +186,22 @@ bool finds(Mutation mutation) {
 int main(int argc, char** argv) {
   RandomOptions options{.schedules = 100'000, .members = true};
   bool all = true;
-  for (int i = 1; i < argc; i += 2) {
-    char* end = nullptr;
-    const std::uint64_t value = i + 1 < argc ? std::strtoull(argv[i + 1], &end, 10) : 0;
-    const bool good = end != nullptr && *end == '\0';
-    if (good && std::strcmp(argv[i], "--seed") == 0) {
+  const auto take = [&](std::string_view name, std::uint64_t value) {
+    if (name == "--seed") {
       options.seed = value;
-    } else if (good && std::strcmp(argv[i], "--schedules") == 0) {
+    } else if (name == "--schedules") {
       options.schedules = value;
-    } else if (good && std::strcmp(argv[i], "--first") == 0) {
+    } else if (name == "--first") {
       options.first = value;
       all = false;
     } else {
-      std::fprintf(stderr, "usage: members_test [--seed N] [--schedules N] [--first N]\n");
-      return 2;
+      return false;
     }
+    return true;
+  };
+  if (!xenspan::sim::read_options(argc, argv, take)) {
+    std::fprintf(stderr, "usage: members_test [--seed N] [--schedules N] [--first N]\n");
+    return 2;
   }
   bool good = run_schedules(options);
   if (all) {

@@ -3,11 +3,11 @@
 // the first schedule. Ends with 1, the seed and what was violated.
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "tests/sim/options.h"
 #include "tests/sim/quorum_world.h"
 
 namespace {
@@ -19,23 +19,19 @@ struct Arguments {
 };
 
 bool parse(int argc, char** argv, Arguments& arguments) {
-  for (int i = 1; i < argc; i += 2) {
-    if (i + 1 == argc) return false;
-    char* end = nullptr;
-    const std::uint64_t value = std::strtoull(argv[i + 1], &end, 10);
-    if (end == argv[i + 1] || *end != '\0') return false;
-    if (std::strcmp(argv[i], "--seed") == 0)
+  return read_options(argc, argv, [&](std::string_view name, std::uint64_t value) {
+    if (name == "--seed")
       arguments.seed = value;
-    else if (std::strcmp(argv[i], "--schedules") == 0)
+    else if (name == "--schedules")
       arguments.schedules = value;
-    else if (std::strcmp(argv[i], "--threads") == 0 && value >= 1)
+    else if (name == "--threads" && value >= 1)
       arguments.threads = value;
-    else if (std::strcmp(argv[i], "--trace") == 0)
+    else if (name == "--trace")
       arguments.trace = value;
     else
       return false;
-  }
-  return true;
+    return true;
+  });
 }
 
 struct Found {

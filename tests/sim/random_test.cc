@@ -4,8 +4,8 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 
+#include "tests/sim/options.h"
 #include "tests/sim/random_runs.h"
 
 namespace {
@@ -19,26 +19,21 @@ struct Arguments {
 };
 
 bool parse(int argc, char** argv, Arguments& arguments) {
-  for (int i = 1; i < argc; i += 2) {
-    if (i + 1 == argc) return false;
-    char* end = nullptr;
-    const std::uint64_t value = std::strtoull(argv[i + 1], &end, 10);
-    if (end == argv[i + 1] || *end != '\0') return false;
-    if (std::strcmp(argv[i], "--seed") == 0) {
+  return xenspan::sim::read_options(argc, argv, [&](std::string_view name, std::uint64_t value) {
+    if (name == "--seed")
       arguments.options.seed = value;
-    } else if (std::strcmp(argv[i], "--schedules") == 0) {
+    else if (name == "--schedules")
       arguments.options.schedules = value;
-    } else if (std::strcmp(argv[i], "--crowds") == 0) {
+    else if (name == "--crowds")
       arguments.crowds = value;
-    } else if (std::strcmp(argv[i], "--first") == 0) {
+    else if (name == "--first")
       arguments.options.first = value;
-    } else if (std::strcmp(argv[i], "--threads") == 0 && value >= 1 && value <= 256) {
+    else if (name == "--threads" && value >= 1 && value <= 256)
       arguments.threads = static_cast<unsigned>(value);
-    } else {
+    else
       return false;
-    }
-  }
-  return true;
+    return true;
+  });
 }
 
 unsigned long long number(std::uint64_t value) { return value; }

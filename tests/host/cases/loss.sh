@@ -43,7 +43,6 @@ loss_ended() { # PATTERN...: of what the command prints
 }
 all_gone() { wait_until 30 no_slices || { echo "slices are left:"; pgrep -af xenspan-slice; return 1; }; }
 link() { ip netns exec "$(bed_netns "$1")" ip link set "$(bed_interface "$1")" "$2"; }
-no_slice_at() { [ -z "$(bed_slices "$1")" ]; }
 
 loss_daemon() {
   loss_start 3 || return 1
@@ -66,7 +65,7 @@ loss_cut() {
   link c down || return 1
   local bad=0
   loss_ended 'lost host c \(epoch 2, agreed on by a and b\)' 'vCPU 2 ran there' || bad=1
-  wait_until 60 no_slice_at c || { echo "the slice on the host that is cut off goes on"; bad=1; }
+  wait_until 60 no_slice_on c || { echo "the slice on the host that is cut off goes on"; bad=1; }
   fenced_at_c() { bed_log c | grep -q 'fenced: host c was cut off from a and b'; }
   wait_until 60 fenced_at_c || { echo "host c's log:"; bed_log c | tail -n 40; bad=1; }
   everywhere 'lost host c \(epoch 2' a b || bad=1
@@ -80,7 +79,7 @@ loss_two() {
   link b down || return 1
   local bad=0
   loss_ended 'lost host b \(epoch 2, agreed on by a\)' || bad=1
-  wait_until 60 no_slice_at b || { echo "the slice on the host that is cut off goes on"; bad=1; }
+  wait_until 60 no_slice_on b || { echo "the slice on the host that is cut off goes on"; bad=1; }
   link b up
   all_gone && [ $bad -eq 0 ] && next_run_works
 }

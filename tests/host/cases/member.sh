@@ -31,7 +31,6 @@ member_refuses() { # HOST WORD PATTERN
 }
 vcpus_on() { cli list --json | jq -e --arg host "$1" --argjson n "$2" \
   '.[] | select(.name == "moving") | [.vcpus[] | select(.host == $host)] | length == $n' >/dev/null; }
-no_slice_on() { [ -z "$(bed_slices "$1")" ]; }
 
 member_end() { # the program's own end: right answers, or it says which one is wrong
   migrants_end || return 1
