@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "config.h"
 
@@ -19,6 +20,16 @@ double rounded(double value) {
   return std::round(value * scale) / scale;
 }
 
+// What a result was measured on.
+nlohmann::ordered_json machine(const std::vector<std::string>& hosts) {
+  utsname name{};
+  ::uname(&name);
+  return {{"cpus", ::sysconf(_SC_NPROCESSORS_ONLN)},
+          {"kernel", name.release},
+          {"hosts", hosts},
+          {"version", PACKAGE_VERSION}};
+}
+
 }  // namespace
 
 double Samples::quantile(double part) const {
@@ -30,13 +41,10 @@ double Samples::quantile(double part) const {
   return sorted[static_cast<std::size_t>(index)];
 }
 
-nlohmann::ordered_json machine(const std::vector<std::string>& hosts) {
-  utsname name{};
-  ::uname(&name);
-  return {{"cpus", ::sysconf(_SC_NPROCESSORS_ONLN)},
-          {"kernel", name.release},
-          {"hosts", hosts},
-          {"version", PACKAGE_VERSION}};
+double& Figures::operator[](std::string_view name) {
+  for (auto& [known, value] : figures_)
+    if (known == name) return value;
+  return figures_.emplace_back(name, 0).second;
 }
 
 void print(const Measurement& m) {
@@ -47,7 +55,7 @@ void print(const Measurement& m) {
                                  {"baseline", rounded(m.baseline.median())},
                                  {"ratio", rounded(m.ratio)},
                                  {"n", m.measured.size()}};
-  for (const auto& [name, value] : m.more.items()) line[name] = rounded(value.get<double>());
+  for (const auto& [name, value] : m.more) line[name] = rounded(value);
   line["on"] = machine(m.hosts);
   std::puts(line.dump().c_str());
   std::fflush(stdout);

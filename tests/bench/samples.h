@@ -1,8 +1,10 @@
 // Samples and how a result is printed: one JSON object a line. Plain values, one thread.
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <initializer_list>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 namespace xenspan::bench {
@@ -23,14 +25,24 @@ class Samples {
   std::vector<double> values_;
 };
 
-// What a result was measured on.
-nlohmann::ordered_json machine(const std::vector<std::string>& hosts);
+// Further numbers of a result, by name, in the order in which they were first named.
+class Figures {
+ public:
+  Figures() = default;
+  Figures(std::initializer_list<std::pair<std::string, double>> figures) : figures_(figures) {}
+  double& operator[](std::string_view name);
+  auto begin() const { return figures_.begin(); }
+  auto end() const { return figures_.end(); }
+
+ private:
+  std::vector<std::pair<std::string, double>> figures_;
+};
 
 struct Measurement {
   std::string bench, unit;
   Samples measured, baseline;
   double ratio = 0;
-  nlohmann::ordered_json more = nlohmann::ordered_json::object();  // further numbers
+  Figures more = {};
   std::vector<std::string> hosts;
 };
 void print(const Measurement& measurement);
