@@ -142,7 +142,7 @@ EngineCore::Beginning EngineCore::begin(Gfn gfn, Wish wish, Window& window,
   result.begun = begin_request(entry, gfn, wish, window, place);
   result.remap = result.begun == Begun::kHeld;
   if (result.remap && predictor_.on_touched(gfn)) counters_.prefetch_used.add();
-  if (result.remap) read_mostly_.on_touched(gfn);
+  if (result.remap) returning_.on_touched(gfn, wish.wanted);
   if (result.begun == Begun::kStarted) entry.count_fault();
   return result;
 }

@@ -30,8 +30,8 @@
 #include "dsm-rdma/page_table.h"
 #include "dsm-rdma/parked.h"
 #include "dsm-rdma/prefetch.h"
-#include "dsm-rdma/read_mostly.h"
 #include "dsm-rdma/requests.h"
+#include "dsm-rdma/returning.h"
 #include "dsm-rdma/sharing.h"
 
 namespace xenspan::dsm {
@@ -113,8 +113,8 @@ class EngineCore final : public Engine {
   Predictor::Start start_early(Ask ask, bool sampled, Window& window) noexcept;
   void ask_ahead(Gfn gfn, Window& window) noexcept;
   Predictor::Start start_ahead(Ask ask, bool marker, Outbox& outbox) noexcept;
-  void fetch_later(const ivy::Message& lost) noexcept;
-  void fetch_again(Gfn gfn, Outbox& outbox) noexcept;
+  void ask_later(const ivy::Message& lost) noexcept;
+  void ask_again(const ivy::Message& reminder, Outbox& outbox) noexcept;
   void note_fault(FaultKind kind, Gfn gfn, Touch touch, std::uint64_t start_ns,
                   std::uint64_t end_ns) noexcept;
   Right to_ask_for(Gfn gfn, Right wanted, Touch touch) noexcept;
@@ -207,7 +207,7 @@ class EngineCore final : public Engine {
   Predictor predictor_;
   MigratoryPages migratory_;
   SharingTable sharing_;
-  ReadMostlyPages read_mostly_;
+  ReturningPages returning_;
   std::unique_ptr<OneByOne> one_by_one_;  // where Feature::kParallel is off
   Counters counters_;
   std::atomic<std::size_t> pages_unsent_{0};  // in all outboxes

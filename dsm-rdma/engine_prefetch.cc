@@ -11,7 +11,10 @@ namespace xenspan::dsm {
 // A page that is read in order to be written at once is asked for with the right to write.
 Right EngineCore::to_ask_for(Gfn gfn, Right wanted, Touch touch) noexcept {
   if (wanted != Right::kShared || without(Feature::kMigratory)) return wanted;
-  if (!migratory_.wants_exclusive(gfn, touch.site)) return wanted;
+  if (!predictor_.to_be_written(::pthread_self(), gfn) &&
+      !migratory_.wants_exclusive(gfn, touch.site)) {
+    return wanted;
+  }
   if (!backend_.may_prefetch(gfn, Right::kExclusive) || right(gfn) != Right::kInvalid)
     return wanted;
   counters_.migratory.add();
@@ -50,7 +53,7 @@ Predictor::Start EngineCore::start_early(Ask ask, bool sampled, Window& window) 
   const Begun begun = begin_request(entry, ask.gfn, wish, window, place);
   if (begun != Begun::kStarted) return Start::kRefused;
   window.started(place);
-  read_mostly_.on_early(ask.gfn);
+  returning_.on_wanted(ask.gfn, ask.right, now_ns());
   if (fresh) window.prepare_later(ask.gfn);
   if (sampled) counters_.prefetch_sampled.add();
   return Start::kStarted;
@@ -104,29 +107,38 @@ void EngineCore::note_fault(FaultKind kind, Gfn gfn, Touch touch, std::uint64_t 
                             std::uint64_t end_ns) noexcept {
   if (kind == FaultKind::kRead) {
     migratory_.on_read(gfn, touch.site, end_ns);
-    read_mostly_.on_read(gfn, start_ns);
+    returning_.on_wanted(gfn, Right::kShared, start_ns);
   } else {
     if (kind == FaultKind::kUpgrade) migratory_.on_upgrade(gfn, start_ns);
-    read_mostly_.on_write(gfn);
+    returning_.on_wanted(gfn, Right::kExclusive, start_ns);
   }
 }
 
-// A read copy is taken away: perhaps it is to be fetched again by itself. The hold queue is the
+// A right is taken away: perhaps it is to be asked for again by itself. The hold queue is the
 // service thread's clock; this host never holds back a request of its own, so that one there means
 // this.
-void EngineCore::fetch_later(const ivy::Message& lost) noexcept {
-  if (lost.kind != ivy::Kind::kInvalidate || lost.discard || without(Feature::kReadMostly)) return;
+void EngineCore::ask_later(const ivy::Message& lost) noexcept {
+  if (lost.discard) return;
   const std::uint64_t now = now_ns();
-  if (!read_mostly_.on_lost(lost.gfn, now)) return;
-  ivy::Message reminder{.kind = ivy::Kind::kReadRequest, .from = config_.self, .to = config_.self};
-  reminder.gfn = lost.gfn;
-  if (held_.push(reminder, now + ReadMostlyPages::kWaitNs) && !serving()) transport_.nudge();
+  const auto reminder = returning_.on_lost(lost.gfn, now, lost.lane != kServiceLane);
+  if (reminder.due_ns == 0) return;
+  const bool write = reminder.right == Right::kExclusive;
+  if (without(write ? Feature::kReturning : Feature::kReadMostly)) return;
+  ivy::Message message{.kind = write ? ivy::Kind::kWriteRequest : ivy::Kind::kReadRequest,
+                       .from = config_.self,
+                       .to = config_.self};
+  message.gfn = lost.gfn;
+  if (held_.remind(message, reminder.due_ns, reminder.early_ns) && !serving())
+    transport_.nudge_at(reminder.due_ns);
 }
 
-void EngineCore::fetch_again(Gfn gfn, Outbox& outbox) noexcept {
-  if (start_ahead({gfn, Right::kShared}, true, outbox) != Predictor::Start::kStarted) return;
+void EngineCore::ask_again(const ivy::Message& reminder, Outbox& outbox) noexcept {
+  const Ask ask{reminder.gfn,
+                reminder.kind == ivy::Kind::kWriteRequest ? Right::kExclusive : Right::kShared};
+  const bool watch = returning_.to_watch(ask.gfn);
+  if (start_ahead(ask, watch, outbox) != Predictor::Start::kStarted) return;
   counters_.prefetched.add();
-  read_mostly_.on_fetched(gfn);
+  if (watch) returning_.on_watched(ask.gfn);
 }
 
 // Whether a page that was asked for early is to be mapped, now that it is here. A sample is not,

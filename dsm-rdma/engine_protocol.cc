@@ -132,7 +132,7 @@ bool EngineCore::release_parked(PageEntry& entry, Gfn gfn, Event& event) noexcep
   if (!held) return true;
   counters_.held_back.add();
   predictor_.on_contention(gfn, now_ns());
-  if (!serving()) transport_.nudge();
+  if (!serving()) transport_.nudge_at(until);
   return true;
 }
 
@@ -154,7 +154,7 @@ bool EngineCore::hold_back(const PageEntry& entry, const ivy::Message& message) 
   counters_.held_back.add();
   predictor_.on_contention(message.gfn, now_ns());
   // The service thread looks at the queue after each message anyway.
-  if (!serving()) transport_.nudge();
+  if (!serving()) transport_.nudge_at(until);
   return true;
 }
 
@@ -163,8 +163,9 @@ long EngineCore::serve_held(Inbox& inbox) noexcept {
   ivy::Message message;
   long wait_ns = -1;
   while (!ended() && held_.pop_due(message, wait_ns)) {
-    if (message.kind == ivy::Kind::kReadRequest) {
-      fetch_again(message.gfn, inbox.outbox());
+    if (message.kind == ivy::Kind::kReadRequest || message.kind == ivy::Kind::kWriteRequest) {
+      do ask_again(message, inbox.outbox());
+      while (held_.pop_with(message));
       continue;
     }
     PageEntry& entry = table_[message.gfn];
@@ -201,13 +202,14 @@ bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& eve
         predictor_.on_lost(gfn);
         migratory_.on_lost(gfn);
         held_.lost(gfn);
-        fetch_later(step.message);
+        ask_later(step.message);
         if (!event.take_mapped() && entry.touched()) error = backend_.withdraw(gfn);
         if (error != 0) return backend_failed(error, "be taken from the guest", gfn);
         break;
       case ivy::Step::Kind::kProtect:
         predictor_.on_lost(gfn);
         held_.lost(gfn);
+        ask_later(step.message);
         if (!event.take_mapped() && entry.touched()) error = backend_.protect(gfn);
         if (error != 0) return backend_failed(error, "be made read-only", gfn);
         break;
@@ -306,6 +308,7 @@ bool EngineCore::send_now(PageEntry& entry, ivy::Message message, Event& event) 
 
 bool EngineCore::send_all(Outbox& outbox) noexcept {
   std::size_t failed = 0;
+  outbox.sort();
   counters_.batches.add();
   const int error = transport_.send_several(outbox.messages(), outbox.size(), failed);
   if (error != 0 && !ended()) {

@@ -22,16 +22,17 @@ enum class Feature : std::uint8_t {
   kBatching,    // messages that leave together travel together (outbox.h)
   kHold,        // a page is kept for a moment by who has just got it (hold_queue.h)
   kMigratory,   // a page that is always written after it is read is asked for once (migratory.h)
-  kReadMostly,  // a page that is often read and seldom written is fetched again by itself
-                // (read_mostly.h)
+  kReadMostly,  // a page that is read again after each loss is fetched again by itself
+                // (returning.h)
+  kReturning,   // the same with the right to write
   kZero,        // a page of zeros is named, not sent (zero_page.h)
   kParallel,    // holders of read copies are told at the same time, not one by one (one_by_one.h)
   kCount
 };
 
 inline constexpr std::array<std::string_view, static_cast<std::size_t>(Feature::kCount)>
-    kFeatureNames = {"prefetch",    "batching", "hold",    "migratory",
-                     "read-mostly", "zero",     "parallel"};
+    kFeatureNames = {"prefetch",    "batching",  "hold", "migratory",
+                     "read-mostly", "returning", "zero", "parallel"};
 
 class FeatureSet {
  public:

@@ -90,13 +90,26 @@ class HoldQueue {
 
   // false when there is no room: the message is then to be handled at once.
   bool push(const ivy::Message& message, std::uint64_t due_ns) noexcept {
+    return push(message, due_ns, kMessage, kRoom);
+  }
+  // The same for something of this host's own to be done later; with others of that kind it may be
+  // done `early_ns` before. Half of the room is not for these.
+  bool remind(const ivy::Message& message, std::uint64_t due_ns, std::uint64_t early_ns) noexcept {
+    return push(message, due_ns, early_ns, kRoom / 2);
+  }
+  // After pop_due() returned a reminder: takes another one that may be done now.
+  bool pop_with(ivy::Message& message) noexcept {
     const std::lock_guard guard(lock_);
-    if (count_ == kRoom) return false;
-    // Windows differ little and few messages wait: usually the place is at the end.
-    std::size_t at = count_++;
-    for (; at > 0 && place(at - 1).due_ns > due_ns; --at) place(at) = place(at - 1);
-    place(at) = {message, due_ns};
-    return true;
+    const std::uint64_t now = now_ns();
+    for (std::size_t at = 0; at < count_; ++at) {
+      if (place(at).early_ns == kMessage || place(at).due_ns > now + place(at).early_ns) continue;
+      message = place(at).message;
+      for (; at > 0; --at) place(at) = place(at - 1);
+      first_ = (first_ + 1) % kRoom;
+      --count_;
+      return true;
+    }
+    return false;
   }
 
   // Takes the first message when it is due. Otherwise false, and the nanoseconds until it is, or -1
@@ -119,6 +132,7 @@ class HoldQueue {
  private:
   static constexpr std::uint64_t kMostNs = 500'000, kAtOnceNs = 100'000;
   static constexpr std::size_t kPlaces = 1024, kRoom = 256;
+  static constexpr std::uint64_t kMessage = ~std::uint64_t{0};  // in place of early_ns
   struct Recent {
     std::atomic<Gfn> gfn{~Gfn{0}};  // no page
     std::atomic<std::uint64_t> until_ns{0};
@@ -127,9 +141,19 @@ class HoldQueue {
   };
   struct Held {
     ivy::Message message;
-    std::uint64_t due_ns;
+    std::uint64_t due_ns, early_ns;
   };
   static std::size_t place_of(Gfn gfn) noexcept { return (gfn ^ (gfn >> 10)) % kPlaces; }
+  bool push(const ivy::Message& message, std::uint64_t due_ns, std::uint64_t early_ns,
+            std::size_t room) noexcept {
+    const std::lock_guard guard(lock_);
+    if (count_ >= room) return false;
+    // Windows differ little and few messages wait: usually the place is at the end.
+    std::size_t at = count_++;
+    for (; at > 0 && place(at - 1).due_ns > due_ns; --at) place(at) = place(at - 1);
+    place(at) = {message, due_ns, early_ns};
+    return true;
+  }
   Held& place(std::size_t index) noexcept { return ring_[(first_ + index) % kRoom]; }
 
   const std::uint64_t first_ns_, least_ns_, most_ns_;

@@ -38,6 +38,21 @@ class Outbox {
   const Outgoing* messages() const noexcept { return messages_; }
   std::size_t size() const noexcept { return size_; }
   void clear() noexcept { size_ = pages_ = 0; }
+  // Messages of one kind about neighbouring pages behind each other, so that whoever gets them can
+  // deal with the pages together (engine_runs.cc). Mostly in order already.
+  void sort() noexcept {
+    const auto before = [](const ivy::Message& one, const ivy::Message& other) {
+      if (one.to != other.to) return one.to < other.to;
+      return one.kind != other.kind ? one.kind < other.kind : one.gfn < other.gfn;
+    };
+    for (std::size_t i = 1; i < size_; ++i) {
+      const Outgoing moved = messages_[i];
+      std::size_t at = i;
+      for (; at > 0 && before(moved.message, messages_[at - 1].message); --at)
+        messages_[at] = messages_[at - 1];
+      messages_[at] = moved;
+    }
+  }
 
  private:
   union {

@@ -12,6 +12,8 @@ namespace {
 constexpr unsigned kSeenShift = 48, kWrongShift = 56;
 constexpr std::uint64_t kKeyMask = (std::uint64_t{1} << kSeenShift) - 1;
 constexpr std::uint64_t kNoLink = 1;  // no page has this key
+// In place of a link's key: a burst of the thread in the slot with the number in the other bits.
+constexpr std::uint64_t kOfBurst = std::uint64_t{1} << 63;
 
 std::uint64_t key_of(Ask ask) {
   return (ask.gfn + 1) << 1 | (ask.right == Right::kExclusive ? 1 : 0);
@@ -57,12 +59,16 @@ class Predictor::Run {
     return result;
   }
   unsigned started() const { return started_; }
+  // Where there is a sample, it is one of the next so many.
+  void sample_among(unsigned next) {
+    if (sample_at_ != kMostRun) sample_at_ %= next;
+  }
   Ask last() const { return last_; }
 
  private:
   Predictor& predictor_;
   const std::uint64_t now_ns_;
-  const unsigned sample_at_;  // which of them; kMostRun: none
+  unsigned sample_at_;  // which of them; kMostRun: none
   const StartFn start_;
   void* const context_;
   unsigned started_ = 0;
@@ -75,24 +81,29 @@ Predictor::Slot& Predictor::slot_of(std::uint64_t thread) noexcept {
 
 unsigned Predictor::on_fault(std::uint64_t thread, Ask fault, std::uint64_t now_ns, StartFn start,
                              void* context) noexcept {
-  if (!on() || contended(fault.gfn, now_ns)) return 0;
+  if (!on()) return 0;
   Slot& slot = slot_of(thread);
   if (!slot.lock.try_lock()) return 0;
   const std::lock_guard guard(slot.lock, std::adopt_lock);
+  slot.apart = contended(fault.gfn, now_ns);
+  if (slot.apart) return 0;
   if (slot.thread != thread) {
     slot.thread = thread;
     slot.last = slot.fault = {};
     slot.streams = {};
+    slot.bursts = {};
   }
   const bool near = slot.last_ns != 0 && now_ns < slot.last_ns + kNearNs;
   const bool lost = near && slot.fault == fault;  // before it could be used: nothing beside it now
   if (near && !lost && slot.last.right != Right::kInvalid) remember(slot.last, fault);
   slot.fault = slot.last = fault;
   slot.last_ns = now_ns;
+  if (slot.bursts.on_asked(fault, !near)) leave_alone(fault.gfn, now_ns);
   if (lost) return 0;
   const bool sampled = slot.runs % kFewBetween == 0;
   Run run(*this, now_ns, sampled ? slot.runs / kFewBetween * 5 % 7 : kMostRun, start, context);
-  follow(fault, run);
+  burst(slot, fault, run);
+  if (run.started() == 0) follow(fault, run);
   if (run.started() == 0) stream(slot, fault, run);
   if (run.started() == 0) return 0;
   ++slot.runs;
@@ -100,12 +111,33 @@ unsigned Predictor::on_fault(std::uint64_t thread, Ask fault, std::uint64_t now_
   return run.started();
 }
 
+bool Predictor::to_be_written(std::uint64_t thread, Gfn gfn) noexcept {
+  if (!on()) return false;
+  Slot& slot = slot_of(thread);
+  if (!slot.lock.try_lock()) return false;
+  const std::lock_guard guard(slot.lock, std::adopt_lock);
+  return slot.thread == thread && slot.bursts.right(gfn) == Right::kExclusive;
+}
+
 void Predictor::on_served(std::uint64_t thread, std::uint64_t now_ns) noexcept {
   if (!on()) return;
   Slot& slot = slot_of(thread);
   if (!slot.lock.try_lock()) return;
-  if (slot.thread == thread) slot.last_ns = now_ns;
+  if (slot.thread == thread && !slot.apart) slot.last_ns = now_ns;
   slot.lock.unlock();
+}
+
+// The other pages of the burst that this fault is part of.
+void Predictor::burst(Slot& slot, Ask fault, Run& run) noexcept {
+  const unsigned size = slot.bursts.size(fault.gfn);
+  if (size == 0) return;
+  run.sample_among(size);
+  const std::uint64_t from = kOfBurst | static_cast<std::uint64_t>(&slot - slots_.data());
+  slot.bursts.others(fault.gfn, [&](Ask other) {
+    const Start result = run.ask(other, from);
+    if (result == Start::kStarted) slot.bursts.on_asked(other, false);
+    return result != Start::kNoRoom;
+  });
 }
 
 // Along the links from this fault on, past what is refused or here already.
@@ -224,7 +256,14 @@ void Predictor::remember(Ask from, Ask to) noexcept {
 }
 
 // What this link leads to was used; or not, and then it has to be seen more often from now on.
-void Predictor::judge(std::uint64_t key, bool used) noexcept {
+void Predictor::judge(std::uint64_t key, Gfn gfn, bool used) noexcept {
+  if ((key & kOfBurst) != 0) {
+    Slot& slot = slots_[key & ~kOfBurst];
+    if (used || !slot.lock.try_lock()) return;
+    slot.bursts.on_unused(gfn);
+    slot.lock.unlock();
+    return;
+  }
   Link& link = links_[spread(key, kLinks)];
   if (link.key.load(std::memory_order_relaxed) != key) return;
   Knowledge known = knowledge(link);
@@ -258,11 +297,20 @@ bool Predictor::successor(std::uint64_t key, std::uint64_t& next) const noexcept
 
 void Predictor::on_contention(Gfn gfn, std::uint64_t now_ns) noexcept {
   Contention& at = contentions_[spread(gfn, kContentions)];
-  const bool again = at.gfn.load(std::memory_order_relaxed) == gfn &&
-                     now_ns < at.last_ns.load(std::memory_order_relaxed) + kTwiceNs;
+  const bool known = at.gfn.load(std::memory_order_relaxed) == gfn;
+  const bool again = known && now_ns < at.last_ns.load(std::memory_order_relaxed) + kTwiceNs;
+  const std::uint64_t until = known ? at.until_ns.load(std::memory_order_relaxed) : 0;
   at.gfn.store(gfn, std::memory_order_relaxed);
   at.last_ns.store(now_ns, std::memory_order_relaxed);
-  at.until_ns.store(again ? now_ns + kContendedNs : 0, std::memory_order_relaxed);
+  at.until_ns.store(again ? std::max(until, now_ns + kContendedNs) : until,
+                    std::memory_order_relaxed);
+}
+
+void Predictor::leave_alone(Gfn gfn, std::uint64_t now_ns) noexcept {
+  Contention& at = contentions_[spread(gfn, kContentions)];
+  at.gfn.store(gfn, std::memory_order_relaxed);
+  at.last_ns.store(now_ns, std::memory_order_relaxed);
+  at.until_ns.store(now_ns + kFoughtForNs, std::memory_order_relaxed);
 }
 
 bool Predictor::contended(Gfn gfn, std::uint64_t now_ns) const noexcept {

@@ -1,17 +1,18 @@
 // Which pages a thread will ask for next, guessed from the faults it has had, so that one wait
 // brings them all.
 //
-// Two guesses, in this order. Successors: a table remembers which fault followed on which, in one
-// thread and within a short time; what was seen twice is followed as a chain. It knows bursts that
-// come again, such as the boundary rows of a grid: some read, some written. Streams: faults at a
-// constant stride; a run of 1, 2, 4 .. pages is asked for as long as the next fault is the one just
-// behind the run. A stream that has come to full length runs ahead of its thread: the next run is
-// asked for, with no thread waiting for it, when the first page of a run before it is touched. That
-// page, the marker, is held and not mapped, so that its touch is seen (after the page flag
-// PG_readahead of Linux, mm/readahead.c). Each marker that is touched lets one run more be under
-// way, up to kMostAhead: what can be asked for in vain is never more than what was used before, and
-// a long stream keeps both hosts at work at the same time. Pages that hosts take from each other
-// again and again (locks, barriers) are left alone.
+// Three guesses, in this order. Bursts: pages that the thread has wanted in one go before
+// (bursts.h). Successors: a table remembers which fault followed on which, in one thread and within
+// a short time; what was seen twice is followed as a chain. It knows bursts that come again, such
+// as the boundary rows of a grid: some read, some written. Streams: faults at a constant stride; a
+// run of 1, 2, 4 .. pages is asked for as long as the next fault is the one just behind the run. A
+// stream that has come to full length runs ahead of its thread: the next run is asked for, with no
+// thread waiting for it, when the first page of a run before it is touched. That page, the marker,
+// is held and not mapped, so that its touch is seen (after the page flag PG_readahead of Linux,
+// mm/readahead.c). Each marker that is touched lets one run more be under way, up to kMostAhead:
+// what can be asked for in vain is never more than what was used before, and a long stream keeps
+// both hosts at work at the same time. Pages that hosts take from each other again and again
+// (locks, barriers) are left alone.
 //
 // Whether what was asked for early is used cannot be seen in general, so some of it is sampled: the
 // engine holds a sampled page but does not map it, and tells on_touched() or on_lost(). A sample
@@ -26,18 +27,11 @@
 #include <atomic>
 #include <cstdint>
 
+#include "dsm-rdma/bursts.h"
 #include "dsm-rdma/futex_lock.h"
 #include "dsm-rdma/types.h"
 
 namespace xenspan::dsm {
-
-// One page wanted with one right.
-struct Ask {
-  Gfn gfn = 0;
-  Right right = Right::kInvalid;  // kShared or kExclusive
-
-  friend bool operator==(const Ask&, const Ask&) = default;
-};
 
 class Predictor {
  public:
@@ -64,6 +58,8 @@ class Predictor {
   // on_fault was told of, or a marker. Calls `start` for the next pages of the stream, with
   // `sampled` for the one that is to be the next marker. How many were started.
   unsigned on_marker(std::uint64_t thread, Gfn gfn, StartFn start, void* context) noexcept;
+  // Whether the thread will write this page in the burst that it is part of.
+  bool to_be_written(std::uint64_t thread, Gfn gfn) noexcept;
   // The fault and all that was asked for with it are here.
   void on_served(std::uint64_t thread, std::uint64_t now_ns) noexcept;
   // Another host wanted the page within its hold window.
@@ -72,17 +68,18 @@ class Predictor {
   // A page that is held, and not mapped, is touched. Whether it was a sample.
   bool on_touched(Gfn gfn) noexcept {
     const std::uint64_t key = take_sample(gfn);
-    if (key != 0) judge(key, true);
+    if (key != 0) judge(key, gfn, true);
     return key != 0;
   }
   // A right to a page is given up.
   void on_lost(Gfn gfn) noexcept {
-    if (const std::uint64_t key = take_sample(gfn)) judge(key, false);
+    if (const std::uint64_t key = take_sample(gfn)) judge(key, gfn, false);
   }
 
  private:
   static constexpr std::uint64_t kNearNs = 300'000;  // faults further apart do not belong together
-  static constexpr std::uint64_t kContendedNs = 20'000'000;  // a page is left alone so long
+  static constexpr std::uint64_t kContendedNs = 20'000'000;   // a page is left alone so long
+  static constexpr std::uint64_t kFoughtForNs = 200'000'000;  // one that is lost within a burst
   static constexpr std::uint64_t kTwiceNs = 10'000'000;  // two contentions within this time do it
   static constexpr unsigned kSlots = 64, kStreams = 4, kLinks = 4096, kSamples = 64,
                             kContentions = 256;
@@ -118,6 +115,8 @@ class Predictor {
     unsigned trust = kMostTrust / 2;  // in strides seen once
     unsigned next_stream = 0;
     std::array<Stream, kStreams> streams;
+    Bursts bursts;
+    bool apart = false;  // the last fault was on a page that is left alone
   };
   struct Link {
     std::atomic<std::uint64_t> key{0}, next{0};  // next: a Knowledge in one word
@@ -138,15 +137,17 @@ class Predictor {
 
   Slot& slot_of(std::uint64_t thread) noexcept;
   unsigned run_for(Slot& slot, Ask fault, Run& run) noexcept;
+  void burst(Slot& slot, Ask fault, Run& run) noexcept;
   void follow(Ask fault, Run& run) noexcept;
   void stream(Slot& slot, Ask fault, Run& run) noexcept;
   void extend(Stream& stream, Ask fault, Run& run) noexcept;
   bool run_ahead(Stream& stream, StartFn start, void* context, unsigned& started) noexcept;
   void remember(Ask from, Ask to) noexcept;
-  void judge(std::uint64_t key, bool used) noexcept;
+  void judge(std::uint64_t key, Gfn gfn, bool used) noexcept;
   static Knowledge knowledge(const Link& link) noexcept;
   static void keep(Link& link, const Knowledge& known) noexcept;
   bool successor(std::uint64_t key, std::uint64_t& next) const noexcept;
+  void leave_alone(Gfn gfn, std::uint64_t now_ns) noexcept;
   bool contended(Gfn gfn, std::uint64_t now_ns) const noexcept;
   std::uint64_t take_sample(Gfn gfn) noexcept;
   void put_sample(Gfn gfn, std::uint64_t from) noexcept;

@@ -44,6 +44,8 @@ constexpr std::array kAllowed = {
     SCMP_SYS(epoll_pwait),
     SCMP_SYS(epoll_pwait2),
     SCMP_SYS(eventfd2),
+    SCMP_SYS(timerfd_create),
+    SCMP_SYS(timerfd_settime),
     SCMP_SYS(fcntl),
     SCMP_SYS(fstat),
     SCMP_SYS(newfstatat),

@@ -116,6 +116,9 @@ class Transport {
   virtual void serve(Sink& sink, const std::function<long()>& idle) = 0;
   // Makes serve() call idle() soon. Any thread.
   virtual void nudge() noexcept = 0;
+  // The same, but not before `due_ns` (now_ns()) where that can be had: a service thread that is
+  // woken at once takes the processor from the vCPU that is to use its page now. Any thread.
+  virtual void nudge_at([[maybe_unused]] std::uint64_t due_ns) noexcept { nudge(); }
   // Ends serve() and every wait(). Any thread, any number of times.
   virtual void stop() noexcept = 0;
 

@@ -61,9 +61,9 @@ struct Pair {
 
 Status measure_sharers(const Testbed& bed, const std::string& guests, unsigned rounds) {
   // Each write stands for itself: nothing is fetched or kept beside it.
-  auto probe = Probe::start(bed, guests, "prefetch,migratory,read-mostly");
+  auto probe = Probe::start(bed, guests, "prefetch,migratory,read-mostly,returning");
   if (!probe) return probe.error();
-  auto serial = Probe::start(bed, guests, "prefetch,migratory,read-mostly,parallel");
+  auto serial = Probe::start(bed, guests, "prefetch,migratory,read-mostly,returning,parallel");
   if (!serial) return serial.error();
   Pair warm_up, together, in_turn;
   for (unsigned round = 0; round <= rounds; ++round) {

@@ -11,6 +11,7 @@ const std::vector<WorthBench>& worth_benches() {
       {"worth.batching", "batching", {"walk", "32"}, ""},
       {"worth.migratory", "migratory", {"patterns", "migratory"}, "prefetch"},
       {"worth.read-mostly", "read-mostly", {"patterns", "read-mostly"}, "prefetch"},
+      {"worth.returning", "returning", {"grid", "2050", "100"}, ""},
       {"worth.zero", "zero", {"patterns", "zero"}, ""},
   };
   return benches;

@@ -311,6 +311,7 @@ class Cluster {
     if (options_.prefetch == 0) {
       config.without.add(Feature::kMigratory);
       config.without.add(Feature::kReadMostly);
+      config.without.add(Feature::kReturning);
     }
     for (const tcp::Peer& peer : mesh.hosts) config.names.push_back(peer.name);
     auto made = Engine::create(config, *host.backend, *host.transport,

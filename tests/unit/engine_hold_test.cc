@@ -6,7 +6,7 @@
 
 #include "dsm-rdma/hold_queue.h"
 #include "dsm-rdma/one_by_one.h"
-#include "dsm-rdma/read_mostly.h"
+#include "dsm-rdma/returning.h"
 #include "dsm-rdma/slot_table.h"
 #include "tests/unit/engine_cluster.h"
 
@@ -48,6 +48,32 @@ TEST(HoldWindow, ShrinksWhereThisHostWaitsForAValue) {
   EXPECT_EQ(turn(queue, 7, Right::kShared, 0), 10'000u);
   for (int i = 0; i < 9; ++i) (void)turn(queue, 7, Right::kShared, 0);
   EXPECT_EQ(queue.window_ns(7), 5'000u);  // the faulting instruction is to be done all the same
+}
+
+// What this host wants to do later goes together with what is due, and leaves room for messages.
+TEST(HoldQueue, RemindersAreDoneTogether) {
+  HoldQueue queue(20);
+  ivy::Message message{.kind = ivy::Kind::kReadRequest}, next;
+  long wait_ns = 0;
+  const std::uint64_t now = now_ns();
+  const auto remind = [&](Gfn gfn, std::uint64_t due_ns, std::uint64_t early_ns) {
+    message.gfn = gfn;
+    return queue.remind(message, due_ns, early_ns);
+  };
+  ASSERT_TRUE(remind(1, now, 0));
+  ASSERT_TRUE(remind(2, now + kSecond, 0));
+  ASSERT_TRUE(remind(3, now + 2 * kSecond, 2 * kSecond));
+  message.gfn = 4;
+  ASSERT_TRUE(queue.push(message, now + 3 * kSecond));
+  ASSERT_TRUE(queue.pop_due(next, wait_ns));
+  EXPECT_EQ(next.gfn, 1u);
+  ASSERT_TRUE(queue.pop_with(next));
+  EXPECT_EQ(next.gfn, 3u);
+  EXPECT_FALSE(queue.pop_with(next));
+  unsigned reminders = 0;
+  while (remind(5, now + kSecond, 0)) ++reminders;
+  EXPECT_GT(reminders, 50u);
+  for (unsigned i = 0; i < reminders; ++i) EXPECT_TRUE(queue.push(message, now + kSecond));
 }
 
 TEST(HoldWindow, ReadCopiesAreGivenUpSoon) {
@@ -105,56 +131,59 @@ TEST(OneByOne, LetsOneOfATransactionOutAtATime) {
   EXPECT_TRUE(turns.admit(message(0, 1)));
 }
 
-TEST(ReadMostly, IsWhatIsReadAgainAfterEachLoss) {
-  ReadMostlyPages pages;
-  constexpr std::uint64_t kLater = 2 * ReadMostlyPages::kWaitNs;
+TEST(Returning, IsWhatIsWantedAgainLateAfterEachLoss) {
+  ReturningPages pages;
+  constexpr std::uint64_t kLater = 2 * ReturningPages::kLateNs;
   std::uint64_t now = kSecond;
-  const auto lose = [&] { return pages.on_lost(5, now += kLater); };
-  const auto read = [&] { pages.on_read(5, now += kLater); };
-  EXPECT_FALSE(lose());
-  read();
-  EXPECT_FALSE(lose());
-  read();
-  EXPECT_FALSE(lose());
-  read();
-  EXPECT_TRUE(lose());
-  // Fetched again and touched: it stays so. Not touched: it has to be learned anew.
-  pages.on_fetched(5);
-  pages.on_touched(5);
-  EXPECT_TRUE(lose());
-  pages.on_fetched(5);
-  EXPECT_FALSE(lose());
-  for (int i = 0; i < 2; ++i) {
-    read();
-    (void)lose();
-  }
-  EXPECT_TRUE(lose());
-  pages.on_write(5);
-  EXPECT_FALSE(lose());
-  // Nor is one that comes with the fault on another page.
-  for (int i = 0; i < 2; ++i) {
-    read();
-    (void)lose();
-  }
-  EXPECT_TRUE(lose());
-  pages.on_early(5);
-  EXPECT_FALSE(lose());
-  // Who reads at once waits for the writer.
-  for (int i = 0; i < 5; ++i) {
-    pages.on_read(5, now);
-    EXPECT_FALSE(lose());
-  }
+  const auto lose = [&](bool waited = true) { return pages.on_lost(5, now += kLater, waited); };
+  const auto want = [&](Right right) { pages.on_wanted(5, right, now += kLater); };
+  const auto learn = [&](Right right, unsigned rounds) {
+    for (unsigned i = 0; i < rounds; ++i) {
+      EXPECT_EQ(lose().due_ns, 0u) << "round " << i;
+      want(right);
+    }
+  };
+  want(Right::kShared);
+  learn(Right::kShared, 2);
+  auto reminder = lose();
+  EXPECT_EQ(reminder.right, Right::kShared);
+  // Half of the time that it was not wanted.
+  EXPECT_EQ(reminder.due_ns, now + kLater / 2);
+  // Watched and touched: it stays so. Not touched: it has to be learned anew.
+  unsigned watched = 0;
+  for (int i = 0; i < 40; ++i) watched += pages.to_watch(5) ? 1 : 0;
+  EXPECT_EQ(watched, 10u);
+  pages.on_watched(5);
+  pages.on_touched(5, Right::kShared);
+  EXPECT_NE(lose().due_ns, 0u);
+  EXPECT_NE(lose().due_ns, 0u);
+  pages.on_watched(5);
+  EXPECT_EQ(lose().due_ns, 0u);
+  want(Right::kShared);
+  learn(Right::kShared, 1);
+  EXPECT_NE(lose().due_ns, 0u);
+  // The right to write needs more signs.
+  want(Right::kExclusive);
+  learn(Right::kExclusive, 3);
+  EXPECT_EQ(lose().right, Right::kExclusive);
+  // Lost to somebody who came for it early: that is no time to take it back.
+  EXPECT_EQ(lose(false).due_ns, 0u);
+  want(Right::kExclusive);
+  EXPECT_EQ(lose().right, Right::kExclusive);
+  // Who wants it at once waits for the other host.
+  pages.on_wanted(5, Right::kExclusive, now + 1000);
+  EXPECT_EQ(lose().due_ns, 0u);
 }
 
 // A page that host 0 writes and host 1 only reads comes back to host 1 by itself.
-TEST(ReadMostly, PagesComeBackBeforeTheyAreTouched) {
+TEST(Returning, PagesComeBackBeforeTheyAreTouched) {
   test::ClusterOptions options;
   options.hosts = 2;
   options.prefetch = 15;
   test::Cluster cluster(options);
   ASSERT_EQ(cluster.failure(), "");
   const auto later = [] {
-    std::this_thread::sleep_for(std::chrono::nanoseconds(2 * ReadMostlyPages::kWaitNs));
+    std::this_thread::sleep_for(std::chrono::nanoseconds(2 * ReturningPages::kLateNs));
   };
   bool back = false;
   for (std::uint64_t round = 1; round < 200 && !back; ++round) {

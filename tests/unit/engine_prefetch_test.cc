@@ -145,6 +145,64 @@ TEST(Prefetch, ABurstThatComesAgainIsOneFault) {
   EXPECT_LE(learned, 150u);
 }
 
+// The same pages in another order each time: no fault follows on another for sure.
+TEST(Prefetch, ABurstMayComeInAnyOrder) {
+  Program program;
+  std::vector<Ask> burst;
+  for (Gfn i = 0; i < 5; ++i) {
+    burst.push_back(read_of(500 + 2 * i * i));
+    burst.push_back(write_of(3000 - 3 * i * i));
+  }
+  std::mt19937 random(7);
+  const auto run = [&] {
+    std::shuffle(burst.begin(), burst.end(), random);
+    for (const Ask& ask : burst) program.touch(ask);
+    program.pause();
+    program.lose_all();
+  };
+  for (unsigned i = 0; i < 30; ++i) run();
+  const unsigned learned = program.faults;
+  program.wasted.clear();
+  for (unsigned i = 0; i < 100; ++i) run();
+  EXPECT_TRUE(program.wasted.empty());
+  EXPECT_EQ(program.faults - learned, 100u);
+}
+
+// A page that is lost and wanted again within one burst: a barrier, a lock. It neither brings the
+// others nor comes with them.
+TEST(Prefetch, APageThatIsFoughtForIsNoPartOfABurst) {
+  Program program;
+  const auto run = [&] {
+    program.touch(write_of(77));
+    for (Gfn i = 0; i < 5; ++i) program.touch(read_of(500 + 2 * i));
+    program.lose(77);
+    program.touch(write_of(77));
+    program.pause();
+    program.lose_all();
+  };
+  for (unsigned i = 0; i < 30; ++i) run();
+  program.wasted.clear();
+  program.touch(write_of(77));
+  EXPECT_EQ(program.last_run, 0u);
+  program.touch(read_of(500));
+  EXPECT_EQ(program.last_run, 4u);
+  EXPECT_FALSE(program.wasted.contains(77));
+}
+
+TEST(Bursts, WhatIsWrittenInOneOfManyIsAskedForToBeWritten) {
+  Bursts bursts;
+  const auto burst = [&](Right right) {
+    bursts.on_asked(read_of(1), true);
+    bursts.on_asked(read_of(2), false);
+    bursts.on_asked({2, right}, false);
+  };
+  for (int i = 0; i < 4; ++i) burst(Right::kExclusive);
+  EXPECT_EQ(bursts.right(2), Right::kExclusive);
+  EXPECT_EQ(bursts.right(1), Right::kShared);
+  EXPECT_EQ(bursts.size(1), 1u);
+  EXPECT_EQ(bursts.size(3), 0u);
+}
+
 TEST(Prefetch, WhatIsAskedForInVainIsForgotten) {
   Program program;
   for (unsigned i = 0; i < 30; ++i) {

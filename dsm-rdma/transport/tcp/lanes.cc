@@ -2,6 +2,7 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 
 #include <algorithm>
 #include <bit>
@@ -82,7 +83,11 @@ Error cannot_watch() {
 }  // namespace
 
 Status TcpTransport::prepare() {
-  if (!make_waiting(serve_epoll_, serve_event_)) return cannot_watch();
+  serve_timer_.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!make_waiting(serve_epoll_, serve_event_) || !serve_timer_ ||
+      !watch(serve_epoll_.get(), serve_timer_.get(), nullptr, EPOLLIN | EPOLLET)) {
+    return cannot_watch();
+  }
   for (std::size_t lane = 1; lane < lanes_.size(); ++lane) {
     if (!make_waiting(lanes_[lane].epoll, lanes_[lane].event)) return cannot_watch();
     free_lanes_.fetch_or(std::uint64_t{1} << lane);
@@ -337,6 +342,15 @@ void TcpTransport::shut_down() noexcept {
 }
 
 void TcpTransport::nudge() noexcept { signal_event(serve_event_.get()); }
+
+void TcpTransport::nudge_at(std::uint64_t due_ns) noexcept {
+  const std::lock_guard guard(timer_lock_);
+  if (timer_due_ns_ <= due_ns && timer_due_ns_ > now_ns()) return;
+  timer_due_ns_ = due_ns;
+  const itimerspec when{
+      {}, {static_cast<time_t>(due_ns / 1'000'000'000), static_cast<long>(due_ns % 1'000'000'000)}};
+  if (::timerfd_settime(serve_timer_.get(), TFD_TIMER_ABSTIME, &when, nullptr) != 0) nudge();
+}
 
 void TcpTransport::stop() noexcept {
   if (stopped_.exchange(true)) return;

@@ -35,6 +35,7 @@ class TcpTransport final : public Transport {
   void wake(Lane lane) noexcept override;
   void serve(Sink& sink, const std::function<long()>& idle) override;
   void nudge() noexcept override;
+  void nudge_at(std::uint64_t due_ns) noexcept override;
   void stop() noexcept override;
   Traffic traffic() const noexcept override;
   void remove_peer(HostId peer) noexcept override;
@@ -83,7 +84,9 @@ class TcpTransport final : public Transport {
   std::vector<LaneWait> lanes_;               // index 0 is unused
   std::atomic<std::uint64_t> free_lanes_{0};  // bit k: lane k is not lent
   Losses losses_;
-  UniqueFd serve_epoll_, serve_event_;
+  UniqueFd serve_epoll_, serve_event_, serve_timer_;
+  FutexLock timer_lock_;
+  std::uint64_t timer_due_ns_ = 0;  // set to, or past. GUARDED_BY(timer_lock_)
   std::atomic<bool> stopped_{false};
 };
 
