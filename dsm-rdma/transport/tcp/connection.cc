@@ -46,20 +46,24 @@ const char* Connection::finish_page(Sink& sink) noexcept {
 // more.
 const char* Connection::parse(Sink& sink) noexcept {
   Incoming together[kMostTogether];
-  std::size_t at = 0, count = 0, pages = 0;
+  std::size_t at = 0, count = 0, messages = 0, pages = 0;
   const char* wrong = nullptr;
   const auto deliver = [&] {
     if (count == 0) return;
-    traffic_.received(count, pages, 0);
+    traffic_.received(messages, pages, 0);
     if (!sink.deliver_several(together, count) && wrong == nullptr)
       wrong = "it sent a message that breaks the protocol";
-    count = pages = 0;
+    count = messages = pages = 0;
   };
   while (wrong == nullptr && page_ == nullptr && filled_ - at >= wire::kMessageBytes) {
-    wrong = wire::decode(buffer_.get() + at, bounds_, message_);
+    wire::Run run;
+    wrong = wire::decode(buffer_.get() + at, bounds_, run);
+    message_ = run.first;
     if (wrong == nullptr) wrong = end_.check(message_);
     if (wrong != nullptr) break;
     at += wire::kMessageBytes;
+    if (run.count > kMostTogether - count) deliver();
+    if (wrong != nullptr) break;
     const bool page = message_.payload == ivy::Payload::kPage;
     if (page && filled_ - at < kPageSize) {
       deliver();
@@ -71,9 +75,10 @@ const char* Connection::parse(Sink& sink) noexcept {
       at += page_filled_;
       break;
     }
-    together[count++] = {message_, page ? buffer_.get() + at : nullptr};
+    for (unsigned i = 0; i < run.count; ++i)
+      together[count++] = {run.at(i), page ? buffer_.get() + at : nullptr};
+    ++messages;
     if (page) at += kPageSize, ++pages;
-    if (count == kMostTogether) deliver();
   }
   deliver();
   filled_ -= at;
@@ -88,7 +93,9 @@ const char* Connection::parse_slots(Sink& sink) noexcept {
   const char* wrong = nullptr;
   bool fits = true;
   while (slots_filled_ - count * kSlot >= wire::kMessageBytes) {
-    wrong = wire::decode(slots_->headers[count], bounds_, message_);
+    wire::Run run;
+    wrong = wire::decode(slots_->headers[count], bounds_, run);
+    message_ = run.first;
     if (wrong == nullptr) wrong = end_.check(message_);
     fits = message_.payload == ivy::Payload::kPage;
     if (wrong != nullptr || !fits || slots_filled_ < (count + 1) * kSlot) break;
@@ -191,14 +198,18 @@ int Connection::send(const Outgoing* const* messages, std::size_t count) noexcep
   std::byte headers[kMostTogether * wire::kMessageBytes];
   iovec pieces[2 * kMostTogether];
   int pieces_count = 0;
-  std::size_t pages = 0;
+  std::size_t sent = 0, pages = 0;
   // Headers that no page follows go as one piece.
   std::byte *first = headers, *next = headers;
-  for (std::size_t i = 0; i < count; ++i) {
-    wire::encode(messages[i]->message, bounds_.epoch, next);
-    next += wire::kMessageBytes;
+  for (std::size_t i = 0; i < count;) {
     const std::byte* page = messages[i]->page;
-    if (page == nullptr && i + 1 < count) continue;
+    wire::Run run(messages[i]->message);
+    while (++i < count && run.take(messages[i]->message)) {
+    }
+    wire::encode(run, bounds_.epoch, next);
+    next += wire::kMessageBytes;
+    ++sent;
+    if (page == nullptr && i < count) continue;
     pieces[pieces_count++] = {first, static_cast<std::size_t>(next - first)};
     first = next;
     if (page == nullptr) continue;
@@ -206,7 +217,7 @@ int Connection::send(const Outgoing* const* messages, std::size_t count) noexcep
     ++pages;
   }
   if (const int error = stream_->writev(pieces, pieces_count)) return error;
-  traffic_.sent(count, pages, count * wire::kMessageBytes + pages * kPageSize);
+  traffic_.sent(sent, pages, sent * wire::kMessageBytes + pages * kPageSize);
   return 0;
 }
 

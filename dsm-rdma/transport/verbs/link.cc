@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "dsm-rdma/requests.h"
+
 namespace xenspan::dsm::verbs {
 namespace {
 
@@ -31,12 +33,15 @@ const char* phrase_for(ibv_wc_status status) noexcept {
 
 // The work requests of one doorbell.
 struct Link::Batch {
-  static constexpr std::size_t kRequests = 2 * kMostTogether;
+  static constexpr std::size_t kMessages = Requests::kWindow;
+  static constexpr std::size_t kRequests = 2 * kMessages;  // a page is one more
   ibv_send_wr requests[kRequests];
   ibv_sge pieces[kRequests];
-  std::byte contents[kMostTogether][kEnvelopeBytes];
+  std::byte contents[kMessages][kEnvelopeBytes];
   std::size_t count = 0, messages = 0, pages = 0;
 
+  bool full() const noexcept { return messages == kMessages || count + 2 > kRequests; }
+  void clear() noexcept { count = messages = pages = 0; }
   ibv_send_wr& next(const void* from, std::uint32_t bytes, std::uint32_t lkey) noexcept {
     ibv_send_wr& request = requests[count];
     pieces[count] = {address_of(from), bytes, lkey};
@@ -187,9 +192,11 @@ void Link::add_page(Batch& batch, const Outgoing& outgoing, const OwnFrames& fra
   write.wr.rdma.rkey = peer_.frames.rkey;
 }
 
-int Link::add(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) noexcept {
+int Link::add(Batch& batch, const wire::Run& run, const std::byte* page,
+              const OwnFrames& frames) noexcept {
   Envelope envelope;
-  if (outgoing.page != nullptr) {
+  if (page != nullptr) {
+    const Outgoing outgoing{run.first, page};
     if (shape_.staging == 0) return EINVAL;  // pages go the way of answers only
     ++batch.pages;
     if (!direct(outgoing, frames)) return add_bounced(batch, outgoing);
@@ -197,7 +204,7 @@ int Link::add(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) n
     envelope.placement = Placement::kFrame;
   }
   std::byte message[wire::kMessageBytes];
-  wire::encode(outgoing.message, bounds_.epoch, message);
+  wire::encode(run, bounds_.epoch, message);
   add_small(batch, message, envelope);
   return 0;
 }
@@ -239,28 +246,35 @@ int Link::send(const Outgoing* const* messages, std::size_t count,
   int error = 0;
   if (failed_) return EPIPE;
   if ((error = send_kept()) != 0 || !wait(&Link::has_room, error)) return error;
-  for (std::size_t i = 0; i < count; ++i) {
+  std::size_t sent = 0, pages = 0;
+  for (std::size_t i = 0; i < count;) {
+    const Outgoing& outgoing = *messages[i];
+    const std::byte* const page = outgoing.page;
+    wire::Run run(outgoing.message);
+    while (++i < count && run.take(messages[i]->message)) {
+    }
+    ++sent;
+    if (page != nullptr) ++pages;
     if (backlog_.capacity() != 0 && (!backlog_.empty() || !has_credit())) {
       // More than a correct domain has under way.
-      if (backlog_.full() || messages[i]->page != nullptr) return ENOBUFS;
-      wire::encode(messages[i]->message, bounds_.epoch, backlog_.put());
+      if (backlog_.full() || page != nullptr) return ENOBUFS;
+      wire::encode(run, bounds_.epoch, backlog_.put());
       keeps_some_.store(true, std::memory_order_release);
       continue;
     }
     // What is in the batch has to go before this thread waits: the peer cannot take it otherwise.
-    const bool bounced = messages[i]->page != nullptr && !direct(*messages[i], frames);
-    if (batch.count > 0 && (!has_credit() || (bounced && !(has_bounce() && staging_free())))) {
+    const bool bounced = page != nullptr && !direct(outgoing, frames);
+    if (batch.full() ||
+        (batch.count > 0 && (!has_credit() || (bounced && !(has_bounce() && staging_free()))))) {
       if ((error = post(batch)) != 0) return error;
-      batch.count = batch.messages = 0;
+      batch.clear();
       if (!wait(&Link::has_room, error)) return error;
     }
     if (!wait(&Link::has_credit, error)) return error;
-    if ((error = add(batch, *messages[i], frames)) != 0) return error;
+    if ((error = add(batch, run, page, frames)) != 0) return error;
   }
   if ((error = post(batch)) != 0) return error;
-  std::size_t pages = 0;
-  for (std::size_t i = 0; i < count; ++i) pages += messages[i]->page != nullptr;
-  traffic_.sent(count, pages, count * kEnvelopeBytes + pages * kPageSize);
+  traffic_.sent(sent, pages, sent * kEnvelopeBytes + pages * kPageSize);
   return 0;
 }
 
@@ -268,7 +282,7 @@ int Link::send(const Outgoing* const* messages, std::size_t count,
 int Link::send_kept() noexcept {
   while (!backlog_.empty() && has_credit() && has_room()) {
     Batch batch;
-    while (batch.messages < kMostTogether && !backlog_.empty() && has_credit())
+    while (!batch.full() && !backlog_.empty() && has_credit())
       add_small(batch, backlog_.take(), Envelope{});
     if (const int error = post(batch)) return error;
   }
@@ -355,12 +369,13 @@ const char* Link::find(const ibv_wc& completion, const std::byte*& from,
 
 // Everything that needs the receive buffer or the bounce frame.
 const char* Link::take(const ibv_wc& completion, Sink& sink, const OwnFrames& frames,
-                       ivy::Message& message, bool& deliver) noexcept {
+                       wire::Run& run, bool& deliver) noexcept {
   Envelope envelope;
   const std::byte* from = nullptr;
   if (const char* wrong = find(completion, from, envelope)) return wrong;
   if (envelope.type == Type::kFrames) return take_frames(from);
-  if (const char* wrong = wire::decode(from, bounds_, message)) return wrong;
+  if (const char* wrong = wire::decode(from, bounds_, run)) return wrong;
+  const ivy::Message& message = run.first;
   if (const char* wrong = end_.check(message)) return wrong;
   if ((message.payload == ivy::Payload::kPage) != (envelope.placement != Placement::kNoPage))
     return "it sent a page without its message or a message without its page";
@@ -370,14 +385,25 @@ const char* Link::take(const ibv_wc& completion, Sink& sink, const OwnFrames& fr
                                                   : take_page(message, envelope, sink, frames);
 }
 
+namespace {
+
+bool deliver_run(const wire::Run& run, Sink& sink) noexcept {
+  if (run.count == 1) return sink.deliver(run.first);
+  Incoming together[wire::kMostRun];
+  for (unsigned i = 0; i < run.count; ++i) together[i] = {run.at(i), nullptr};
+  return sink.deliver_several(together, run.count);
+}
+
+}  // namespace
+
 const char* Link::receive(const ibv_wc& completion, Sink& sink, const OwnFrames& frames) noexcept {
-  ivy::Message message;
+  wire::Run run;
   bool deliver = false;
-  if (const char* wrong = take(completion, sink, frames, message, deliver)) return wrong;
+  if (const char* wrong = take(completion, sink, frames, run, deliver)) return wrong;
   if (post_receive(static_cast<std::uint32_t>(completion.wr_id)) != 0)
     return "its RDMA connection takes no more buffers";
   if (count_.count() && return_credit() != 0) return "its RDMA connection failed";
-  if (deliver && !sink.deliver(message)) return "it sent a message that breaks the protocol";
+  if (deliver && !deliver_run(run, sink)) return "it sent a message that breaks the protocol";
   return nullptr;
 }
 
