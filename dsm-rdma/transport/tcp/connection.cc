@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "dsm-rdma/transport/parcels.h"
+
 namespace xenspan::dsm::tcp {
 namespace {
 
@@ -198,26 +200,21 @@ int Connection::send(const Outgoing* const* messages, std::size_t count) noexcep
   std::byte headers[kMostTogether * wire::kMessageBytes];
   iovec pieces[2 * kMostTogether];
   int pieces_count = 0;
-  std::size_t sent = 0, pages = 0;
+  const Parcels<kMostTogether> parcels(messages, count);
   // Headers that no page follows go as one piece.
   std::byte *first = headers, *next = headers;
-  for (std::size_t i = 0; i < count;) {
-    const std::byte* page = messages[i]->page;
-    wire::Run run(messages[i]->message);
-    while (++i < count && run.take(messages[i]->message)) {
-    }
-    wire::encode(run, bounds_.epoch, next);
+  for (const Parcel& parcel : parcels) {
+    wire::encode(parcel.run, bounds_.epoch, next);
     next += wire::kMessageBytes;
-    ++sent;
-    if (page == nullptr && i < count) continue;
+    if (parcel.page == nullptr && &parcel + 1 != parcels.end()) continue;
     pieces[pieces_count++] = {first, static_cast<std::size_t>(next - first)};
     first = next;
-    if (page == nullptr) continue;
-    pieces[pieces_count++] = {const_cast<std::byte*>(page), kPageSize};
-    ++pages;
+    if (parcel.page != nullptr)
+      pieces[pieces_count++] = {const_cast<std::byte*>(parcel.page), kPageSize};
   }
   if (const int error = stream_->writev(pieces, pieces_count)) return error;
-  traffic_.sent(sent, pages, sent * wire::kMessageBytes + pages * kPageSize);
+  const std::size_t bytes = parcels.size() * wire::kMessageBytes + parcels.pages() * kPageSize;
+  traffic_.sent(parcels.size(), parcels.pages(), bytes);
   return 0;
 }
 

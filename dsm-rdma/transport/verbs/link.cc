@@ -157,11 +157,11 @@ bool Link::wait(bool (Link::*ready)(), int& error) noexcept {
 
 // The staging frame whose turn it is: page and envelope as they will lie in the peer's bounce
 // frame. It is the device's until the work request that will be number `until` has completed.
-std::byte* Link::stage(const Outgoing& outgoing, const Envelope& envelope,
+std::byte* Link::stage(const Parcel& parcel, const Envelope& envelope,
                        std::uint64_t until) noexcept {
   std::byte* staging = memory_.staging + std::size_t{next_staging_} * kBounceStride;
-  std::memcpy(staging, outgoing.page, kPageSize);
-  wire::encode(outgoing.message, bounds_.epoch, staging + kPageSize);
+  std::memcpy(staging, parcel.page, kPageSize);
+  wire::encode(parcel.run, bounds_.epoch, staging + kPageSize);
   encode(envelope, staging + kPageSize);
   staging_until_[next_staging_] = until;
   next_staging_ = next_staging_ + 1 == shape_.staging ? 0 : next_staging_ + 1;
@@ -169,12 +169,12 @@ std::byte* Link::stage(const Outgoing& outgoing, const Envelope& envelope,
 }
 
 // A page and its message as one write with immediate into a bounce frame.
-int Link::add_bounced(Batch& batch, const Outgoing& outgoing) noexcept {
+int Link::add_bounced(Batch& batch, const Parcel& parcel) noexcept {
   int error = 0;
   if (!wait(&Link::has_bounce, error) || !wait(&Link::staging_free, error)) return error;
   const std::uint32_t bounce = window_.next_bounce();
   const Envelope envelope{Type::kMessage, Placement::kBounce, static_cast<std::uint16_t>(bounce)};
-  const std::byte* staging = stage(outgoing, envelope, posted_ + batch.count + 1);
+  const std::byte* staging = stage(parcel, envelope, posted_ + batch.count + 1);
   ibv_send_wr& write = batch.next(staging, kBounceBytes, memory_.local_lkey);
   write.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
   write.imm_data = htonl(bounce);
@@ -185,26 +185,24 @@ int Link::add_bounced(Batch& batch, const Outgoing& outgoing) noexcept {
 }
 
 // A page from one registered frame into another; its message follows.
-void Link::add_page(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) noexcept {
-  ibv_send_wr& write = batch.next(outgoing.page, kPageSize, frames.lkey);
+void Link::add_page(Batch& batch, const Parcel& parcel, const OwnFrames& frames) noexcept {
+  ibv_send_wr& write = batch.next(parcel.page, kPageSize, frames.lkey);
   write.opcode = IBV_WR_RDMA_WRITE;
-  write.wr.rdma.remote_addr = peer_.frames.address + outgoing.message.gfn * kPageSize;
+  write.wr.rdma.remote_addr = peer_.frames.address + parcel.run.first.gfn * kPageSize;
   write.wr.rdma.rkey = peer_.frames.rkey;
 }
 
-int Link::add(Batch& batch, const wire::Run& run, const std::byte* page,
-              const OwnFrames& frames) noexcept {
+int Link::add(Batch& batch, const Parcel& parcel, const OwnFrames& frames) noexcept {
   Envelope envelope;
-  if (page != nullptr) {
-    const Outgoing outgoing{run.first, page};
+  if (parcel.page != nullptr) {
     if (shape_.staging == 0) return EINVAL;  // pages go the way of answers only
     ++batch.pages;
-    if (!direct(outgoing, frames)) return add_bounced(batch, outgoing);
-    add_page(batch, outgoing, frames);
+    if (!direct(parcel.page, frames)) return add_bounced(batch, parcel);
+    add_page(batch, parcel, frames);
     envelope.placement = Placement::kFrame;
   }
   std::byte message[wire::kMessageBytes];
-  wire::encode(run, bounds_.epoch, message);
+  wire::encode(parcel.run, bounds_.epoch, message);
   add_small(batch, message, envelope);
   return 0;
 }
@@ -220,8 +218,8 @@ void Link::add_small(Batch& batch, const std::byte* message, const Envelope& env
   window_.count(false);
 }
 
-bool Link::direct(const Outgoing& outgoing, const OwnFrames& frames) const noexcept {
-  return frames.holds(outgoing.page) && peer_.frames_known.load(std::memory_order_acquire);
+bool Link::direct(const std::byte* page, const OwnFrames& frames) const noexcept {
+  return frames.holds(page) && peer_.frames_known.load(std::memory_order_acquire);
 }
 
 int Link::post(Batch& batch) noexcept {
@@ -246,24 +244,17 @@ int Link::send(const Outgoing* const* messages, std::size_t count,
   int error = 0;
   if (failed_) return EPIPE;
   if ((error = send_kept()) != 0 || !wait(&Link::has_room, error)) return error;
-  std::size_t sent = 0, pages = 0;
-  for (std::size_t i = 0; i < count;) {
-    const Outgoing& outgoing = *messages[i];
-    const std::byte* const page = outgoing.page;
-    wire::Run run(outgoing.message);
-    while (++i < count && run.take(messages[i]->message)) {
-    }
-    ++sent;
-    if (page != nullptr) ++pages;
+  const Parcels<kMostTogether> parcels(messages, count);
+  for (const Parcel& parcel : parcels) {
     if (backlog_.capacity() != 0 && (!backlog_.empty() || !has_credit())) {
       // More than a correct domain has under way.
-      if (backlog_.full() || page != nullptr) return ENOBUFS;
-      wire::encode(run, bounds_.epoch, backlog_.put());
+      if (backlog_.full() || parcel.page != nullptr) return ENOBUFS;
+      wire::encode(parcel.run, bounds_.epoch, backlog_.put());
       keeps_some_.store(true, std::memory_order_release);
       continue;
     }
     // What is in the batch has to go before this thread waits: the peer cannot take it otherwise.
-    const bool bounced = page != nullptr && !direct(outgoing, frames);
+    const bool bounced = parcel.page != nullptr && !direct(parcel.page, frames);
     if (batch.full() ||
         (batch.count > 0 && (!has_credit() || (bounced && !(has_bounce() && staging_free()))))) {
       if ((error = post(batch)) != 0) return error;
@@ -271,10 +262,11 @@ int Link::send(const Outgoing* const* messages, std::size_t count,
       if (!wait(&Link::has_room, error)) return error;
     }
     if (!wait(&Link::has_credit, error)) return error;
-    if ((error = add(batch, run, page, frames)) != 0) return error;
+    if ((error = add(batch, parcel, frames)) != 0) return error;
   }
   if ((error = post(batch)) != 0) return error;
-  traffic_.sent(sent, pages, sent * kEnvelopeBytes + pages * kPageSize);
+  const std::size_t bytes = parcels.size() * kEnvelopeBytes + parcels.pages() * kPageSize;
+  traffic_.sent(parcels.size(), parcels.pages(), bytes);
   return 0;
 }
 

@@ -20,6 +20,7 @@
 
 #include "dsm-rdma/futex_lock.h"
 #include "dsm-rdma/transport/lane_end.h"
+#include "dsm-rdma/transport/parcels.h"
 #include "dsm-rdma/transport/verbs/envelope.h"
 #include "dsm-rdma/transport/verbs/flow.h"
 #include "dsm-rdma/transport/verbs/handles.h"
@@ -91,13 +92,11 @@ class Link {
   bool has_bounce() noexcept;
   bool staging_free() noexcept;
   bool reap() noexcept;
-  bool direct(const Outgoing& outgoing, const OwnFrames& frames) const noexcept;
-  std::byte* stage(const Outgoing& outgoing, const Envelope& envelope,
-                   std::uint64_t until) noexcept;
-  int add_bounced(Batch& batch, const Outgoing& outgoing) noexcept;
-  void add_page(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) noexcept;
-  int add(Batch& batch, const wire::Run& run, const std::byte* page,
-          const OwnFrames& frames) noexcept;
+  bool direct(const std::byte* page, const OwnFrames& frames) const noexcept;
+  std::byte* stage(const Parcel& parcel, const Envelope& envelope, std::uint64_t until) noexcept;
+  int add_bounced(Batch& batch, const Parcel& parcel) noexcept;
+  void add_page(Batch& batch, const Parcel& parcel, const OwnFrames& frames) noexcept;
+  int add(Batch& batch, const Parcel& parcel, const OwnFrames& frames) noexcept;
   void add_small(Batch& batch, const std::byte* message, const Envelope& envelope) noexcept;
   int send_kept() noexcept;
   int post(Batch& batch) noexcept;
