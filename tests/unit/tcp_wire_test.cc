@@ -1,10 +1,13 @@
 // The 64-byte message: round trip, runs, and refusal of everything the format does not define.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <random>
+#include <vector>
 
+#include "dsm-rdma/transport/parcels.h"
 #include "dsm-rdma/wire.h"
 
 namespace xenspan::dsm::wire {
@@ -212,6 +215,41 @@ TEST(Wire, RefusesRunsThatCannotBe) {
   row.acks = row.lane = 0;
   row.txn = 0;
   EXPECT_NE(with(row, 2, 0), nullptr);
+}
+
+// Messages of two kinds in turn, and pages between them: nothing is lost, each page stays with its
+// own message, and the rest are two runs.
+TEST(Wire, MessagesJoinTheRunTheyBelongTo) {
+  constexpr std::size_t kPages = 20;
+  std::vector<Outgoing> outgoing;
+  const std::array<std::byte, kPageSize> contents{};
+  for (Gfn gfn = 0; gfn < kPages; ++gfn) {
+    ivy::Message message = first_of_run();
+    message.gfn = gfn;
+    message.txn = static_cast<std::uint32_t>(gfn * 7);
+    message.kind = ivy::Kind::kGrant;
+    outgoing.push_back({message, nullptr});
+    message.kind = ivy::Kind::kInvalidateAck;
+    outgoing.push_back({message, nullptr});
+    if (gfn % 16 != 0) continue;
+    message.kind = ivy::Kind::kGrant;
+    message.gfn += 500;
+    message.payload = ivy::Payload::kPage;
+    outgoing.push_back({message, contents.data()});
+  }
+  std::vector<const Outgoing*> together;
+  for (const Outgoing& each : outgoing) together.push_back(&each);
+  const Parcels<64> parcels(together.data(), together.size());
+  EXPECT_EQ(parcels.pages(), 2u);
+  EXPECT_EQ(parcels.size(), 2 + parcels.pages());
+  std::vector<ivy::Message> apart;
+  for (const Parcel& parcel : parcels) {
+    EXPECT_EQ(parcel.page != nullptr, parcel.run.first.payload == ivy::Payload::kPage);
+    for (unsigned i = 0; i < parcel.run.count; ++i) apart.push_back(parcel.run.at(i));
+  }
+  ASSERT_EQ(apart.size(), outgoing.size());
+  for (const Outgoing& each : outgoing)
+    EXPECT_EQ(std::count(apart.begin(), apart.end(), each.message), 1);
 }
 
 // Whatever is accepted must be within bounds and must encode to the same bytes again.
