@@ -129,8 +129,10 @@ class EngineCore final : public Engine {
   bool deliver_one(PageEntry& entry, const Incoming& incoming, bool mapped,
                    Outbox& outbox) noexcept;
   Change change_for(PageEntry& entry, const Incoming& incoming) noexcept;
-  bool change_run(Gfn first, const Incoming* incoming, const Change& change,
-                  std::uint32_t count) noexcept;
+  bool change_run(Gfn first, const Incoming* incoming, const Change& change, std::uint32_t count,
+                  Outbox& outbox) noexcept;
+  bool empty_run(Gfn first, std::uint32_t count, bool own, Outbox& outbox) noexcept;
+  bool may_drop(bool own, Outbox& outbox, bool& good) noexcept;
   void peer_lost(HostId peer, const char* why) noexcept;
   bool awaits(const PageEntry& entry, const ivy::Message& grant) const noexcept;
   bool is_late(const ivy::Message& message) const noexcept;

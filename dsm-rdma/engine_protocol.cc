@@ -252,11 +252,16 @@ bool EngineCore::drop(PageEntry& entry, Gfn gfn, bool withdrawn) noexcept {
 // as touched, and whatever comes into it later replaces all of it.
 bool EngineCore::drop_for(PageEntry& entry, const ivy::Message& about, bool withdrawn,
                           Outbox& outbox) noexcept {
-  if (about.requester != config_.self) {
-    if (outbox.pages() != 0 && !send_all(outbox)) return false;
-    if (pages_unsent_.load(std::memory_order_acquire) != 0) return true;
-  }
+  bool good = true;
+  if (!may_drop(about.requester == config_.self, outbox, good)) return good;
   return drop(entry, about.gfn, withdrawn);
+}
+
+// `own`: it is this host that discards. `good`: false when the engine has failed.
+bool EngineCore::may_drop(bool own, Outbox& outbox, bool& good) noexcept {
+  if (own) return true;
+  good = outbox.pages() == 0 || send_all(outbox);
+  return good && pages_unsent_.load(std::memory_order_acquire) == 0;
 }
 
 bool EngineCore::grant(PageEntry& entry, const ivy::Message& about, Right right,

@@ -36,15 +36,27 @@ struct EngineCore::Change {
     kNone,      // nothing, or what is not done in runs
     kProtect,   // the guest may no longer write
     kWithdraw,  // the guest may no longer touch
+    kEmpty,     // the same, and nobody wants the contents any more
     kRaise,     // a page it may read can be written
     kMapFresh,  // an empty page is mapped
     kFill,      // contents have come, and are mapped
   } kind = Kind::kNone;
   Right right = Right::kInvalid;
   bool fresh = false;  // kFill: the frame has not been touched
+  bool own = false;    // kEmpty: this host discards
 
   friend bool operator==(const Change&, const Change&) = default;
 };
+
+namespace {
+
+bool drops(const ivy::Steps& steps) {
+  return std::any_of(steps.begin(), steps.end(), [](const ivy::Step& step) {
+    return step.kind == ivy::Step::Kind::kDropFrame;
+  });
+}
+
+}  // namespace
 
 // With the page's lock held.
 EngineCore::Change EngineCore::change_for(PageEntry& entry, const Incoming& incoming) noexcept {
@@ -70,13 +82,21 @@ EngineCore::Change EngineCore::change_for(PageEntry& entry, const Incoming& inco
         return {Change::Kind::kProtect, Right::kShared, false};
       case ivy::Step::Kind::kWithdraw:
         if (!entry.touched()) return {};
+        if (drops(steps)) return {Change::Kind::kEmpty, Right::kInvalid, false, false};
         return {Change::Kind::kWithdraw, Right::kInvalid, false};
+      case ivy::Step::Kind::kDropFrame:
+        if (!entry.touched()) return {};
+        return {Change::Kind::kEmpty, Right::kInvalid, false, true};
       case ivy::Step::Kind::kGrantShared:
       case ivy::Step::Kind::kGrantExclusive: {
         const Right right =
             step.kind == ivy::Step::Kind::kGrantShared ? Right::kShared : Right::kExclusive;
         const Purpose purpose = requests_.purpose(step.message.txn);
-        if (purpose == Purpose::kDiscard || !maps_early(message.gfn, right, purpose)) return {};
+        if (purpose == Purpose::kDiscard) {
+          if (!entry.touched()) return {};
+          return {Change::Kind::kEmpty, Right::kInvalid, false, true};
+        }
+        if (!maps_early(message.gfn, right, purpose)) return {};
         if (held == Right::kShared) return {Change::Kind::kRaise, right, false};
         if (incoming.page != nullptr) return {Change::Kind::kFill, right, !entry.touched()};
         if (entry.touched()) return {};
@@ -92,13 +112,26 @@ EngineCore::Change EngineCore::change_for(PageEntry& entry, const Incoming& inco
   return {};
 }
 
+// Discarded pages, out of the guest and, if that may be now, empty: they are untouched again.
+bool EngineCore::empty_run(Gfn first, std::uint32_t count, bool own, Outbox& outbox) noexcept {
+  bool good = true;
+  int error = backend_.withdraw_run(first, count);
+  if (error == 0 && may_drop(own, outbox, good)) {
+    error = backend_.drop_run(first, count);
+    if (error == 0)
+      for (std::uint32_t i = 0; i < count; ++i) table_[first + i].clear_touched();
+  }
+  return error == 0 ? good : backend_failed(error, "be given back", first);
+}
+
 bool EngineCore::change_run(Gfn first, const Incoming* incoming, const Change& change,
-                            std::uint32_t count) noexcept {
+                            std::uint32_t count, Outbox& outbox) noexcept {
   int error = 0;
   switch (change.kind) {
     case Change::Kind::kNone: return true;
     case Change::Kind::kProtect: error = backend_.protect_run(first, count); break;
     case Change::Kind::kWithdraw: error = backend_.withdraw_run(first, count); break;
+    case Change::Kind::kEmpty: return empty_run(first, count, change.own, outbox);
     case Change::Kind::kRaise: error = backend_.raise_run(first, count); break;
     case Change::Kind::kMapFresh: error = backend_.grant(first, count, change.right); break;
     case Change::Kind::kFill: {
@@ -147,7 +180,8 @@ bool EngineCore::deliver_run(const Incoming* incoming, std::size_t& count,
     for (std::size_t i = 0; i < count; ++i) changes[i] = change_for(table_[first + i], incoming[i]);
     for (std::size_t i = 0, end; i < count && good; i = end) {
       for (end = i + 1; end < count && changes[end] == changes[i];) ++end;
-      good = change_run(first + i, incoming + i, changes[i], static_cast<std::uint32_t>(end - i));
+      good = change_run(first + i, incoming + i, changes[i], static_cast<std::uint32_t>(end - i),
+                        outbox);
     }
   }
   for (std::size_t i = 0; i < count; ++i) {

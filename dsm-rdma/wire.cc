@@ -2,7 +2,9 @@
 
 #include <endian.h>
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "dsm-rdma/ivy/page_state.h"
 #include "dsm-rdma/slot_table.h"
@@ -21,17 +23,23 @@ struct Layout {
   std::uint32_t epoch, txn;
   std::uint64_t gfn;
   std::uint16_t page_version, moves;
-  std::uint32_t reserved_a;
+  std::uint32_t step;
   std::uint64_t copyset;
-  std::uint64_t reserved_b[2];
+  std::uint8_t more, reserved_a[7];
+  std::uint64_t reserved_b;
 };
 static_assert(sizeof(Layout) == kMessageBytes);
 static_assert(kMaxHosts <= 256, "a host has a byte");
 static_assert(offsetof(Layout, lane) == 14 && offsetof(Layout, epoch) == 16 &&
               offsetof(Layout, gfn) == 24 && offsetof(Layout, page_version) == 32 &&
-              offsetof(Layout, copyset) == 40);
+              offsetof(Layout, step) == 36 && offsetof(Layout, copyset) == 40 &&
+              offsetof(Layout, more) == 48);
 
 constexpr std::uint8_t kFlagDiscard = 1;
+
+constexpr bool comes_in_runs(ivy::Kind kind, ivy::Payload payload) {
+  return payload != ivy::Payload::kPage && kind != ivy::Kind::kRow && !ivy::is_about_slot(kind);
+}
 
 const char* check_kind(const Layout& in) noexcept {
   if (in.kind < static_cast<std::uint8_t>(ivy::Kind::kReadRequest) ||
@@ -48,6 +56,14 @@ const char* check_kind(const Layout& in) noexcept {
   if (row && (in.acks != 0 || in.lane != 0 || in.txn != 0)) return "a row with a request's marks";
   if (!row && in.copyset != 0) return "a copyset with a message that carries none";
   return nullptr;
+}
+
+const char* check_run(const Layout& in, const Bounds& bounds) noexcept {
+  if (in.more == 0) return in.step == 0 ? nullptr : "a step without a run";
+  if (in.more >= kMostRun) return "a run that is too long";
+  if (!comes_in_runs(static_cast<ivy::Kind>(in.kind), static_cast<ivy::Payload>(in.payload)))
+    return "a run of messages that do not come in runs";
+  return in.more < bounds.pages - le64toh(in.gfn) ? nullptr : "a page outside the domain's memory";
 }
 
 const char* check_bounds(const Layout& in, const Bounds& bounds) noexcept {
@@ -71,7 +87,20 @@ const char* check_bounds(const Layout& in, const Bounds& bounds) noexcept {
 
 }  // namespace
 
-void encode(const ivy::Message& message, Epoch epoch, std::byte* to) noexcept {
+bool Run::take(const ivy::Message& next) noexcept {
+  if (count == kMostRun || !comes_in_runs(first.kind, first.payload)) return false;
+  const std::uint32_t apart = count == 1 ? next.txn - first.txn : step;
+  ivy::Message expected = first;
+  expected.gfn += count;
+  expected.txn += count * apart;
+  if (next != expected) return false;
+  step = apart;
+  ++count;
+  return true;
+}
+
+void encode(const Run& run, Epoch epoch, std::byte* to) noexcept {
+  const ivy::Message& message = run.first;
   Layout out{};
   out.magic = htole32(kMagic);
   out.version = kVersion;
@@ -94,10 +123,12 @@ void encode(const ivy::Message& message, Epoch epoch, std::byte* to) noexcept {
   out.gfn = htole64(message.gfn);
   out.page_version = htole16(message.version);
   out.moves = htole16(message.moves);
+  out.step = htole32(run.step);
+  out.more = static_cast<std::uint8_t>(run.count - 1);
   std::memcpy(to, &out, sizeof out);
 }
 
-const char* decode(const std::byte* from, const Bounds& bounds, ivy::Message& message) noexcept {
+const char* decode(const std::byte* from, const Bounds& bounds, Run& run) noexcept {
   Layout in;
   std::memcpy(&in, from, sizeof in);
   if (le32toh(in.magic) != kMagic) return "not a message (wrong magic)";
@@ -105,8 +136,13 @@ const char* decode(const std::byte* from, const Bounds& bounds, ivy::Message& me
   if (le32toh(in.epoch) != bounds.epoch) return "another membership epoch";
   if (const char* wrong = check_kind(in)) return wrong;
   if (const char* wrong = check_bounds(in, bounds)) return wrong;
-  if ((in.reserved_a | in.reserved_b[0] | in.reserved_b[1]) != 0)
+  if (const char* wrong = check_run(in, bounds)) return wrong;
+  if (std::any_of(in.reserved_a, std::end(in.reserved_a), [](auto each) { return each != 0; }) ||
+      in.reserved_b != 0)
     return "reserved bytes are not zero";
+  run.count = in.more + 1u;
+  run.step = le32toh(in.step);
+  ivy::Message& message = run.first;
   message.kind = static_cast<ivy::Kind>(in.kind);
   message.payload = static_cast<ivy::Payload>(in.payload);
   message.right = static_cast<Right>(in.right);

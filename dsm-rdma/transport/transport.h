@@ -82,9 +82,9 @@ class Transport {
   // nullptr; it is no longer referred to when send returns. Returns 0 or an errno (the peer is then
   // also reported to peer_lost).
   virtual int send(const ivy::Message& message, const std::byte* page) noexcept = 0;
-  // Sends several messages, to any hosts; those that go the same way travel together where
-  // possible. Returns 0, or the errno of the first that failed (`failed` is its index); of the rest
-  // some may not have been sent then.
+  // Sends several messages, to any hosts and in any order; those that go the same way travel
+  // together where possible, and as runs (wire.h). Returns 0, or the errno of the first that failed
+  // (`failed` is its index); of the rest some may not have been sent then.
   virtual int send_several(const Outgoing* messages, std::size_t count,
                            std::size_t& failed) noexcept {
     for (failed = 0; failed < count; ++failed) {
@@ -123,6 +123,7 @@ class Transport {
   virtual void stop() noexcept = 0;
 
   struct Traffic {
+    // A run counts as one message.
     std::uint64_t messages_sent, messages_received, pages_sent, pages_received, bytes_sent,
         bytes_received;
   };

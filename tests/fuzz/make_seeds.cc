@@ -48,12 +48,26 @@ std::string bytes_of(const T& value) {
 
 // --- dsm-rdma ---
 
-std::string message_bytes(const dsm::ivy::Message& message) {
+std::string message_bytes(const dsm::wire::Run& run) {
   std::byte bytes[dsm::wire::kMessageBytes];
-  dsm::wire::encode(message, 1, bytes);
-  dsm::ivy::Message again;
-  DEMAND(dsm::wire::decode(bytes, {3, 4, 16, 1}, again) == nullptr && again == message);
+  dsm::wire::encode(run, 1, bytes);
+  dsm::wire::Run again;
+  DEMAND(dsm::wire::decode(bytes, {3, 4, 16, 1}, again) == nullptr && again == run);
   return {reinterpret_cast<const char*>(bytes), sizeof bytes};
+}
+std::string message_bytes(const dsm::ivy::Message& message) {
+  return message_bytes(dsm::wire::Run(message));
+}
+
+// This message and four that are like it, for the pages behind.
+dsm::wire::Run run_of(dsm::ivy::Message message) {
+  dsm::wire::Run run(message);
+  for (unsigned i = 0; i < 4; ++i) {
+    ++message.gfn;
+    message.txn += 1 << 21 | 1;
+    DEMAND(run.take(message));
+  }
+  return run;
 }
 
 dsm::ivy::Message message_of(dsm::ivy::Kind kind, dsm::Lane lane) {
@@ -82,6 +96,8 @@ void wire_seeds() {
     save("wire", dsm::wire::name_of(kind), std::string("\2\4\17") + bytes);
     all += bytes;
   }
+  save("wire", "run",
+       std::string("\2\4\17") + message_bytes(run_of(message_of(Kind::kReadForward, 2))));
   save("wire", "all", std::string("\2\4\17") + all);
 
   auto page = message_of(Kind::kGrant, 2);
@@ -101,6 +117,8 @@ void wire_seeds() {
        {Kind::kReadRequest, Kind::kReadForward, Kind::kWriteForward, Kind::kInvalidate})
     service += message_bytes(message_of(kind, 0));
   save("connection", "service", std::string("\3\1") + service);
+  save("connection", "runs",
+       std::string("\3\1") + message_bytes(run_of(message_of(Kind::kReadRequest, 0))) + service);
   save("connection", "requests",
        std::string("\1\1") + message_bytes(message_of(Kind::kWriteRequest, 2)));
 }

@@ -1,5 +1,5 @@
-// dsm-rdma/wire.h: 64 bytes from a peer. Whatever decode accepts is within the bounds and encodes
-// to the same 64 bytes.
+// dsm-rdma/wire.h: 64 bytes from a peer. Whatever decode accepts is within the bounds, every
+// message of a run too, and encodes to the same 64 bytes.
 //
 // Input: hosts, lanes, pages (a byte each, plus one), then messages of 64 bytes.
 #include <cstring>
@@ -14,11 +14,12 @@ namespace xenspan::dsm {
 namespace {
 
 void check(const std::byte* bytes, const wire::Bounds& bounds) {
-  ivy::Message message;
-  if (const char* wrong = wire::decode(bytes, bounds, message)) {
+  wire::Run run;
+  if (const char* wrong = wire::decode(bytes, bounds, run)) {
     DEMAND(*wrong != '\0');
     return;
   }
+  const ivy::Message& message = run.first;
   DEMAND(message.from < bounds.hosts && message.to < bounds.hosts);
   DEMAND(message.requester < bounds.hosts && message.reads < bounds.hosts);
   if (message.kind == ivy::Kind::kRow) {
@@ -31,8 +32,18 @@ void check(const std::byte* bytes, const wire::Bounds& bounds) {
   DEMAND(message.version >> ivy::PageState::kVersionBits == 0);
   DEMAND(message.payload == ivy::Payload::kNone || message.kind == ivy::Kind::kGrant);
   DEMAND(wire::name_of(message.kind)[0] == 'k');
+  DEMAND(run.count >= 1 && run.count <= wire::kMostRun);
+  if (run.count > 1) {
+    DEMAND(message.payload != ivy::Payload::kPage && message.kind != ivy::Kind::kRow);
+    DEMAND(!ivy::is_about_slot(message.kind));
+    DEMAND(run.at(run.count - 1).gfn < bounds.pages);
+  }
+  // What it stands for, one by one, is taken for the same run again.
+  wire::Run rebuilt(message);
+  for (unsigned i = 1; i < run.count; ++i) DEMAND(rebuilt.take(run.at(i)));
+  DEMAND(rebuilt == run);
   std::byte again[wire::kMessageBytes];
-  wire::encode(message, bounds.epoch, again);
+  wire::encode(run, bounds.epoch, again);
   DEMAND(std::memcmp(again, bytes, sizeof again) == 0);
 }
 

@@ -125,6 +125,10 @@ class MemoryBackend final : public PageBackend {
     in_runs[kWithdrawn] += count;
     return PageBackend::withdraw_run(first, count);
   }
+  int drop_run(Gfn first, std::uint32_t count) noexcept override {
+    in_runs[kDropped] += count;
+    return PageBackend::drop_run(first, count);
+  }
   int raise_run(Gfn first, std::uint32_t count) noexcept override {
     in_runs[kRaised] += count;
     return PageBackend::raise_run(first, count);
@@ -145,8 +149,8 @@ class MemoryBackend final : public PageBackend {
   mutable std::atomic<int> prefetch_answers{1 << 30};  // so many times true
   std::atomic<unsigned> grants{0}, drops{0};
   // Pages whose mapping was changed by calls for several.
-  enum InRuns { kProtected, kWithdrawn, kRaised, kFilled };
-  std::array<std::atomic<unsigned>, 4> in_runs{};
+  enum InRuns { kProtected, kWithdrawn, kRaised, kFilled, kDropped };
+  std::array<std::atomic<unsigned>, 5> in_runs{};
   std::atomic<bool> fail_grant{false};
 
  private:

@@ -82,6 +82,51 @@ TEST(EngineRuns, EmptyPagesAreMappedTogetherAndStayEmpty) {
   EXPECT_EQ(cluster.rights.violations, 0u);
 }
 
+std::uint64_t messages_sent(Cluster& cluster, unsigned host) {
+  return cluster.transport(host).traffic().messages_sent;
+}
+
+TEST(EngineRuns, WhatNeighboursAreAskedForIsOneMessage) {
+  for (const bool batching : {true, false}) {
+    ClusterOptions options{.pages = kPages, .hold_us = 0};
+    if (!batching) options.without.add(Feature::kBatching);
+    Cluster cluster(options);
+    ASSERT_EQ(cluster.failure(), "");
+    for (Gfn gfn = 0; gfn < kPages; ++gfn) ASSERT_TRUE(cluster.store(0, gfn, gfn + 1));
+    // A block of pages with one manager, asked for at once.
+    ASSERT_EQ(cluster.engine(1).acquire_range(0, SlotTable::kBlockPages, Right::kShared),
+              Outcome::kGranted);
+    EXPECT_EQ(messages_sent(cluster, 1), batching ? 1u : SlotTable::kBlockPages);
+    for (Gfn gfn = 0; gfn < SlotTable::kBlockPages; ++gfn) ASSERT_EQ(cluster.load(1, gfn), gfn + 1);
+  }
+}
+
+// The manager owns the pages and the other host has copies: it answers each with a grant and an
+// acknowledgement, and all of them are two messages.
+TEST(EngineRuns, PagesThatAreDiscardedTogetherAreDroppedTogether) {
+  constexpr unsigned kBlock = SlotTable::kBlockPages;
+  Cluster cluster({.pages = kPages, .hold_us = 0});
+  ASSERT_EQ(cluster.failure(), "");
+  const SlotTable slots(2);
+  Gfn first = 0;
+  while (slots.manager(first) != 1) first += kBlock;
+  ASSERT_LT(first, kPages);
+  for (Gfn gfn = first; gfn < first + kBlock; ++gfn) {
+    ASSERT_TRUE(cluster.store(1, gfn, gfn + 1));
+    ASSERT_EQ(cluster.load(0, gfn), gfn + 1);
+  }
+  const std::uint64_t before = messages_sent(cluster, 1);
+  ASSERT_EQ(cluster.engine(0).discard(first, kBlock), Outcome::kGranted);
+  EXPECT_EQ(messages_sent(cluster, 1) - before, 2u);
+  EXPECT_EQ(in_runs(cluster, 1, MemoryBackend::kDropped), kBlock);
+  EXPECT_GT(in_runs(cluster, 0, MemoryBackend::kDropped), 0u);
+  for (unsigned host = 0; host < 2; ++host) {
+    EXPECT_EQ(cluster.backend(host).drops, kBlock) << host;
+    for (Gfn gfn = first; gfn < first + kBlock; ++gfn) ASSERT_EQ(cluster.load(host, gfn), 0u);
+  }
+  EXPECT_EQ(cluster.rights.violations, 0u);
+}
+
 // All hosts at once on the same pages, ranges that overlap and single touches: no value is lost.
 TEST(EngineRuns, HostsThatFightForRangesLoseNothing) {
   constexpr unsigned kHosts = 3, kRounds = 40;

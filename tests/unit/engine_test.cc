@@ -201,7 +201,9 @@ TEST_P(EngineOverTcp, AWalkIsPrefetched) {
   const auto messages = [&](unsigned host) {
     return cluster.transport(host).traffic().messages_sent;
   };
-  EXPECT_LT(stats.batches * 3, messages(1));
+  // Most of what is asked for are runs of sixteen neighbours, or of a slot's block.
+  EXPECT_LT(messages(1) * 4, 500u);
+  EXPECT_LT(stats.batches * 8, 500u);
   EXPECT_LT(cluster.engine(0).stats(0).batches * 3, messages(0));
   // Upgrades of what was read, and writes of what was not.
   for (Gfn gfn = 0; gfn < 500; ++gfn) ASSERT_TRUE(cluster.store(1, gfn, gfn + 2));

@@ -555,6 +555,48 @@ class Collector final : public Sink {
   Page frame_;
 };
 
+// A run arrives as what it stands for, however many are read at once.
+TEST(Connection, RunsAreTakenApart) {
+  constexpr wire::Bounds kBounds{3, 4, 1024, 1};
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+  const auto connection = [&](int end, HostId self, bool own) {
+    return Connection(std::make_unique<SecureStream>(UniqueFd(end), nullptr, StreamId{}), self,
+                      static_cast<HostId>(3 - self), kServiceLane, own, kBounds);
+  };
+  Connection requester = connection(ends[0], 2, true), manager = connection(ends[1], 1, false);
+  std::vector<Outgoing> messages;
+  std::vector<const Outgoing*> together;
+  constexpr Gfn kLengths[] = {1, 40, 64, 3};
+  ivy::Message message;
+  message.kind = ivy::Kind::kReadForward;
+  message.from = message.requester = 2;
+  message.to = 1;
+  for (const Gfn length : kLengths) {
+    ++message.version;
+    for (Gfn i = 0; i < length; ++i, ++message.gfn, message.txn += 1 << 21 | 1)
+      messages.push_back({message, nullptr});
+  }
+  for (const Outgoing& each : messages) together.push_back(&each);
+  constexpr std::size_t kMost = Connection::kMostTogether;
+  for (std::size_t at = 0; at < together.size(); at += kMost)
+    ASSERT_EQ(requester.send(&together[at], std::min(kMost, together.size() - at)), 0);
+  Collector sink;
+  const char* why = nullptr;
+  while (manager.receive(sink, &why) == Connection::Outcome::kSome) {
+  }
+  ASSERT_EQ(why, nullptr) << why;
+  ASSERT_EQ(sink.got.size(), messages.size());
+  for (Gfn gfn = 0; gfn < messages.size(); ++gfn) EXPECT_EQ(sink.got[gfn].first, gfn);
+  Transport::Traffic sent{}, received{};
+  requester.add_traffic(sent);
+  manager.add_traffic(received);
+  // The 64 were handed over in two pieces.
+  EXPECT_EQ(sent.messages_sent, std::size(kLengths) + 1);
+  EXPECT_EQ(received.messages_received, sent.messages_sent);
+  EXPECT_EQ(sent.bytes_sent, sent.messages_sent * wire::kMessageBytes);
+}
+
 // Pages in rows and messages without a page between them, cut anywhere.
 TEST(Connection, StreamsArriveWholeHoweverTheyAreCut) {
   constexpr wire::Bounds kBounds{3, 4, 1024, 1};

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "dsm-rdma/transport/parcels.h"
+
 namespace xenspan::dsm::tcp {
 namespace {
 
@@ -46,20 +48,24 @@ const char* Connection::finish_page(Sink& sink) noexcept {
 // more.
 const char* Connection::parse(Sink& sink) noexcept {
   Incoming together[kMostTogether];
-  std::size_t at = 0, count = 0, pages = 0;
+  std::size_t at = 0, count = 0, messages = 0, pages = 0;
   const char* wrong = nullptr;
   const auto deliver = [&] {
     if (count == 0) return;
-    traffic_.received(count, pages, 0);
+    traffic_.received(messages, pages, 0);
     if (!sink.deliver_several(together, count) && wrong == nullptr)
       wrong = "it sent a message that breaks the protocol";
-    count = pages = 0;
+    count = messages = pages = 0;
   };
   while (wrong == nullptr && page_ == nullptr && filled_ - at >= wire::kMessageBytes) {
-    wrong = wire::decode(buffer_.get() + at, bounds_, message_);
+    wire::Run run;
+    wrong = wire::decode(buffer_.get() + at, bounds_, run);
+    message_ = run.first;
     if (wrong == nullptr) wrong = end_.check(message_);
     if (wrong != nullptr) break;
     at += wire::kMessageBytes;
+    if (run.count > kMostTogether - count) deliver();
+    if (wrong != nullptr) break;
     const bool page = message_.payload == ivy::Payload::kPage;
     if (page && filled_ - at < kPageSize) {
       deliver();
@@ -71,9 +77,10 @@ const char* Connection::parse(Sink& sink) noexcept {
       at += page_filled_;
       break;
     }
-    together[count++] = {message_, page ? buffer_.get() + at : nullptr};
+    for (unsigned i = 0; i < run.count; ++i)
+      together[count++] = {run.at(i), page ? buffer_.get() + at : nullptr};
+    ++messages;
     if (page) at += kPageSize, ++pages;
-    if (count == kMostTogether) deliver();
   }
   deliver();
   filled_ -= at;
@@ -88,7 +95,9 @@ const char* Connection::parse_slots(Sink& sink) noexcept {
   const char* wrong = nullptr;
   bool fits = true;
   while (slots_filled_ - count * kSlot >= wire::kMessageBytes) {
-    wrong = wire::decode(slots_->headers[count], bounds_, message_);
+    wire::Run run;
+    wrong = wire::decode(slots_->headers[count], bounds_, run);
+    message_ = run.first;
     if (wrong == nullptr) wrong = end_.check(message_);
     fits = message_.payload == ivy::Payload::kPage;
     if (wrong != nullptr || !fits || slots_filled_ < (count + 1) * kSlot) break;
@@ -191,22 +200,21 @@ int Connection::send(const Outgoing* const* messages, std::size_t count) noexcep
   std::byte headers[kMostTogether * wire::kMessageBytes];
   iovec pieces[2 * kMostTogether];
   int pieces_count = 0;
-  std::size_t pages = 0;
+  const Parcels<kMostTogether> parcels(messages, count);
   // Headers that no page follows go as one piece.
   std::byte *first = headers, *next = headers;
-  for (std::size_t i = 0; i < count; ++i) {
-    wire::encode(messages[i]->message, bounds_.epoch, next);
+  for (const Parcel& parcel : parcels) {
+    wire::encode(parcel.run, bounds_.epoch, next);
     next += wire::kMessageBytes;
-    const std::byte* page = messages[i]->page;
-    if (page == nullptr && i + 1 < count) continue;
+    if (parcel.page == nullptr && &parcel + 1 != parcels.end()) continue;
     pieces[pieces_count++] = {first, static_cast<std::size_t>(next - first)};
     first = next;
-    if (page == nullptr) continue;
-    pieces[pieces_count++] = {const_cast<std::byte*>(page), kPageSize};
-    ++pages;
+    if (parcel.page != nullptr)
+      pieces[pieces_count++] = {const_cast<std::byte*>(parcel.page), kPageSize};
   }
   if (const int error = stream_->writev(pieces, pieces_count)) return error;
-  traffic_.sent(count, pages, count * wire::kMessageBytes + pages * kPageSize);
+  const std::size_t bytes = parcels.size() * wire::kMessageBytes + parcels.pages() * kPageSize;
+  traffic_.sent(parcels.size(), parcels.pages(), bytes);
   return 0;
 }
 

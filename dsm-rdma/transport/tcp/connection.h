@@ -27,9 +27,10 @@ class Connection {
   // Takes what is there now and delivers the messages that are whole. kLost: `why` (a phrase,
   // static) says it.
   Outcome receive(Sink& sink, const char** why) noexcept;
-  // Sends at most kMostTogether messages with their pages, by one system call in the usual case. 0
-  // or an errno.
+  // Sends at most kMostTogether messages with their pages, by one system call in the usual case;
+  // those that are a run (wire.h) as one. 0 or an errno.
   static constexpr std::size_t kMostTogether = SecureStream::kMaxPieces / 2;
+  static_assert(kMostTogether >= wire::kMostRun);
   int send(const Outgoing* const* messages, std::size_t count) noexcept;
 
   SecureStream& stream() { return *stream_; }

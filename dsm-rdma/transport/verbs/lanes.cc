@@ -60,7 +60,7 @@ int VerbsTransport::send_several(const Outgoing* messages, std::size_t count,
   return 0;
 }
 
-// At most kMostTogether messages, one doorbell for each queue pair.
+// At most kMostTogether messages; a doorbell for each queue pair.
 int VerbsTransport::send_group(const Outgoing* messages, std::size_t count,
                                std::size_t& failed) noexcept {
   Link* ways[Link::kMostTogether];

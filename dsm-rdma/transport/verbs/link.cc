@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "dsm-rdma/requests.h"
+
 namespace xenspan::dsm::verbs {
 namespace {
 
@@ -31,12 +33,15 @@ const char* phrase_for(ibv_wc_status status) noexcept {
 
 // The work requests of one doorbell.
 struct Link::Batch {
-  static constexpr std::size_t kRequests = 2 * kMostTogether;
+  static constexpr std::size_t kMessages = Requests::kWindow;
+  static constexpr std::size_t kRequests = 2 * kMessages;  // a page is one more
   ibv_send_wr requests[kRequests];
   ibv_sge pieces[kRequests];
-  std::byte contents[kMostTogether][kEnvelopeBytes];
+  std::byte contents[kMessages][kEnvelopeBytes];
   std::size_t count = 0, messages = 0, pages = 0;
 
+  bool full() const noexcept { return messages == kMessages || count + 2 > kRequests; }
+  void clear() noexcept { count = messages = pages = 0; }
   ibv_send_wr& next(const void* from, std::uint32_t bytes, std::uint32_t lkey) noexcept {
     ibv_send_wr& request = requests[count];
     pieces[count] = {address_of(from), bytes, lkey};
@@ -152,11 +157,11 @@ bool Link::wait(bool (Link::*ready)(), int& error) noexcept {
 
 // The staging frame whose turn it is: page and envelope as they will lie in the peer's bounce
 // frame. It is the device's until the work request that will be number `until` has completed.
-std::byte* Link::stage(const Outgoing& outgoing, const Envelope& envelope,
+std::byte* Link::stage(const Parcel& parcel, const Envelope& envelope,
                        std::uint64_t until) noexcept {
   std::byte* staging = memory_.staging + std::size_t{next_staging_} * kBounceStride;
-  std::memcpy(staging, outgoing.page, kPageSize);
-  wire::encode(outgoing.message, bounds_.epoch, staging + kPageSize);
+  std::memcpy(staging, parcel.page, kPageSize);
+  wire::encode(parcel.run, bounds_.epoch, staging + kPageSize);
   encode(envelope, staging + kPageSize);
   staging_until_[next_staging_] = until;
   next_staging_ = next_staging_ + 1 == shape_.staging ? 0 : next_staging_ + 1;
@@ -164,12 +169,12 @@ std::byte* Link::stage(const Outgoing& outgoing, const Envelope& envelope,
 }
 
 // A page and its message as one write with immediate into a bounce frame.
-int Link::add_bounced(Batch& batch, const Outgoing& outgoing) noexcept {
+int Link::add_bounced(Batch& batch, const Parcel& parcel) noexcept {
   int error = 0;
   if (!wait(&Link::has_bounce, error) || !wait(&Link::staging_free, error)) return error;
   const std::uint32_t bounce = window_.next_bounce();
   const Envelope envelope{Type::kMessage, Placement::kBounce, static_cast<std::uint16_t>(bounce)};
-  const std::byte* staging = stage(outgoing, envelope, posted_ + batch.count + 1);
+  const std::byte* staging = stage(parcel, envelope, posted_ + batch.count + 1);
   ibv_send_wr& write = batch.next(staging, kBounceBytes, memory_.local_lkey);
   write.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
   write.imm_data = htonl(bounce);
@@ -180,24 +185,24 @@ int Link::add_bounced(Batch& batch, const Outgoing& outgoing) noexcept {
 }
 
 // A page from one registered frame into another; its message follows.
-void Link::add_page(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) noexcept {
-  ibv_send_wr& write = batch.next(outgoing.page, kPageSize, frames.lkey);
+void Link::add_page(Batch& batch, const Parcel& parcel, const OwnFrames& frames) noexcept {
+  ibv_send_wr& write = batch.next(parcel.page, kPageSize, frames.lkey);
   write.opcode = IBV_WR_RDMA_WRITE;
-  write.wr.rdma.remote_addr = peer_.frames.address + outgoing.message.gfn * kPageSize;
+  write.wr.rdma.remote_addr = peer_.frames.address + parcel.run.first.gfn * kPageSize;
   write.wr.rdma.rkey = peer_.frames.rkey;
 }
 
-int Link::add(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) noexcept {
+int Link::add(Batch& batch, const Parcel& parcel, const OwnFrames& frames) noexcept {
   Envelope envelope;
-  if (outgoing.page != nullptr) {
+  if (parcel.page != nullptr) {
     if (shape_.staging == 0) return EINVAL;  // pages go the way of answers only
     ++batch.pages;
-    if (!direct(outgoing, frames)) return add_bounced(batch, outgoing);
-    add_page(batch, outgoing, frames);
+    if (!direct(parcel.page, frames)) return add_bounced(batch, parcel);
+    add_page(batch, parcel, frames);
     envelope.placement = Placement::kFrame;
   }
   std::byte message[wire::kMessageBytes];
-  wire::encode(outgoing.message, bounds_.epoch, message);
+  wire::encode(parcel.run, bounds_.epoch, message);
   add_small(batch, message, envelope);
   return 0;
 }
@@ -213,8 +218,8 @@ void Link::add_small(Batch& batch, const std::byte* message, const Envelope& env
   window_.count(false);
 }
 
-bool Link::direct(const Outgoing& outgoing, const OwnFrames& frames) const noexcept {
-  return frames.holds(outgoing.page) && peer_.frames_known.load(std::memory_order_acquire);
+bool Link::direct(const std::byte* page, const OwnFrames& frames) const noexcept {
+  return frames.holds(page) && peer_.frames_known.load(std::memory_order_acquire);
 }
 
 int Link::post(Batch& batch) noexcept {
@@ -239,28 +244,29 @@ int Link::send(const Outgoing* const* messages, std::size_t count,
   int error = 0;
   if (failed_) return EPIPE;
   if ((error = send_kept()) != 0 || !wait(&Link::has_room, error)) return error;
-  for (std::size_t i = 0; i < count; ++i) {
+  const Parcels<kMostTogether> parcels(messages, count);
+  for (const Parcel& parcel : parcels) {
     if (backlog_.capacity() != 0 && (!backlog_.empty() || !has_credit())) {
       // More than a correct domain has under way.
-      if (backlog_.full() || messages[i]->page != nullptr) return ENOBUFS;
-      wire::encode(messages[i]->message, bounds_.epoch, backlog_.put());
+      if (backlog_.full() || parcel.page != nullptr) return ENOBUFS;
+      wire::encode(parcel.run, bounds_.epoch, backlog_.put());
       keeps_some_.store(true, std::memory_order_release);
       continue;
     }
     // What is in the batch has to go before this thread waits: the peer cannot take it otherwise.
-    const bool bounced = messages[i]->page != nullptr && !direct(*messages[i], frames);
-    if (batch.count > 0 && (!has_credit() || (bounced && !(has_bounce() && staging_free())))) {
+    const bool bounced = parcel.page != nullptr && !direct(parcel.page, frames);
+    if (batch.full() ||
+        (batch.count > 0 && (!has_credit() || (bounced && !(has_bounce() && staging_free()))))) {
       if ((error = post(batch)) != 0) return error;
-      batch.count = batch.messages = 0;
+      batch.clear();
       if (!wait(&Link::has_room, error)) return error;
     }
     if (!wait(&Link::has_credit, error)) return error;
-    if ((error = add(batch, *messages[i], frames)) != 0) return error;
+    if ((error = add(batch, parcel, frames)) != 0) return error;
   }
   if ((error = post(batch)) != 0) return error;
-  std::size_t pages = 0;
-  for (std::size_t i = 0; i < count; ++i) pages += messages[i]->page != nullptr;
-  traffic_.sent(count, pages, count * kEnvelopeBytes + pages * kPageSize);
+  const std::size_t bytes = parcels.size() * kEnvelopeBytes + parcels.pages() * kPageSize;
+  traffic_.sent(parcels.size(), parcels.pages(), bytes);
   return 0;
 }
 
@@ -268,7 +274,7 @@ int Link::send(const Outgoing* const* messages, std::size_t count,
 int Link::send_kept() noexcept {
   while (!backlog_.empty() && has_credit() && has_room()) {
     Batch batch;
-    while (batch.messages < kMostTogether && !backlog_.empty() && has_credit())
+    while (!batch.full() && !backlog_.empty() && has_credit())
       add_small(batch, backlog_.take(), Envelope{});
     if (const int error = post(batch)) return error;
   }
@@ -355,12 +361,13 @@ const char* Link::find(const ibv_wc& completion, const std::byte*& from,
 
 // Everything that needs the receive buffer or the bounce frame.
 const char* Link::take(const ibv_wc& completion, Sink& sink, const OwnFrames& frames,
-                       ivy::Message& message, bool& deliver) noexcept {
+                       wire::Run& run, bool& deliver) noexcept {
   Envelope envelope;
   const std::byte* from = nullptr;
   if (const char* wrong = find(completion, from, envelope)) return wrong;
   if (envelope.type == Type::kFrames) return take_frames(from);
-  if (const char* wrong = wire::decode(from, bounds_, message)) return wrong;
+  if (const char* wrong = wire::decode(from, bounds_, run)) return wrong;
+  const ivy::Message& message = run.first;
   if (const char* wrong = end_.check(message)) return wrong;
   if ((message.payload == ivy::Payload::kPage) != (envelope.placement != Placement::kNoPage))
     return "it sent a page without its message or a message without its page";
@@ -370,14 +377,25 @@ const char* Link::take(const ibv_wc& completion, Sink& sink, const OwnFrames& fr
                                                   : take_page(message, envelope, sink, frames);
 }
 
+namespace {
+
+bool deliver_run(const wire::Run& run, Sink& sink) noexcept {
+  if (run.count == 1) return sink.deliver(run.first);
+  Incoming together[wire::kMostRun];
+  for (unsigned i = 0; i < run.count; ++i) together[i] = {run.at(i), nullptr};
+  return sink.deliver_several(together, run.count);
+}
+
+}  // namespace
+
 const char* Link::receive(const ibv_wc& completion, Sink& sink, const OwnFrames& frames) noexcept {
-  ivy::Message message;
+  wire::Run run;
   bool deliver = false;
-  if (const char* wrong = take(completion, sink, frames, message, deliver)) return wrong;
+  if (const char* wrong = take(completion, sink, frames, run, deliver)) return wrong;
   if (post_receive(static_cast<std::uint32_t>(completion.wr_id)) != 0)
     return "its RDMA connection takes no more buffers";
   if (count_.count() && return_credit() != 0) return "its RDMA connection failed";
-  if (deliver && !sink.deliver(message)) return "it sent a message that breaks the protocol";
+  if (deliver && !deliver_run(run, sink)) return "it sent a message that breaks the protocol";
   return nullptr;
 }
 

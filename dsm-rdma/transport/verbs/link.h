@@ -20,6 +20,7 @@
 
 #include "dsm-rdma/futex_lock.h"
 #include "dsm-rdma/transport/lane_end.h"
+#include "dsm-rdma/transport/parcels.h"
 #include "dsm-rdma/transport/verbs/envelope.h"
 #include "dsm-rdma/transport/verbs/flow.h"
 #include "dsm-rdma/transport/verbs/handles.h"
@@ -68,8 +69,9 @@ class Link {
   void learn(const QueueRecord& theirs);
   ibv_qp* queue() { return queue_.get(); }
 
-  static constexpr std::size_t kMostTogether = 8;
-  // At most kMostTogether messages with their pages, by one doorbell. 0 or an errno.
+  // At most kMostTogether messages with their pages; those that are a run (wire.h) go as one. One
+  // doorbell for so many as a thread has requests. 0 or an errno.
+  static constexpr std::size_t kMostTogether = 64;
   int send(const Outgoing* const* messages, std::size_t count, const OwnFrames& frames) noexcept;
   int announce(const FramesNote& note) noexcept;
   // Sends what was kept, as far as there is credit. Whether something is left. Any thread.
@@ -90,12 +92,11 @@ class Link {
   bool has_bounce() noexcept;
   bool staging_free() noexcept;
   bool reap() noexcept;
-  bool direct(const Outgoing& outgoing, const OwnFrames& frames) const noexcept;
-  std::byte* stage(const Outgoing& outgoing, const Envelope& envelope,
-                   std::uint64_t until) noexcept;
-  int add_bounced(Batch& batch, const Outgoing& outgoing) noexcept;
-  void add_page(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) noexcept;
-  int add(Batch& batch, const Outgoing& outgoing, const OwnFrames& frames) noexcept;
+  bool direct(const std::byte* page, const OwnFrames& frames) const noexcept;
+  std::byte* stage(const Parcel& parcel, const Envelope& envelope, std::uint64_t until) noexcept;
+  int add_bounced(Batch& batch, const Parcel& parcel) noexcept;
+  void add_page(Batch& batch, const Parcel& parcel, const OwnFrames& frames) noexcept;
+  int add(Batch& batch, const Parcel& parcel, const OwnFrames& frames) noexcept;
   void add_small(Batch& batch, const std::byte* message, const Envelope& envelope) noexcept;
   int send_kept() noexcept;
   int post(Batch& batch) noexcept;
@@ -105,8 +106,8 @@ class Link {
   const char* take_frames(const std::byte* contents) noexcept;
   const char* find(const ibv_wc& completion, const std::byte*& from,
                    Envelope& envelope) const noexcept;
-  const char* take(const ibv_wc& completion, Sink& sink, const OwnFrames& frames,
-                   ivy::Message& message, bool& deliver) noexcept;
+  const char* take(const ibv_wc& completion, Sink& sink, const OwnFrames& frames, wire::Run& run,
+                   bool& deliver) noexcept;
   int return_credit() noexcept;
 
   const std::uint32_t index_;
