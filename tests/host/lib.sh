@@ -54,7 +54,7 @@ bed_restart_daemon() {
   pid=$!
   # `ip netns exec` becomes the program, so the process keeps its number.
   echo "$pid $(awk '{ print $22 }' "/proc/$pid/stat")" >"$bed_dir/$host.pid"
-  wait_until 15 bed_hosts_up || { tail -n 5 "$bed_dir/$host.log"; return 1; }
+  wait_until 60 bed_hosts_up || { tail -n 5 "$bed_dir/$host.log"; return 1; }
 }
 # A daemon that knows where the bed's hosts are but has a key of its own. DIR is where its files go.
 bed_start_stranger() {

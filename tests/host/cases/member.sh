@@ -1,7 +1,7 @@
 # Hosts are added to a running program and drained from it: its answers stay right, every host's xenstore tells the same,
 # what cannot be done is refused beside the request, and nothing is left behind.
 
-moving_uuid() { cli list --json | jq -r '.[] | select(.name == "moving") | .uuid'; }
+moving_uuid() { cli list --json | jq -r '.[] | select(.name == "moving" and .state == "running") | .uuid'; }
 member_node() { echo "/tool/xenspan/domain/$uuid/member/$1/$2"; }
 store_of() { XENSTORED_PATH=$bed_dir/$1/xenstored/socket "${@:2}"; }
 member_ask() { store_of a xenstore-write "$(member_node "$1" request)" "$2"; } # HOST WORD
