@@ -10,6 +10,7 @@ chaos_ends=(none none kill-daemon kill-slice cut kill-daemon)
 chance() { RANDOM_PICK=$((RANDOM % $1)); }
 
 chaos_state() { cli list --json | jq -r --arg host "$1" '.[] | select(.uuid == "'"$uuid"'") | [.members[] | select(.host == $host) | .state] | first // "none"'; }
+chaos_settled() { gone "$2" || case $(chaos_state "$1") in left | none | failed) ;; *) false ;; esac; } # HOST PID
 chaos_ask() { store_of a xenstore-write "$(member_node "$1" request)" "$2" 2>/dev/null; } # HOST WORD
 
 chaos_event() { # HOST EVENT NUMBER, which is all that chance has to say about it
@@ -38,13 +39,13 @@ chaos_event() { # HOST EVENT NUMBER, which is all that chance has to say about i
   true
 }
 
-chaos_over() { # what the end of the run has to be, by $deadly, $before, $status and $hurt
+chaos_over() { # what the end of the run has to be, by $deadly, $before, $after, $status and $hurt
   local names
   names=$(echo "$hurt" | tr ' ' '\n' | sort -u | paste -sd '|' | sed 's/^|//')
   case $status in
     0)
       [ "$(cat out)" = "ok migrants" ] || { echo "status 0, and it printed:"; cat out; return 1; }
-      [ "$deadly" = none ] || [ "$before" != active ] || { echo "status 0 although $deadly hit an active host"; return 1; }
+      [ "$deadly" = none ] || [ "$after" != active ] || { echo "status 0 although $deadly hit an active host"; return 1; }
       ;;
     125)
       [ -n "$names" ] && grep -Eqw "hosts? ($names)" err || { echo "hurt were $names, but:"; cat err; return 1; }
@@ -57,7 +58,7 @@ chaos_over() { # what the end of the run has to be, by $deadly, $before, $status
 
 # One run: SEED SECONDS
 chaos_run() {
-  local seed=$1 count pid status='' deadly last host event hurt='' before=none stopped=no numbers=() first end
+  local seed=$1 count pid status='' deadly last host event hurt='' before=none after=none stopped=no numbers=() first end
   RANDOM=$seed
   # Drawn first, so that a seed says what happens in which order however fast the machine is.
   chance 2; first=$((RANDOM_PICK + 2))
@@ -82,11 +83,12 @@ chaos_run() {
   echo "seed $seed: $deadly $last ($before)"
   if [ "$deadly" != none ]; then
     chaos_event "$last" "$deadly" 0
-    if [ "$before" = active ]; then
-      wait_until 60 gone "$pid" || { echo "still runs after $deadly $last"; kill -KILL "$pid"; status=hang; }
-    else
-      sleep 4  # longer than a loss takes to be noticed
-    fi
+    # A host that was just asked to leave may have left in time: then the program goes on.
+    case $before in
+      left | none | failed) sleep 4 ;;  # longer than a loss takes to be noticed
+      *) wait_until 60 chaos_settled "$last" "$pid" || { echo "still runs after $deadly $last"; kill -KILL "$pid"; status=hang; } ;;
+    esac
+    after=$(chaos_state "$last")
   fi
   exec {migrants_input}>&-
   wait_until 60 gone "$pid" || { echo "does not end"; kill -KILL "$pid"; status=hang; }
