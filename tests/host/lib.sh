@@ -48,9 +48,13 @@ from_host() { # NUMBER COMMAND...
 }
 # Starts a host's daemon again, as an admin or systemd would.
 bed_restart_daemon() {
-  local host=$1 pid
-  setsid ip netns exec "$(bed_netns "$host")" "$build/dom0-daemon/xenspand" --config "$bed_dir/$host.conf" \
-    >>"$bed_dir/$host.log" 2>&1 </dev/null &
+  local host=$1 pid fd
+  # Without what the case has open: a guest waits for the end of its input as long as anybody could write to it.
+  (
+    for fd in "/proc/$BASHPID/fd"/*; do [ "${fd##*/}" -le 2 ] || eval "exec ${fd##*/}>&-"; done 2>/dev/null
+    exec setsid ip netns exec "$(bed_netns "$host")" "$build/dom0-daemon/xenspand" --config "$bed_dir/$host.conf" \
+      >>"$bed_dir/$host.log" 2>&1 </dev/null
+  ) &
   pid=$!
   # `ip netns exec` becomes the program, so the process keeps its number.
   echo "$pid $(awk '{ print $22 }' "/proc/$pid/stat")" >"$bed_dir/$host.pid"

@@ -234,6 +234,7 @@ int main(int argc, char** argv) {
   }
   bool good = losses_alone || run_schedules(options);
   options.losses = true;
+  if (!losses_alone) options.schedules /= 4;
   good = run_schedules(options) && good;
   if (all) {
     good = explore_all(kShapes) && good;
