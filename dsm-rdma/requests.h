@@ -226,7 +226,7 @@ class Requests {
     SleepWord txn;                      // 0: no request, or it is over
     Purpose purpose = Purpose::kFault;  // GUARDED_BY the page's lock
     std::atomic<Gfn> gfn{kAnyPage};
-    HostId giver = kNoHost;             // the same, until the request is over
+    HostId giver = kNoHost;  // the same, until the request is over
   };
   std::array<Place, kPlaces> places_;
   std::array<SleepWord, 256> bells_;

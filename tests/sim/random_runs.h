@@ -25,7 +25,8 @@ struct RandomOptions {
 };
 
 struct RandomResult {
-  std::uint64_t schedules = 0, events = 0, accesses = 0, repeated = 0, mutated = 0, wide = 0, stopped = 0;
+  std::uint64_t schedules = 0, events = 0, accesses = 0, repeated = 0, mutated = 0, wide = 0,
+                stopped = 0;
   std::uint64_t by_graph = 0, by_search = 0, search_undecided = 0;
   std::uint64_t by_hosts[kMaxSimHosts + 1] = {};
   std::string violation;          // empty: none
