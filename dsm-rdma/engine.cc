@@ -62,6 +62,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
   const std::uint64_t start = now_ns();
   const Right touched_to = wanted;
   wanted = to_ask_for(gfn, wanted, touch);
+  std::uint32_t rebuilt = rebuilt_.load();
   Window window(*this);
   for (;;) {
     const unsigned place = window.place();
@@ -82,6 +83,11 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
         ask_early(gfn, touched_to, window);
         ask_ahead(gfn, window);
         const Outcome outcome = window.wait_all();
+        // What was asked for has been forgotten with a host that died.
+        if (outcome == Outcome::kGranted && rebuilt_.load() != rebuilt) {
+          rebuilt = rebuilt_.load();
+          break;
+        }
         const std::uint64_t end = now_ns();
         predictor_.on_served(::pthread_self(), end);
         note_fault(begun.kind, gfn, touch, start, end);
@@ -149,7 +155,7 @@ EngineCore::Beginning EngineCore::begin(Gfn gfn, Wish wish, Window& window,
 
 EngineCore::Begun EngineCore::begin_request(PageEntry& entry, Gfn gfn, Wish wish, Window& window,
                                             unsigned place) noexcept {
-  const std::uint32_t txn = place != kNoPlace ? requests_.arm(place, wish.purpose) : 0;
+  const std::uint32_t txn = place != kNoPlace ? requests_.arm(place, wish.purpose, gfn) : 0;
   ivy::Steps steps;
   Event event(window.outbox());
   const ivy::FaultStart start = ivy::on_fault(entry.state, view(gfn), gfn, wish.wanted,
@@ -219,6 +225,7 @@ std::string EngineCore::name_of(HostId host) const {
 
 void EngineCore::peer_lost(HostId peer, const char* why) noexcept {
   if (drained_ || (members() & mask_of(peer)) == 0) return;
+  if (survives()) return config_.on_peer_lost(peer, why);
   stop(fmt::format("host {} is lost: {}", name_of(peer), why));
 }
 

@@ -22,6 +22,7 @@
 #include "dsm-rdma/membership.h"
 #include "dsm-rdma/page_backend.h"
 #include "dsm-rdma/sharing.h"
+#include "dsm-rdma/survival.h"
 #include "dsm-rdma/transport/transport.h"
 #include "dsm-rdma/types.h"
 
@@ -43,6 +44,10 @@ struct EngineConfig {
   FeatureSet without{};  // the same in all engines of a domain
   std::vector<std::string>
       names{};  // of the hosts, for error messages; their numbers are used when empty
+  // A peer's connection is gone, `why` is a sentence; from the service thread. Empty: the engine
+  // stops instead. Otherwise somebody decides what is to become of the domain (survival.h), or
+  // stops it.
+  std::function<void(HostId peer, const char* why)> on_peer_lost{};
 };
 
 enum class Outcome : std::uint8_t {
@@ -79,7 +84,7 @@ struct EngineStats {
   std::uint64_t engine_bytes = 0;  // of all else: it does not grow with the domain's memory
 };
 
-class Engine : public Membership {
+class Engine : public Membership, public Survival {
  public:
   // on_stop is called once, from the thread that found the cause (any thread); it must not call
   // back into the engine.

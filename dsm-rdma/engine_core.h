@@ -3,10 +3,11 @@
 // engine.cc: faults, waiting, stop, statistics. engine_protocol.cc: messages and the steps the
 // machine asks for. engine_range.cc: many pages at once. engine_window.cc: one thread's requests.
 // engine_prefetch.cc: what is asked for before it is touched. engine_members.cc: hosts come and go.
-// engine_runs.cc: messages about neighbouring pages that have come together. engine_one_by_one.cc:
-// invalidations in turn, to compare with. Everything done to a page is done under its entry's lock,
-// in the order the machine decided. Messages are put into the thread's outbox under that lock,
-// after the mapping has changed, and leave a little later (outbox.h).
+// engine_rebuild.cc: another host has died. engine_runs.cc: messages about neighbouring pages that
+// have come together. engine_one_by_one.cc: invalidations in turn, to compare with. Everything done
+// to a page is done under its entry's lock, in the order the machine decided. Messages are put into
+// the thread's outbox under that lock, after the mapping has changed, and leave a little later
+// (outbox.h).
 #pragma once
 
 #include <pthread.h>
@@ -64,6 +65,14 @@ class EngineCore final : public Engine {
   Status settle() override;
   Status remove_peer(HostId host) override;
 
+  Status freeze(HostMask lost) override;
+  PeerTraffic peer_traffic() override;
+  Status forget(const SlotTable& table) override;
+  Status claim() override;
+  Result<std::vector<PageRun>> judge() override;
+  Status abandon() override;
+  Status thaw() override;
+
  private:
   // What a fault or a range asks for, page by page.
   struct Wish {
@@ -99,7 +108,13 @@ class EngineCore final : public Engine {
 
   ivy::View view(Gfn gfn) const noexcept {
     const LiveSlots::Place place = slots_.of(gfn);
-    return {config_.self, config_.home, place.manager, nullptr, place.moves, place.arriving()};
+    return {config_.self,
+            config_.home,
+            place.manager,
+            nullptr,
+            place.moves,
+            place.arriving(),
+            stage_.load() != Stage::kRuns};
   }
   bool in_range(Gfn first, std::uint64_t count) noexcept;
   bool ended() const noexcept { return requests_.ended(); }
@@ -168,6 +183,19 @@ class EngineCore final : public Engine {
   Gfn take_run(Gfn first, Gfn end, Belongs belongs) noexcept;
   void release_run(Gfn first, Gfn end) noexcept;
 
+  // engine_rebuild.cc
+  enum class Stage : std::uint8_t { kRuns, kFrozen, kForgot };
+  template <typename Call>
+  Status each_page(Stage stage, Call call);
+  bool is_lost(HostId host) const noexcept {
+    return host < kMaxHosts && (lost_.load(std::memory_order_relaxed) & mask_of(host)) != 0;
+  }
+  bool survives() const noexcept { return static_cast<bool>(config_.on_peer_lost); }
+  bool take_in_claim(const ivy::Message& row, Outbox& outbox) noexcept;
+  bool take_award(const ivy::Message& award, Outbox& outbox) noexcept;
+  void count_sent(HostId to) noexcept { sent_[to].add(); }
+  void count_received(HostId from) noexcept { received_[from % kMaxHosts].add(); }
+
   bool deliver_membership(const ivy::Message& message, Outbox& outbox) noexcept;
   bool take_in_row(const ivy::Message& row, Outbox& outbox) noexcept;
   void post(const ivy::Message& message, Outbox& outbox) noexcept;
@@ -202,6 +230,11 @@ class EngineCore final : public Engine {
   std::atomic<HostMask> heirs_{0};
   std::atomic<unsigned> releases_{0};  // of this host, not answered
   std::atomic<bool> draining_{false}, drained_{false};
+  std::atomic<HostMask> lost_{0};
+  std::atomic<Stage> stage_{Stage::kRuns};
+  std::atomic<std::uint32_t> rebuilt_{0};  // how often requests have been abandoned
+  std::atomic<std::uint64_t> rounds_{0};   // of the service thread
+  std::array<Counter, kMaxHosts> sent_, received_;
   PageTable table_;
   ParkedMessages parked_;
   Requests requests_;

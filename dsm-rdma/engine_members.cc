@@ -35,6 +35,7 @@ void rest() noexcept {
 
 bool EngineCore::deliver_membership(const ivy::Message& message, Outbox& outbox) noexcept {
   using ivy::Kind;
+  if (is_lost(message.from)) return true;
   if (message.kind == Kind::kOffer || message.kind == Kind::kRow) {
     if (message.gfn >= table_.pages()) return false;
     return message.kind == Kind::kRow ? take_in_row(message, outbox) : adopt(message.gfn, outbox);
@@ -51,6 +52,7 @@ bool EngineCore::deliver_membership(const ivy::Message& message, Outbox& outbox)
 }
 
 bool EngineCore::take_in_row(const ivy::Message& row, Outbox& outbox) noexcept {
+  if (stage_.load() == Stage::kForgot) return take_in_claim(row, outbox);
   const unsigned slot = SlotTable::slot_of(row.gfn);
   const bool expected = slots_.with(
       slot, [&](ivy::SlotState& state) { return ivy::expects_row(state, config_.self, row); });
@@ -68,6 +70,7 @@ bool EngineCore::take_in_row(const ivy::Message& row, Outbox& outbox) noexcept {
 }
 
 void EngineCore::post(const ivy::Message& message, Outbox& outbox) noexcept {
+  count_sent(message.to);
   outbox.put(message, nullptr);
   if (outbox.full()) send_all(outbox);
 }
@@ -166,7 +169,7 @@ bool EngineCore::adopt(Gfn gfn, Outbox& outbox) noexcept {
   const unsigned place = requests_.take_ahead_place();
   if (place == kNoPlace) return true;
   table_.activate(gfn);
-  const std::uint32_t txn = requests_.arm(place, Purpose::kMarker);
+  const std::uint32_t txn = requests_.arm(place, Purpose::kMarker, gfn);
   ivy::Steps steps;
   Event event(outbox);
   const ivy::FaultStart start = ivy::on_fault(entry.state, view(gfn), gfn, Right::kExclusive, false,
@@ -221,6 +224,7 @@ Status EngineCore::add_peer(HostId host, const std::string& name) {
     if (names_.size() <= host) names_.resize(host + 1u);
     names_[host] = name;
   }
+  lost_.fetch_and(~mask_of(host));  // one that had this number before
   members_.fetch_or(mask_of(host));
   return {};
 }
@@ -274,6 +278,10 @@ Status EngineCore::take_slots(HostMask live) {
                                                     first + kTakenTogether, wanted.size())));
     while (!some.empty()) {
       if (ended()) return stopped_error();
+      if (stage_.load() != Stage::kRuns) {
+        rest();
+        continue;
+      }
       Outbox outbox;
       for (unsigned slot : some) {
         const ivy::SlotStep step = slots_.with(
@@ -302,7 +310,7 @@ bool EngineCore::give_up(Gfn gfn, Outbox& outbox) noexcept {
   }
   const unsigned place = requests_.take_ahead_place();
   if (place == kNoPlace) return true;
-  const std::uint32_t txn = requests_.arm(place, Purpose::kRelease);
+  const std::uint32_t txn = requests_.arm(place, Purpose::kRelease, gfn);
   ivy::Steps steps;
   Event event(outbox);
   if (ivy::on_release(entry.state, view(gfn), gfn, txn, steps) != ivy::FaultStart::kStarted) {

@@ -11,6 +11,7 @@ namespace xenspan::dsm {
 Outcome EngineCore::run_range(Gfn first, std::uint64_t count, Wish wish) noexcept {
   if (count == 0) return ended() ? Outcome::kStopped : Outcome::kGranted;
   if (!in_range(first, count)) return Outcome::kStopped;
+  const std::uint32_t rebuilt = rebuilt_.load();
   Window window(*this);
   const Gfn end = first + count;
   for (Gfn gfn = first; gfn < end;) {
@@ -45,7 +46,11 @@ Outcome EngineCore::run_range(Gfn first, std::uint64_t count, Wish wish) noexcep
       case Begun::kFailed: return Outcome::kStopped;
     }
   }
-  return window.wait_all();
+  const Outcome outcome = window.wait_all();
+  // Some of it may have been forgotten with a host that died.
+  if (outcome == Outcome::kGranted && rebuilt_.load() != rebuilt)
+    return run_range(first, count, wish);
+  return outcome;
 }
 
 Outcome EngineCore::acquire_range(Gfn first, std::uint64_t count, Right wanted) noexcept {

@@ -20,10 +20,14 @@ class EngineCore::Inbox final : public Sink {
   Outbox& outbox() noexcept { return outbox_; }
   std::byte* place(const ivy::Message& grant) noexcept override { return engine_.place(grant); }
   bool deliver(const ivy::Message& message) noexcept override {
-    return engine_.deliver(message, outbox_);
+    const bool good = engine_.deliver(message, outbox_);
+    engine_.count_received(message.from);
+    return good;
   }
   bool deliver_several(const Incoming* incoming, std::size_t count) noexcept override {
-    return engine_.deliver_several(incoming, count, outbox_);
+    const bool good = engine_.deliver_several(incoming, count, outbox_);
+    for (std::size_t i = 0; i < count; ++i) engine_.count_received(incoming[i].message.from);
+    return good;
   }
   void flush() noexcept override {
     if (!outbox_.empty()) engine_.send_all(outbox_);

@@ -112,6 +112,10 @@ class HoldQueue {
     return false;
   }
 
+  bool empty() noexcept {
+    const std::lock_guard guard(lock_);
+    return count_ == 0;
+  }
   // Takes the first message when it is due. Otherwise false, and the nanoseconds until it is, or -1
   // when there is none.
   bool pop_due(ivy::Message& message, long& wait_ns) noexcept {

@@ -68,6 +68,7 @@ class Requests {
   static constexpr unsigned kFirstAhead = kLanes * kWindow + kServicePlaces;
   static constexpr unsigned kPlaces = kFirstAhead + kAheadPlaces;
   static constexpr std::uint64_t kSpinNs = 20'000;
+  static constexpr Gfn kAnyPage = ~Gfn{0};
 
   static unsigned place_of(Lane lane, unsigned position) noexcept {
     return lane * kWindow + position;
@@ -115,13 +116,26 @@ class Requests {
   }
 
   // A new request in this place. With the page's lock held, before the machine is told.
-  std::uint32_t arm(unsigned place, Purpose purpose) noexcept {
+  std::uint32_t arm(unsigned place, Purpose purpose, Gfn gfn = kAnyPage) noexcept {
     const std::uint32_t count = next_.fetch_add(1, std::memory_order_relaxed);
     const std::uint32_t txn = place << kCountBits | (count & kCountMask);
     places_[place].purpose = purpose;
+    places_[place].gfn = gfn;
     places_[place].giver = kNoHost;
     places_[place].txn.exchange(txn);
     return txn;
+  }
+  // The whole number of this page's request, of which only the end is known; 0: there is none. With
+  // the page's lock held.
+  std::uint32_t find(std::uint32_t low, Gfn gfn) const noexcept {
+    std::uint32_t likely = 0;
+    for (const Place& place : places_) {
+      const std::uint32_t txn = place.txn.value();
+      if (txn == 0 || ivy::low_bits(txn) != low) continue;
+      if (place.gfn == gfn) return txn;
+      if (place.gfn == kAnyPage) likely = txn;
+    }
+    return likely;
   }
   void disarm(unsigned place) noexcept { places_[place].txn.exchange(0); }
   // Whether this request of ours is under way. With the page's lock held.
@@ -184,6 +198,14 @@ class Requests {
   // held.
   SleepWord& bell(Gfn gfn) noexcept { return bells_[(gfn ^ (gfn >> 8)) % bells_.size()]; }
 
+  // All of them look again.
+  void ring_all() noexcept {
+    for (SleepWord& each : bells_) {
+      each.increment();
+      each.wake();
+    }
+  }
+
   bool ended() const noexcept { return ended_.load(std::memory_order_seq_cst); }
   void end() noexcept {
     ended_.store(true, std::memory_order_seq_cst);
@@ -191,10 +213,7 @@ class Requests {
       place.txn.exchange(0);
       place.txn.wake();
     }
-    for (SleepWord& each : bells_) {
-      each.increment();
-      each.wake();
-    }
+    ring_all();
     service_bell_.increment();
     service_bell_.wake();
   }
@@ -206,7 +225,8 @@ class Requests {
   struct Place {
     SleepWord txn;                      // 0: no request, or it is over
     Purpose purpose = Purpose::kFault;  // GUARDED_BY the page's lock
-    HostId giver = kNoHost;             // the same, until the request is over
+    std::atomic<Gfn> gfn{kAnyPage};
+    HostId giver = kNoHost;  // the same, until the request is over
   };
   std::array<Place, kPlaces> places_;
   std::array<SleepWord, 256> bells_;

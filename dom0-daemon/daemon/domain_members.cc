@@ -377,16 +377,17 @@ bool Domain::member_event(int index, const std::string& kind, const Json& event)
     member.ready = true;
     member_connected();
   } else if (kind == "failed") {
-    join_failed(index, text_or(event, "error", "its slice failed without saying why"));
+    return join_failed(index, text_or(event, "error", "its slice failed without saying why"));
   } else {
     return false;
   }
   return true;
 }
 
-// False: it is not on its way in, and the whole domain is concerned.
+// False: it is not on its way in, or manages pages already, and the whole domain is concerned.
 bool Domain::join_failed(int index, const std::string& why) {
   if (phase_ != Phase::kRunning || !members_[static_cast<std::size_t>(index)].joining) return false;
+  if (member_step_ == Step::kConnect && admitting_) return false;
   member_failed(why);
   return true;
 }

@@ -82,13 +82,14 @@ struct View {  // what a machine knows beside the page
   std::uint64_t* row = nullptr;
   Moves moves = 0;        // of this gfn's slot, when that manager got it
   bool arriving = false;  // self is the manager, and rows may still come from the one before
+  bool frozen = false;    // a host has died: nothing new is asked for (rebuild.h)
 };
 
 enum class FaultStart : std::uint8_t {
   kHeld,     // the right is held already: Steps hold the grant to (re)install, nothing else
   kStarted,  // a request went out; wait for kComplete
   kPending,  // another local request for this gfn is under way: wait for its kComplete, then ask
-             // again
+             // again; or View::frozen: ask again when it is not
 };
 
 enum class Verdict : std::uint8_t {

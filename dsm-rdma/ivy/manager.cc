@@ -2,6 +2,7 @@
 // once, whether or not the ones before it are over. The hosts they go to take care of the order
 // (holder.cc).
 #include "dsm-rdma/ivy/copyset.h"
+#include "dsm-rdma/ivy/rebuild.h"
 #include "dsm-rdma/ivy/roles.h"
 
 namespace xenspan::dsm::ivy {
@@ -65,6 +66,7 @@ void serve_write(const Context<Page>& at, const Message& request, bool upgrade) 
   copyset.become(request.requester);
   page.version = next_version<Page>(page.version);
   page.reads_sent = 0;
+  page.only_shared = 0;
 }
 
 // To the host that has become the manager: the sender had not heard of it.
@@ -100,8 +102,8 @@ Verdict manage_request(const Context<Page>& at, const Message& request) noexcept
   // Who has a copy, or has one under way, does not ask to read; who is alone asks for nothing.
   if (read && (holds || request.discard)) return Verdict::kIllegal;
   // A last holder who has answered readers has a read copy itself: they have released theirs.
-  if (holds &&
-      (!page.directory_set || (copyset.count_others(requester) == 0 && page.reads_sent == 0))) {
+  if (holds && (!page.directory_set || (copyset.count_others(requester) == 0 &&
+                                        page.reads_sent == 0 && page.only_shared == 0))) {
     return Verdict::kIllegal;
   }
   if (!page.directory_set) {
@@ -159,6 +161,7 @@ Verdict manage_row(const Context<Page>& at, const Message& row) noexcept {
     page.owner = row.requester;
     page.version = row.version;
     page.reads_sent = row.reads;
+    page.only_shared = row.right == Right::kShared;
     return Verdict::kAccepted;
   }
 }
@@ -171,12 +174,9 @@ bool take_row(PageState& page, const View& view, Gfn gfn, HostId to, Message& ro
   row.version = static_cast<std::uint16_t>(page.version);
   row.moves = view.moves;
   row.gfn = gfn;
+  if (page.only_shared != 0) row.right = Right::kShared;
   set_copyset(row, page.hosts());
-  page.directory_set = 0;
-  page.set_hosts(0);
-  page.owner = 0;
-  page.version = 0;
-  page.reads_sent = 0;
+  forget_row(page);
   return true;
 }
 

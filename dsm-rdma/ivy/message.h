@@ -30,7 +30,8 @@ enum class Kind : std::uint8_t {
                   // it may be ignored, and is then repeated. Not for the machine
   // The manager of a slot changes (slots.h). But for kRow, `gfn` is the number of a slot.
   kRow = 11,        // old manager -> new: the directory's row of one page: requester the owner,
-                    // copyset_of(), version, reads
+                    // copyset_of(), version, reads; right: kShared where a lone owner may be a
+                    // reader. Also what hosts claim after a loss (rebuild.h)
   kSlotOffer = 12,  // manager -> heir: ask for this slot, I have to go. A hint
   kSlotAsk = 13,    // new manager -> manager: give me this slot
   kSlotRows = 14,   // old manager -> new: `txn` rows were sent, no more will come

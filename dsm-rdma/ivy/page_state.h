@@ -56,6 +56,7 @@ struct PageState {
   std::uint32_t owner : 6;          // manager: valid once directory_set
   std::uint32_t reads_sent : 6;     // manager: read forwards to the owner since `version` began
   std::uint32_t directory_set : 1;  // manager; 0: owner and only holder is the home
+  std::uint32_t only_shared : 1;    // manager: rebuilt (rebuild.h); who is alone may be a reader
   std::uint32_t reads_served : 6;   // holder: read forwards answered since `held_version` began
   std::uint32_t access : 2;         // holder: Access
   std::uint32_t pending : 2;        // requester: Pending
@@ -82,6 +83,7 @@ struct WidePageState {
   std::uint32_t pending : 2;
   std::uint32_t access : 2;
   std::uint32_t directory_set : 1;
+  std::uint32_t only_shared : 1;
   std::uint32_t granted : 1;
 
   std::uint32_t txn : kTxnBits;

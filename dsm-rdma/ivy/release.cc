@@ -12,6 +12,7 @@ FaultStart on_release(Page& page, const View& view, Gfn gfn, std::uint32_t txn,
                       Steps& steps) noexcept {
   if (pending_of(page) != Pending::kNothing) return FaultStart::kPending;
   if (right_of(page, view) != Right::kShared) return FaultStart::kHeld;
+  if (view.frozen) return FaultStart::kPending;
   Message release{.kind = Kind::kRelease, .from = view.self, .to = view.manager};
   release.requester = view.self;
   release.version = static_cast<std::uint16_t>(page.held_version);

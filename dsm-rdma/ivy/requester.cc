@@ -103,6 +103,7 @@ FaultStart on_fault(Page& page, const View& view, Gfn gfn, Right wanted, bool di
     steps.push(Step::Kind::kComplete, request);
     return FaultStart::kStarted;
   }
+  if (view.frozen) return FaultStart::kPending;
 
   const bool read = wanted == Right::kShared && !discard;
   const Pending pending = read ? Pending::kRead : discard ? Pending::kDiscard : Pending::kWrite;
@@ -145,6 +146,11 @@ Verdict request_ack(const Context<Page>& at, const Message& ack) noexcept {
   page.acks = page.granted ? page.acks - 1u : page.acks + 1u;
   finish_when_complete(at, ack);
   return Verdict::kAccepted;
+}
+
+void request_awarded(const Context<PageState>& at, const Message& award) noexcept {
+  at.page.acks = 0;
+  finish_when_complete(at, award);
 }
 
 template FaultStart on_fault(PageState&, const View&, Gfn, Right, bool, Lane, std::uint32_t,

@@ -40,6 +40,9 @@ Verdict request_grant(const Context<Page>& at, const Message& grant) noexcept;
 template <typename Page>
 Verdict request_ack(const Context<Page>& at, const Message& ack) noexcept;
 
+// What is still missing was the dead host's to send (rebuild.h).
+void request_awarded(const Context<PageState>& at, const Message& award) noexcept;
+
 // release.cc
 template <typename Page>
 Verdict request_released(const Context<Page>& at, const Message& released) noexcept;

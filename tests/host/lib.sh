@@ -48,13 +48,17 @@ from_host() { # NUMBER COMMAND...
 }
 # Starts a host's daemon again, as an admin or systemd would.
 bed_restart_daemon() {
-  local host=$1 pid
-  setsid ip netns exec "$(bed_netns "$host")" "$build/dom0-daemon/xenspand" --config "$bed_dir/$host.conf" \
-    >>"$bed_dir/$host.log" 2>&1 </dev/null &
+  local host=$1 pid fd
+  # Without what the case has open: a guest waits for the end of its input as long as anybody could write to it.
+  (
+    for fd in "/proc/$BASHPID/fd"/*; do [ "${fd##*/}" -le 2 ] || eval "exec ${fd##*/}>&-"; done 2>/dev/null
+    exec setsid ip netns exec "$(bed_netns "$host")" "$build/dom0-daemon/xenspand" --config "$bed_dir/$host.conf" \
+      >>"$bed_dir/$host.log" 2>&1 </dev/null
+  ) &
   pid=$!
   # `ip netns exec` becomes the program, so the process keeps its number.
   echo "$pid $(awk '{ print $22 }' "/proc/$pid/stat")" >"$bed_dir/$host.pid"
-  wait_until 15 bed_hosts_up || { tail -n 5 "$bed_dir/$host.log"; return 1; }
+  wait_until 60 bed_hosts_up || { tail -n 5 "$bed_dir/$host.log"; return 1; }
 }
 # A daemon that knows where the bed's hosts are but has a key of its own. DIR is where its files go.
 bed_start_stranger() {

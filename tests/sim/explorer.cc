@@ -117,9 +117,11 @@ class Explorer {
     events_.clear();
     system_.list_events(events_);
     if (system_.violation() == nullptr && events_.empty()) {
-      if (system_.finished()) {
+      if (system_.stopped()) {
+        ++found_.stopped;
+      } else if (system_.finished() && (!shape_.survive || system_.whole())) {
         ++found_.ends;
-      } else if (system_.crashed()) {
+      } else if (system_.crashed() && !shape_.survive) {
         ++found_.stopped;
       } else {
         report(index, nullptr, "deadlock: a vCPU waits for ever");
@@ -139,7 +141,7 @@ class Explorer {
   }
 
   void check_quiet_pages() {
-    for (unsigned page = 0; page < shape_.pages && !system_.crashed(); ++page) {
+    for (unsigned page = 0; page < shape_.pages && system_.whole(); ++page) {
       if (system_.page_is_quiet(page)) system_.check_directory(page);
     }
   }

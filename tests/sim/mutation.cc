@@ -120,6 +120,14 @@ const char* name_of(Mutation mutation) {
     case Mutation::kCopyKept: return "copy-kept";
     case Mutation::kOwnerReleased: return "owner-released";
     case Mutation::kLeavesUnsettled: return "leaves-unsettled";
+    case Mutation::kClaimForgotten: return "claim-forgotten";
+    case Mutation::kRowKept: return "row-kept";
+    case Mutation::kNotQuiet: return "not-quiet";
+    case Mutation::kLateAccepted: return "late-accepted";
+    case Mutation::kAwardedBesides: return "awarded-besides";
+    case Mutation::kContentsForgotten: return "contents-forgotten";
+    case Mutation::kGoneForgotten: return "gone-forgotten";
+    case Mutation::kRequestKept: return "request-kept";
   }
   return "?";
 }

@@ -34,6 +34,15 @@ enum class Mutation {
   kCopyKept,           // a host that drains releases a copy that its guest can still read
   kOwnerReleased,      // an owner is let go, and the contents with it
   kLeavesUnsettled,    // a host is switched off as soon as it has drained
+  // Of the directory that is built anew after a death.
+  kClaimForgotten,     // a reader does not claim its copy
+  kRowKept,            // a manager keeps what it knew
+  kNotQuiet,           // claims are made although messages are under way
+  kLateAccepted,       // what the dead host had sent is accepted afterwards
+  kAwardedBesides,     // a request that was nearly over is over, although others have copies
+  kContentsForgotten,  // contents of a request that is nearly over are not claimed
+  kGoneForgotten,      // the home does not say what it has given away
+  kRequestKept,        // a request is waited for that nobody knows any more
 };
 inline constexpr Mutation kMutations[] = {
     Mutation::kDropInvalidation,  Mutation::kReaderForgotten,
@@ -49,6 +58,12 @@ inline constexpr Mutation kMemberMutations[] = {
     Mutation::kLostForward,   Mutation::kRowWithoutCopyset, Mutation::kRowWithoutReads,
     Mutation::kRowNotSent,    Mutation::kServedBeforeRows,  Mutation::kCopyKept,
     Mutation::kOwnerReleased, Mutation::kLeavesUnsettled,
+};
+
+inline constexpr Mutation kRebuildMutations[] = {
+    Mutation::kClaimForgotten, Mutation::kRowKept,        Mutation::kNotQuiet,
+    Mutation::kLateAccepted,   Mutation::kAwardedBesides, Mutation::kContentsForgotten,
+    Mutation::kGoneForgotten,  Mutation::kRequestKept,
 };
 
 const char* name_of(Mutation mutation);

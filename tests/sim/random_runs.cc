@@ -23,6 +23,7 @@ struct Temper {
   int slow_host = -1;         // what happens there is held back, messages and steps
   unsigned patience = 0;  // how often something else is tried before the slow host gets its turn
   bool unmaps = false, repeats = false;
+  unsigned dies_after = 0;  // events
 };
 
 Shape draw_shape(Random& random, Mutation mutation) {
@@ -75,6 +76,19 @@ Shape draw_members(Random& random, Mutation mutation) {
   return shape;
 }
 
+Shape draw_loss(Random& random, Mutation mutation) {
+  Shape shape = draw_members(random, mutation);
+  shape.joiner = shape.leaver = -1;
+  shape.crash = shape.survive = true;
+  shape.moves = random.one_in(2) ? 0 : random.between(1, 3);
+  shape.home = 0;
+  shape.victim = static_cast<HostId>(random.between(1, shape.hosts - 1));
+  shape.idle = random.one_in(2);
+  for (HostId& manager : shape.managers)
+    manager = random.one_in(2) ? shape.victim : static_cast<HostId>(random.below(shape.hosts));
+  return shape;
+}
+
 Temper draw_temper(Random& random, const Shape& shape) {
   Temper temper;
   if (random.one_in(3)) temper.newest_first = random.between(1, 6);
@@ -101,10 +115,15 @@ class Runner {
   void run_schedule(std::uint64_t number) {
     Random random(Random(options_.seed * 0x2545f4914f6cdd1d + number).next());
     Shape shape = options_.crowds    ? draw_crowd(random)
+                  : options_.losses  ? draw_loss(random, options_.mutation)
                   : options_.members ? draw_members(random, options_.mutation)
                                      : draw_shape(random, options_.mutation);
     shape.blind = options_.history_alone;
-    const Temper temper = draw_temper(random, shape);
+    Temper temper = draw_temper(random, shape);
+    if (shape.survive) {
+      temper.repeats = false;
+      temper.dies_after = random.below(shape.hosts * shape.ops * shape.vcpus_per_host * 8);
+    }
     system_.reset(shape);
     way_.clear();
     const bool ended = run_events(random, temper);
@@ -126,7 +145,9 @@ class Runner {
       events_.clear();
       system_.list_events(events_);
       if (events_.empty()) return true;
-      Event event = pick(random, temper);
+      Event event = system_.shape().survive && !system_.crashed()
+                        ? pick_or_die(random, temper, count)
+                        : pick(random, temper);
       if (temper.unmaps && random.one_in(16)) maybe_unmap(random, event);
       if (temper.repeats && random.one_in(12)) maybe_repeat(event);
       way_.push_back(event);
@@ -151,6 +172,15 @@ class Runner {
     }
   }
 
+  // At its time, or when nothing else is left to happen.
+  Event pick_or_die(Random& random, const Temper& temper, unsigned count) {
+    const auto dies = [](const Event& event) { return event.kind == Event::Kind::kCrash; };
+    const auto death = std::find_if(events_.begin(), events_.end(), dies);
+    if (count >= temper.dies_after || events_.size() == 1) return *death;
+    events_.erase(death);
+    return pick(random, temper);
+  }
+
   void maybe_unmap(Random& random, Event& event) {
     const auto host = static_cast<std::uint16_t>(random.below(system_.shape().hosts));
     const auto page = static_cast<std::uint8_t>(random.below(system_.shape().pages));
@@ -166,6 +196,11 @@ class Runner {
   }
 
   const char* judge_end() {
+    if (system_.violation() == nullptr && system_.stopped()) {
+      ++result_.stopped;
+      return system_.shape().idle ? "a host that only managed took the domain with it" : nullptr;
+    }
+    if (!system_.whole()) return "the hosts that are left do not go on";
     for (unsigned page = 0; page < system_.shape().pages; ++page) {
       if (system_.violation() == nullptr) system_.check_directory(page);
     }
@@ -213,6 +248,7 @@ void RandomResult::add(const RandomResult& other) {
   repeated += other.repeated;
   mutated += other.mutated;
   wide += other.wide;
+  stopped += other.stopped;
   by_graph += other.by_graph;
   by_search += other.by_search;
   search_undecided += other.search_undecided;

@@ -17,6 +17,7 @@ struct RandomOptions {
   std::uint64_t first = 0;      // number of the first schedule
   std::uint64_t schedules = 1;  // how many
   bool members = false;         // 3 to 5 hosts that come and go, slots move
+  bool losses = false;          // with `members`: none comes or goes, but one dies
   bool crowds = false;          // 9 to 64 hosts, or up to 256 with the wide machine
   Mutation mutation = Mutation::kNone;
   bool history_alone = false;     // judge nothing but the history, and not by its own order
@@ -24,7 +25,8 @@ struct RandomOptions {
 };
 
 struct RandomResult {
-  std::uint64_t schedules = 0, events = 0, accesses = 0, repeated = 0, mutated = 0, wide = 0;
+  std::uint64_t schedules = 0, events = 0, accesses = 0, repeated = 0, mutated = 0, wide = 0,
+                stopped = 0;
   std::uint64_t by_graph = 0, by_search = 0, search_undecided = 0;
   std::uint64_t by_hosts[kMaxSimHosts + 1] = {};
   std::string violation;          // empty: none

@@ -29,12 +29,15 @@ void System::reset(const Shape& shape) {
   std::fill(std::begin(current_), std::end(current_), 0);
   vcpus_.assign(shape.vcpus(), Vcpu{.ops_left = static_cast<std::uint8_t>(shape.ops)});
   if (has_members) reset_members();
+  for (unsigned i = 0; shape.idle && i < shape.vcpus_per_host; ++i)
+    vcpus_[shape.victim * shape.vcpus_per_host + i] = Vcpu{};
   clear_run();
 }
 
 // What a state in bytes does not hold, or holds as a list.
 void System::clear_run() {
   dead_ = kNobody;
+  rebuild_ = {};
   in_flight_.clear();
   history_.clear();
   last_value_ = 0;
@@ -54,6 +57,7 @@ bool System::can_attempt(unsigned vcpu, Op op, unsigned page) const {
 }
 
 void System::list_events(std::vector<Event>& events) const {
+  if (rebuild_.stopped) return;
   const auto add = [&](Event::Kind kind, std::size_t a, unsigned b = 0, unsigned c = 0) {
     events.push_back({kind, static_cast<std::uint16_t>(a), static_cast<std::uint8_t>(b),
                       static_cast<std::uint8_t>(c)});
@@ -83,8 +87,9 @@ void System::list_events(std::vector<Event>& events) const {
       add(Event::Kind::kRepeat, i);
   }
   for (unsigned host = 0; host < shape_.hosts && shape_.crash && !crashed(); ++host) {
-    if (present(host)) add(Event::Kind::kCrash, host);
+    if (present(host) && (!shape_.survive || host == shape_.victim)) add(Event::Kind::kCrash, host);
   }
+  if (shape_.survive) list_rebuild_events(events);
   if (shape_.elastic) list_member_events(events);
   for (unsigned host = 0; host < shape_.hosts && shape_.fine; ++host) {
     for (unsigned page = 0; page < shape_.pages; ++page) {
@@ -175,6 +180,7 @@ void System::run(const Event& event) {
       places_[event.a][event.b].mapped = Right::kInvalid;
       break;
     case Event::Kind::kCrash: crash(event.a); break;
+    case Event::Kind::kRebuild: run_rebuild(event.a); break;
     case Event::Kind::kLose:
       in_flight_[event.a] = in_flight_.back();
       in_flight_.pop_back();
@@ -189,6 +195,7 @@ void System::run(const Event& event) {
 
 // The others go on until they hear of it: nothing they do until then may be wrong.
 void System::crash(HostId host) {
+  if (shape_.survive) note_involved(host);
   dead_ = host;
   for (unsigned page = 0; page < shape_.pages; ++page) {
     places_[host][page] = Place{};
@@ -272,6 +279,8 @@ void System::deliver(unsigned index, bool repeat) {
   const Message& message = arrived.message;
   if (is_about_slot(message.kind)) return deliver_about_slot(message);
   const auto page = static_cast<unsigned>(message.gfn);
+  if (crashed() && shape_.survive && message.kind == Kind::kRow && deliver_after_loss(message))
+    return;
   if (message.kind == Kind::kOffer) return adopt(message.to, page);
   if (message.kind == Kind::kRow && !expect_row(message)) return;
   Place& place = places_[message.to][page];

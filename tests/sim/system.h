@@ -50,6 +50,11 @@ struct Shape {
   int joiner = -1;        // this host joins at some time
   int leaver = -1;        // this one drains and leaves
   HostId heir = 0;        // .. and gives what it has to this one
+  // The hosts that are left build the directory anew, and go on (system_rebuild.cc). Elastic, with
+  // `crash`, without joiner and leaver.
+  bool survive = false;
+  HostId victim = 0;  // who may die
+  bool idle = false;  // its vCPUs do nothing
 
   unsigned vcpus() const { return hosts * vcpus_per_host; }
   friend bool operator==(const Shape&, const Shape&) = default;
@@ -74,6 +79,7 @@ struct Event {
     kGiveSlot,  // host a offers slot b to the heir
     kLearn,     // host a learns the table of the host that has drained
     kLeave,     // host a is switched off
+    kRebuild,   // host a takes its next step after another one's death
   };
   Kind kind{};
   std::uint16_t a = 0;
@@ -95,6 +101,10 @@ class System {
 
   bool finished() const;  // every vCPU of a living host has done its ops
   bool crashed() const { return dead_ != kNobody; }
+  // A page was lost with the dead host: everybody has stopped.
+  bool stopped() const { return rebuild_.stopped; }
+  // Nobody has died, or the others have got over it.
+  bool whole() const;
   bool nothing_in_flight() const;  // no message, no step left
   // What has gone wrong, or nullptr. Set by run() and check_*().
   const char* violation() const { return violation_; }
@@ -184,6 +194,41 @@ class System {
   void pack_members(std::vector<std::uint8_t>& bytes) const;
   const std::uint8_t* unpack_members(const std::uint8_t* from);
 
+  // ---- a host has died (system_rebuild.cc)
+  enum class Stage : std::uint8_t {
+    kRuns,
+    kFrozen,
+    kForgot,
+    kClaimed,
+    kJudged,
+    kAbandoned,
+    kThawed
+  };
+  struct Rebuild {
+    std::array<Stage, kMaxPackedHosts> stages{};
+    bool stopped = false;
+    std::uint8_t involved = 0;  // pages that the dead host had, or was about to get or to give
+  };
+  bool frozen(unsigned host) const {
+    return shape_.survive && rebuild_.stages[host] != Stage::kRuns &&
+           rebuild_.stages[host] != Stage::kThawed;
+  }
+  bool all_left(Stage least) const;
+  bool any_left(Stage least) const;
+  bool quiet_among_left() const;
+  bool may_rebuild(unsigned host) const;
+  void note_involved(HostId dead);
+  void list_rebuild_events(std::vector<Event>& events) const;
+  void run_rebuild(HostId host);
+  void freeze(HostId host);
+  void forget(HostId host);
+  void claim(HostId host);
+  void judge_claims_at(HostId host);
+  void abandon_at(HostId host);
+  void thaw(HostId host);
+  bool deliver_after_loss(const ivy::Message& message);
+  void take_award(HostId host, const ivy::Message& award);
+
   HostId host_of(unsigned vcpu) const { return static_cast<HostId>(vcpu / shape_.vcpus_per_host); }
   ivy::View view(unsigned host, unsigned page) const {
     if (!shape_.elastic) return {static_cast<HostId>(host), shape_.home, shape_.managers[page]};
@@ -193,7 +238,8 @@ class System {
             slot.manager,
             nullptr,
             slot.moves,
-            slot.phase == ivy::SlotState::Phase::kComing};
+            slot.phase == ivy::SlotState::Phase::kComing,
+            frozen(host)};
   }
   // With what the machine may change beside the page.
   ivy::View full_view(unsigned host, unsigned page) {
@@ -260,6 +306,7 @@ class System {
   bool mutated_ = false;
   const char* violation_ = nullptr;
   Members members_;
+  Rebuild rebuild_;
   History history_;
   ivy::WideSteps steps_;
 };

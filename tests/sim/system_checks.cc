@@ -149,6 +149,12 @@ std::string System::describe(const Event& event) const {
     case Event::Kind::kGiveUp: return text("host %d gives up page %d", event.a, event.b);
     case Event::Kind::kGiveSlot: return text("host %d offers slot %d", event.a, event.b);
     case Event::Kind::kLearn: return text("host %d learns the table", event.a);
+    case Event::Kind::kRebuild: {
+      static constexpr const char* kWords[] = {
+          "freezes", "forgets its rows", "claims", "judges", "abandons its requests", "thaws", "?"};
+      const auto stage = static_cast<unsigned>(rebuild_.stages[event.a]);
+      return text("host %d ", event.a) + kWords[stage];
+    }
     case Event::Kind::kLeave: return text("host %d leaves", event.a);
     case Event::Kind::kUnmap: return text("host %d unmaps page %d", event.a, event.b);
   }

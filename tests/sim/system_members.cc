@@ -116,7 +116,7 @@ void System::list_member_events(std::vector<Event>& events) const {
         const unsigned page = members_.next_row[host][slot];
         if (page >= shape_.pages || !locked(host, page)) add(Event::Kind::kHandRow, host, slot);
       }
-      if (members_.moves_left > 0 && !draining(host) && state.manager != host &&
+      if (members_.moves_left > 0 && !draining(host) && !frozen(host) && state.manager != host &&
           state.phase == Phase::kSettled) {
         add(Event::Kind::kTake, host, slot);
       }

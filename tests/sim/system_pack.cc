@@ -203,6 +203,13 @@ void System::pack_as(const std::array<HostId, kMaxPackedHosts>& order,
     out.flush();
     pack_members(bytes);
   }
+  if (shape_.survive && crashed()) {
+    for (unsigned host = 0; host < shape_.hosts; ++host)
+      out.put_byte(static_cast<unsigned>(rebuild_.stages[host]));
+    out.put_byte(rebuild_.stopped);
+    // What it was involved in matters until it is known that nothing was lost.
+    out.put_byte(any_left(Stage::kAbandoned) ? 0 : rebuild_.involved);
+  }
   for (unsigned v = 0; v < shape_.vcpus(); ++v) {
     const Vcpu& vcpu = vcpus_[old[host_of(v)] * shape_.vcpus_per_host + v % shape_.vcpus_per_host];
     out.put_byte(static_cast<unsigned>(vcpu.mode) | static_cast<unsigned>(vcpu.op) << 2 |
@@ -310,6 +317,12 @@ void System::unpack(const Shape& shape, const std::vector<std::uint8_t>& bytes) 
   const std::uint8_t dead = in.get_byte();
   if (dead != kNobodyByte) dead_ = dead;
   if (shape_.elastic) in.skip_to(unpack_members(in.at()));
+  if (shape_.survive && crashed()) {
+    for (unsigned host = 0; host < shape_.hosts; ++host)
+      rebuild_.stages[host] = static_cast<Stage>(in.get_byte());
+    rebuild_.stopped = in.get_byte() != 0;
+    rebuild_.involved = in.get_byte();
+  }
   for (unsigned v = 0; v < shape_.vcpus(); ++v) {
     Vcpu& vcpu = vcpus_[v];
     const unsigned first = in.get_byte(), second = in.get_byte();

@@ -15,7 +15,12 @@ constexpr unsigned kMost = 4;
 
 class Domain {
  public:
-  explicit Domain(unsigned hosts) : rights(kMost, kPages), mesh_(mesh()), hosts_(kMost) {
+  explicit Domain(unsigned hosts, bool survives = false, unsigned prefetch = kMostPrefetch)
+      : rights(kMost, kPages),
+        survives_(survives),
+        prefetch_(prefetch),
+        mesh_(mesh()),
+        hosts_(kMost) {
     for (unsigned i = 0; i < hosts; ++i) open(i, 0);
     std::vector<std::thread> joining;
     for (unsigned i = 0; i < hosts; ++i) joining.emplace_back([this, i] { connect(i); });
@@ -68,6 +73,64 @@ class Domain {
     hosts_[host] = Host{};
     mesh_.hosts[host] = {};
   }
+  // Everything of the host at once, as when its process is killed.
+  void kill(unsigned host) {
+    stop(host);
+    hosts_[host] = Host{};
+    for (Gfn gfn = 0; gfn < kPages; ++gfn)
+      rights.set(static_cast<HostId>(host), gfn, Right::kInvalid);
+  }
+  // The others go on without it (survival.h). What is lost with it.
+  std::uint64_t bury(unsigned host) {
+    const HostMask rest = live();
+    std::uint64_t lost = 0;
+    const auto all = [&](auto call) {
+      for (unsigned i = 0; i < kMost; ++i) {
+        if ((rest & mask_of(static_cast<HostId>(i))) != 0) call(*hosts_[i].engine);
+      }
+    };
+    all([&](Engine& engine) { check(engine.freeze(mask_of(static_cast<HostId>(host)))); });
+    wait_until_quiet(rest);
+    SlotTable table = hosts_[0].engine->slots();
+    table.rebalance(rest);
+    for (unsigned slot = 0; slot < SlotTable::kSlots; ++slot)
+      table.assign(slot, table.manager_of_slot(slot),
+                   static_cast<Moves>(table.moves_of_slot(slot) % 1000 + 1));
+    all([&](Engine& engine) { check(engine.forget(table)); });
+    all([&](Engine& engine) { check(engine.claim()); });
+    wait_until_quiet(rest);
+    all([&](Engine& engine) {
+      const auto judged = engine.judge();
+      if (!judged) return ADD_FAILURE() << judged.error().message, void();
+      for (const PageRun& run : *judged) lost += run.count;
+    });
+    wait_until_quiet(rest);
+    all([&](Engine& engine) { check(engine.abandon()); });
+    all([&](Engine& engine) { check(engine.thaw()); });
+    mesh_.hosts[host] = {};
+    return lost;
+  }
+  void wait_until_quiet(HostMask rest) {
+    const auto look = [&] {
+      std::vector<PeerTraffic> found(kMost);
+      for (unsigned i = 0; i < kMost; ++i)
+        if ((rest >> i & 1) != 0) found[i] = hosts_[i].engine->peer_traffic();
+      return found;
+    };
+    for (auto before = look(); stops == stopped_by_test_;) {
+      auto now = look();
+      bool quiet = now == before;
+      for (unsigned i = 0; i < kMost; ++i) {
+        for (unsigned k = 0; k < kMost; ++k) {
+          if ((rest >> i & rest >> k & 1) == 0) continue;
+          quiet = quiet && now[i].idle && now[i].sent[k] == now[k].received[i];
+        }
+      }
+      if (quiet) return;
+      before = std::move(now);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
   unsigned held(unsigned host) {
     unsigned count = 0;
     for (Gfn gfn = 0; gfn < kPages; ++gfn)
@@ -81,9 +144,10 @@ class Domain {
     }
     return mask;
   }
-  unsigned managed(unsigned host) {
+  unsigned managed(unsigned host) { return managed(host, host); }
+  unsigned managed(unsigned host, unsigned asked) {
     unsigned count = 0;
-    const SlotTable table = hosts_[host].engine->slots();
+    const SlotTable table = hosts_[asked].engine->slots();
     for (unsigned slot = 0; slot < SlotTable::kSlots; ++slot)
       count += table.manager_of_slot(slot) == host;
     return count;
@@ -115,7 +179,7 @@ class Domain {
   }
 
   RightsTable rights;
-  std::atomic<unsigned> stops{0};
+  std::atomic<unsigned> stops{0}, losses{0};
 
  private:
   struct Host {
@@ -163,6 +227,8 @@ class Domain {
     config.most_hosts = kMost;
     config.members = members;
     config.pages = kPages;
+    config.prefetch = prefetch_;
+    if (survives_) config.on_peer_lost = [this](HostId, const char*) { ++losses; };
     auto made = Engine::create(config, *each.backend, *each.transport,
                                [this](const std::string&) { ++stops; });
     ASSERT_TRUE(made) << made.error().message;
@@ -172,10 +238,16 @@ class Domain {
   }
   void stop(unsigned host) {
     Host& each = hosts_[host];
-    if (each.engine) each.engine->stop("the test is over");
+    if (each.engine) {
+      ++stopped_by_test_;
+      each.engine->stop("the test is over");
+    }
     if (each.server.joinable()) each.server.join();
   }
 
+  const bool survives_;
+  const unsigned prefetch_;
+  std::atomic<unsigned> stopped_by_test_{0};
   tcp::MeshConfig mesh_;
   std::vector<Host> hosts_;
 };
@@ -298,6 +370,56 @@ TEST(EngineMembers, ADrainedHostLosesNothingThatOnlyItHad) {
   EXPECT_EQ(sum(domain, 2), 500u);
   EXPECT_EQ(domain.rights.violations, 0u);
   EXPECT_EQ(domain.stops, 1u);
+}
+
+// A host that only manages pages dies in the middle of everything; then its number is used again.
+TEST(EngineMembers, TheOthersGoOnWithoutAManagerThatDies) {
+  Domain domain(3, true);
+  ASSERT_EQ(domain.live(), 7u);
+  Load a(domain, 0, 1), b(domain, 1, 2), c(domain, 0, 3), d(domain, 1, 4);
+  for (std::uint32_t round = 1; round < 6; ++round) {
+    a.go_on(50);
+    EXPECT_GT(domain.managed(2), 0u);
+    domain.kill(2);
+    EXPECT_EQ(domain.bury(2), 0u);
+    EXPECT_EQ(domain.managed(2, 0), 0u);
+    EXPECT_EQ(domain.engine(0).members(), 3u);
+    b.go_on(50);
+    d.go_on(20);
+    domain.join(2, round);
+    ASSERT_EQ(domain.live(), 7u);
+  }
+  const std::uint64_t added = a.end() + b.end() + c.end() + d.end();
+  EXPECT_FALSE(a.failed || b.failed || c.failed || d.failed);
+  for (unsigned host = 0; host < 3; ++host) EXPECT_EQ(sum(domain, host), added);
+  EXPECT_EQ(domain.rights.violations, 0u);
+}
+
+// What it had alone is lost, and only that.
+TEST(EngineMembers, PagesThatDieWithTheirHostAreCounted) {
+  Domain domain(3, true, 0);
+  ASSERT_EQ(domain.live(), 7u);
+  for (Gfn gfn = 0; gfn < 300; ++gfn) ASSERT_TRUE(domain.add(2, gfn));
+  for (Gfn gfn = 100; gfn < 200; ++gfn) ASSERT_EQ(domain.read(1, gfn), 1u);
+  for (Gfn gfn = 200; gfn < 300; ++gfn) ASSERT_TRUE(domain.add(0, gfn));
+  domain.kill(2);
+  EXPECT_EQ(domain.bury(2), 100u);
+}
+
+// Its copies were not the last: the readers that are left have the pages now, and write them.
+TEST(EngineMembers, CopiesOutliveTheirOwner) {
+  Domain domain(3, true, 0);
+  ASSERT_EQ(domain.live(), 7u);
+  for (Gfn gfn = 0; gfn < 300; ++gfn) ASSERT_TRUE(domain.add(2, gfn));
+  for (Gfn gfn = 0; gfn < 300; ++gfn) ASSERT_EQ(domain.read(1, gfn), 1u);
+  for (Gfn gfn = 0; gfn < 100; ++gfn) ASSERT_EQ(domain.read(0, gfn), 1u);
+  domain.kill(2);
+  EXPECT_EQ(domain.bury(2), 0u);
+  for (Gfn gfn = 0; gfn < 200; ++gfn) ASSERT_TRUE(domain.add(1, gfn));
+  for (Gfn gfn = 200; gfn < 300; ++gfn) ASSERT_TRUE(domain.add(0, gfn));
+  EXPECT_EQ(sum(domain, 0), 600u);
+  EXPECT_EQ(sum(domain, 1), 600u);
+  EXPECT_EQ(domain.rights.violations, 0u);
 }
 
 TEST(EngineMembers, RefusesWhatMakesNoSense) {

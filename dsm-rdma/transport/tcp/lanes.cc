@@ -173,32 +173,40 @@ int TcpTransport::send(const ivy::Message& message, const std::byte* page) noexc
 int TcpTransport::send_several(const Outgoing* messages, std::size_t count,
                                std::size_t& failed) noexcept {
   constexpr std::size_t kMost = Connection::kMostTogether;
+  int first_error = 0;
   for (std::size_t start = 0; start < count; start += kMost) {
     const std::size_t size = std::min(count - start, kMost);
-    if (const int error = send_group(messages + start, size, failed)) {
-      failed += start;
-      return error;
-    }
+    std::size_t in_group = 0;
+    const int error = send_group(messages + start, size, in_group);
+    if (error == 0 || first_error != 0) continue;
+    first_error = error;
+    failed = start + in_group;
   }
-  return 0;
+  return first_error;
 }
 
-// At most kMostTogether messages, one system call for each connection.
+// At most kMostTogether messages, one system call for each connection. One that fails keeps none of
+// the others from going.
 int TcpTransport::send_group(const Outgoing* messages, std::size_t count,
                              std::size_t& failed) noexcept {
   Connection* ways[Connection::kMostTogether];
-  for (failed = 0; failed < count; ++failed) {
-    const ivy::Message& message = messages[failed].message;
-    ways[failed] = route(message);
-    if (ways[failed] != nullptr) continue;
-    if (!ivy::may_be_late(message.kind)) return EINVAL;
+  int first_error = 0;
+  const auto note = [&](std::size_t index, int error) {
+    if (first_error != 0) return;
+    first_error = error;
+    failed = index;
+  };
+  for (std::size_t at = 0; at < count; ++at) {
+    const ivy::Message& message = messages[at].message;
+    ways[at] = route(message);
+    if (ways[at] == nullptr && !ivy::may_be_late(message.kind)) note(at, EINVAL);
   }
-  for (failed = 0; failed < count; ++failed) {
-    Connection* const way = ways[failed];
+  for (std::size_t at = 0; at < count; ++at) {
+    Connection* const way = ways[at];
     if (way == nullptr) continue;  // has gone with one before it
     const Outgoing* together[Connection::kMostTogether];
     std::size_t size = 0;
-    for (std::size_t i = failed; i < count; ++i) {
+    for (std::size_t i = at; i < count; ++i) {
       if (ways[i] != way) continue;
       together[size++] = &messages[i];
       ways[i] = nullptr;
@@ -206,9 +214,9 @@ int TcpTransport::send_group(const Outgoing* messages, std::size_t count,
     const int error = way->send(together, size);
     if (error == 0 || way->left()) continue;
     if (!stopped()) mark_lost(*way, "it does not take messages any more");
-    return error;
+    note(at, error);
   }
-  return 0;
+  return first_error;
 }
 
 Lane TcpTransport::borrow() noexcept {

@@ -2,13 +2,15 @@
 # stand still for a moment, are loaded or slow to reach, and in the end one is killed or cut off, in the middle of
 # whatever else is under way. Never a wrong answer, a hang, or anything left behind: the program ends well, or the domain
 # ends with 125 and names a host that something was done to. A host that has left may die: the program goes on.
-# --seed N repeats; CHAOS_RUNS and CHAOS_SECONDS in the environment say how many runs and how long.
+# Several beds at a time, each with runs of its own: a busy machine is part of it. --seed N repeats; CHAOS_RUNS,
+# CHAOS_SECONDS and CHAOS_BEDS in the environment say how many runs, how long, and how many beds.
 
 chaos_events=(move move add drain drain add stop-daemon stop-slice load delay)
 chaos_ends=(none none kill-daemon kill-slice cut kill-daemon)
 chance() { RANDOM_PICK=$((RANDOM % $1)); }
 
 chaos_state() { cli list --json | jq -r --arg host "$1" '.[] | select(.uuid == "'"$uuid"'") | [.members[] | select(.host == $host) | .state] | first // "none"'; }
+chaos_settled() { gone "$2" || case $(chaos_state "$1") in left | none | failed) ;; *) false ;; esac; } # HOST PID
 chaos_ask() { store_of a xenstore-write "$(member_node "$1" request)" "$2" 2>/dev/null; } # HOST WORD
 
 chaos_event() { # HOST EVENT NUMBER, which is all that chance has to say about it
@@ -37,13 +39,13 @@ chaos_event() { # HOST EVENT NUMBER, which is all that chance has to say about i
   true
 }
 
-chaos_over() { # what the end of the run has to be, by $deadly, $before, $status and $hurt
+chaos_over() { # what the end of the run has to be, by $deadly, $before, $after, $status and $hurt
   local names
   names=$(echo "$hurt" | tr ' ' '\n' | sort -u | paste -sd '|' | sed 's/^|//')
   case $status in
     0)
       [ "$(cat out)" = "ok migrants" ] || { echo "status 0, and it printed:"; cat out; return 1; }
-      [ "$deadly" = none ] || [ "$before" != active ] || { echo "status 0 although $deadly hit an active host"; return 1; }
+      [ "$deadly" = none ] || [ "$after" != active ] || { echo "status 0 although $deadly hit an active host"; return 1; }
       ;;
     125)
       [ -n "$names" ] && grep -Eqw "hosts? ($names)" err || { echo "hurt were $names, but:"; cat err; return 1; }
@@ -56,22 +58,20 @@ chaos_over() { # what the end of the run has to be, by $deadly, $before, $status
 
 # One run: SEED SECONDS
 chaos_run() {
-  local seed=$1 count pid status='' deadly last host event hurt='' before=none stopped=no numbers=() first
+  local seed=$1 count pid status='' deadly last host event hurt='' before=none after=none stopped=no numbers=() first end
   RANDOM=$seed
-  # Drawn first, so that a seed says what happens however fast the machine is.
+  # Drawn first, so that a seed says what happens in which order however fast the machine is.
   chance 2; first=$((RANDOM_PICK + 2))
   chance 2; last=$(bed_host $((RANDOM_PICK + 2)))
   chance ${#chaos_ends[@]}; deadly=${chaos_ends[RANDOM_PICK]}
-  for ((count = 0; count < $2 * 8; count++)); do numbers+=($RANDOM); done
+  for ((count = 0; count < $2 * 16; count++)); do numbers+=($RANDOM); done
   rm -f input out err
-  mkfifo input
-  "$xenspan" "${bed_options[@]}" run --name chaos --vcpus 3 --hosts "$(bed_hosts $first)" -- "$build/tests/host/guests/migrants" <input >out 2>err &
-  pid=$!
-  exec {input}>input
-  wait_until 60 grep -q ready out err || { echo "the guest does not start"; cat err; kill -TERM "$pid"; exec {input}>&-; return 1; }
-  uuid=$(cli list --json | jq -r '.[] | select(.name == "chaos" and .state == "running") | .uuid')
+  migrants_start "$first" 3 || { exec {migrants_input}>&-; return 1; }
+  pid=$migrants_pid
+  uuid=$(moving_uuid)
   echo "seed $seed: $first hosts"
-  for ((count = 0; count < $2 * 2; count++)); do
+  end=$((SECONDS + $2))
+  for ((count = 0; count < $2 * 4 && SECONDS < end; count++)); do
     host=$(bed_host $((numbers[count * 4] % 3 + 1)))
     event=${chaos_events[numbers[count * 4 + 1] % ${#chaos_events[@]}]}
     echo "seed $seed: $event $host"
@@ -83,13 +83,14 @@ chaos_run() {
   echo "seed $seed: $deadly $last ($before)"
   if [ "$deadly" != none ]; then
     chaos_event "$last" "$deadly" 0
-    if [ "$before" = active ]; then
-      wait_until 60 gone "$pid" || { echo "still runs after $deadly $last"; kill -KILL "$pid"; status=hang; }
-    else
-      sleep 4  # longer than a loss takes to be noticed
-    fi
+    # A host that was just asked to leave may have left in time: then the program goes on.
+    case $before in
+      left | none | failed) sleep 4 ;;  # longer than a loss takes to be noticed
+      *) wait_until 60 chaos_settled "$last" "$pid" || { echo "still runs after $deadly $last"; kill -KILL "$pid"; status=hang; } ;;
+    esac
+    after=$(chaos_state "$last")
   fi
-  exec {input}>&-
+  exec {migrants_input}>&-
   wait_until 60 gone "$pid" || { echo "does not end"; kill -KILL "$pid"; status=hang; }
   wait "$pid"
   status=${status:-$?}
@@ -97,24 +98,46 @@ chaos_run() {
   [ "$deadly" != kill-daemon ] || bed_restart_daemon "$last" || return 1
   wait_until 60 no_slices || { echo "slices are left"; return 1; }
   chaos_over || return 1
-  chaos_outcomes+=("$status ($deadly)")
+  echo "$status ($deadly)" >>../outcomes
 }
 
-chaos() { # RUNS SECONDS
-  local run runs=${CHAOS_RUNS:-$1} seconds=${CHAOS_SECONDS:-$2} uuid chaos_outcomes=()
-  for ((run = 0; run < runs; run++)); do
-    bed_ensure || { echo "the test bed does not come back"; return 1; }
-    chaos_run $((chaos_seed + run)) "$seconds" || {
-      for host in a b c; do bed_log "$host" | tail -n 25; done
-      echo "repeat: CHAOS_RUNS=1 CHAOS_SECONDS=$seconds tests/host/run --only chaos.short --seed $((chaos_seed + run))"
-      return 1
-    }
+# The runs of one bed: BED BEDS RUNS SECONDS. What a failed run printed goes to ../failed.
+chaos_bed() {
+  local bed=$1 run host uuid
+  bed_prefix=xc${bed_prefix#xh}-$bed
+  bed_dir=/run/xenspan/testbed-$bed_prefix
+  bed_options=(--socket "$bed_dir/a/control")
+  mkdir "$bed" && cd "$bed" || return 1
+  for ((run = bed; run < $3; run += $2)); do
+    if { bed_ensure || bed_ensure || { echo "the test bed does not come up"; false; }; } >log 2>&1 &&
+      chaos_run $((chaos_seed + run)) "$4" >>log 2>&1 && { bed_clean || { echo "left behind: $bed_leftover" >>log; false; }; }; then continue; fi
+    {
+      echo "--- seed $((chaos_seed + run)):"
+      cat log
+      for host in a b c; do echo "host $host:"; bed_log "$host" | tail -n 40; done
+      echo "repeat: CHAOS_RUNS=1 CHAOS_SECONDS=$4 tests/host/run --only chaos.short --seed $((chaos_seed + run))"
+    } >"../failed.$run" 2>&1
+    bed_down
   done
-  echo "report: $runs runs of $seconds s from seed $chaos_seed: $(printf '%s\n' "${chaos_outcomes[@]}" | sort | uniq -c | awk '{ printf "%s%d ended with %s %s", sep, $1, $2, $3; sep = ", " }')"
-}
-chaos_long() {
-  [ "$long" = yes ] || { echo "only with --long"; return 77; }
-  chaos 200 30
+  bed_down
 }
 
-cases+=("chaos.short chaos 4 3" "chaos.long chaos_long")
+chaos() { # RUNS SECONDS BEDS
+  local bed runs=${CHAOS_RUNS:-$1} seconds=${CHAOS_SECONDS:-$2} beds=${CHAOS_BEDS:-$3} pids=()
+  touch outcomes
+  for ((bed = 0; bed < beds && bed < runs; bed++)); do
+    ( chaos_bed "$bed" "$beds" "$runs" "$seconds" ) &
+    pids+=($!)
+  done
+  wait "${pids[@]}"
+  cat failed.* 2>/dev/null
+  echo "report: $runs runs of $seconds s from seed $chaos_seed: $(sort outcomes | uniq -c | awk '{ printf "%s%d ended with %s %s", sep, $1, $2, $3; sep = ", " }')"
+  [ "$(wc -l <outcomes)" = "$runs" ] && ! ls failed.* >/dev/null 2>&1
+}
+chaos_long() { # RUNS SECONDS BEDS
+  [ "$long" = yes ] || { echo "only with --long"; return 77; }
+  chaos "$@"
+}
+
+# Several beds at a time want a machine of their own with a core a bed: hosts that get no processor lose their leases.
+cases+=("chaos.short chaos 4 3 1" "chaos.ten chaos_long 10 30 2" "chaos.long chaos_long 200 30 4")

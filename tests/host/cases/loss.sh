@@ -116,22 +116,15 @@ loss_daemon_stands() {
 }
 # A moment is no loss.
 loss_moment() {
-  local daemon pid i
-  mkfifo input
-  "$xenspan" "${bed_options[@]}" run --vcpus 3 --hosts a,b,c -- "$build/tests/host/guests/migrants" <input >out 2>err &
-  pid=$!
-  exec {input}>input
-  wait_until 60 grep -q ready out err || { cat err; kill -TERM "$pid"; return 1; }
+  local daemon i
+  migrants_start 3 3 || return 1
   for i in 1 2 3; do
     daemon=$(bed_daemon_pid "$(bed_host $((i % 3 + 1)))")
     kill -STOP "$daemon"
     sleep 0.3
     kill -CONT "$daemon"
   done
-  exec {input}>&-
-  wait_until 60 gone "$pid" || { echo "it does not end"; kill -KILL "$pid"; return 1; }
-  wait "$pid" || { cat err; return 1; }
-  [ "$(cat out)" = "ok migrants" ] || { echo "it printed:"; cat out; return 1; }
+  member_end
 }
 
 cases+=("loss.daemon loss_daemon" "loss.slice loss_slice" "loss.cut loss_cut" "loss.two loss_two" "loss.home loss_home"

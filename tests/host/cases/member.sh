@@ -1,7 +1,7 @@
 # Hosts are added to a running program and drained from it: its answers stay right, every host's xenstore tells the same,
 # what cannot be done is refused beside the request, and nothing is left behind.
 
-moving_uuid() { cli list --json | jq -r '.[] | select(.name == "moving") | .uuid'; }
+moving_uuid() { cli list --json | jq -r '.[] | select(.name == "moving" and .state == "running") | .uuid'; }
 member_node() { echo "/tool/xenspan/domain/$uuid/member/$1/$2"; }
 store_of() { XENSTORED_PATH=$bed_dir/$1/xenstored/socket "${@:2}"; }
 member_ask() { store_of a xenstore-write "$(member_node "$1" request)" "$2"; } # HOST WORD
@@ -138,5 +138,36 @@ member_fails() {
   member_end && [ $bad = 0 ]
 }
 
+# The daemon of the host that joins, or leaves, is restarted in the middle. Where it was in time for the change to be undone
+# or to end by itself the domain goes on, and the host can be added again; else the domain ends and names it.
+member_restart() { # WORD HOST
+  local word=$1 host=$2 status
+  rm -f input out err
+  migrants_start 2 3 || return 1
+  uuid=$(moving_uuid)
+  local bad=0 at
+  member_ask "$host" "$word"
+  under_way() { [[ $(member_tells "$host" state) == joining || $(member_tells "$host" state) == draining ]]; }
+  for ((at = 0; at < 200; at++)); do under_way && break; done
+  kill -KILL "$(bed_daemon_pid "$host")"
+  bed_restart_daemon "$host" || bad=1
+  told() { gone "$migrants_pid" || [[ $(member_tells "$host" state) == failed || $(member_tells "$host" state) == left ]]; }
+  wait_until 60 told || { echo "$host is $(member_tells "$host" state): $(member_tells "$host" error)"; bad=1; }
+  if gone "$migrants_pid"; then
+    exec {migrants_input}>&-
+    wait "$migrants_pid"
+    status=$?
+    echo "report: $word of $host: the domain has ended: $(head -c 200 err)"
+    [ $status = 125 ] && grep -Eqw "lost host $host" err || { echo "status $status:"; cat err; bad=1; }
+  else
+    echo "report: $word of $host: it has $(member_tells "$host" state)"
+    member_ask "$host" add && member_becomes "$host" active || bad=1
+    member_end || bad=1
+  fi
+  wait_until 60 no_slices || { echo "slices are left"; bad=1; }
+  [ $bad = 0 ]
+}
+member_restarts() { member_restart add c && member_restart drain b; }
+
 cases+=("member.add-and-drain add_and_drain" "member.commands member_commands" "member.refusals member_refusals"
-  "member.repeated member_repeated" "member.fails member_fails")
+  "member.repeated member_repeated" "member.fails member_fails" "member.restart member_restarts")

@@ -12,7 +12,7 @@ migrants_start() { # HOSTS VCPUS [PROGRAM ARGUMENTS...]
     <input >out 2>err &
   migrants_pid=$!
   exec {migrants_input}>input
-  wait_until 30 grep -q ready out err ||
+  wait_until 60 grep -q ready out err ||
     { echo "the guest does not start"; cat err; kill -TERM "$migrants_pid"; return 1; }
 }
 migrants_end() {
