@@ -52,7 +52,7 @@ TEST(XenDeclaration, AllFaultsAreFoundAtOnce) {
   EXPECT_THAT(
       faults(R"({"name": "a/b", "config": "x", "hosts": ["b", "b", 1], "colour": 1,
                  "vcpus": [{"host": "b"}, {"host": "d"}, {"cpu": -1}, 7, {"core": 1}],
-                 "transport": "verbs", "encrypt": 1, "hold_us": 1.5})"),
+                 "transport": "pigeon", "encrypt": 1, "hold_us": 1.5})"),
       testing::UnorderedElementsAre(
           StartsWith("/name: "), StartsWith("/config: "),
           StartsWith("/hosts/1: \"b\" is named twice"), StartsWith("/hosts/2: "),
@@ -60,8 +60,8 @@ TEST(XenDeclaration, AllFaultsAreFoundAtOnce) {
           StartsWith("/vcpus/1/host: \"d\" is not in /hosts: "), StartsWith("/vcpus/2/cpu: "),
           StartsWith("/vcpus/3: not an object: "), StartsWith("/vcpus/4/core: unknown member: "),
           StartsWith("/vcpus/0/host: vCPU 0 cannot leave the home: "),
-          StartsWith("/transport: \"verbs\" cannot carry"), StartsWith("/encrypt: "),
-          StartsWith("/hold_us: ")));
+          StartsWith("/transport: not a transport: use tcp, verbs or auto"),
+          StartsWith("/encrypt: "), StartsWith("/hold_us: ")));
 }
 
 TEST(XenDeclaration, WhatIsMissingIsSaid) {
