@@ -18,7 +18,7 @@ using testing::StartsWith;
 constexpr char kWhole[] = R"({
   "name": "wide", "uuid": "0f1e2d3c-0000-4000-8000-000000000001", "config": "/etc/xen/wide.cfg",
   "hosts": ["b", "c"], "vcpus": [{"cpu": 3}, {"host": "b", "cpu": 0}, {"host": "c"}],
-  "transport": "tcp", "encrypt": true, "hold_us": 50})";
+  "transport": "verbs", "encrypt": true, "hold_us": 50})";
 
 std::vector<std::string> faults(std::string_view text) {
   return check_xen_declaration(text).faults;
@@ -37,6 +37,7 @@ TEST(XenDeclaration, EveryMemberIsRead) {
   EXPECT_EQ(read.vcpus[0].cpu, 3);
   EXPECT_EQ(read.vcpus[1].host, "b");
   EXPECT_EQ(read.vcpus[2].cpu, -1);
+  EXPECT_EQ(read.transport, TransportWish::kVerbs);
   EXPECT_TRUE(read.encrypt);
   EXPECT_EQ(read.hold_us, 50U);
 }
