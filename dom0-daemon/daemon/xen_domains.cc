@@ -344,7 +344,8 @@ void XenDomains::span(Guest& guest) {
     placement.vcpus.push_back(
         {at == accepted.end() ? 0 : static_cast<int>(at - accepted.begin()) + 1, vcpu.cpu});
   }
-  const auto transport = choose_transport(guest.declared.transport, placement.hosts);
+  const auto transport =
+      choose_transport(guest.declared.transport, placement.hosts, "declare \"transport\": \"tcp\"");
   if (!transport) return alone(guest, transport.error().message);
   spec.transport = *transport;
   placement.memory = guest.memory;
