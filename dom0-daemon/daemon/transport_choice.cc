@@ -10,8 +10,6 @@
 namespace xenspan::daemon {
 namespace {
 
-constexpr const char* kOtherwise = ", or use --transport tcp";
-
 // Why these hosts cannot reach each other by RDMA; empty when they can.
 std::string obstacle(const std::vector<HostRecord>& hosts) {
   for (const HostRecord& host : hosts) {
@@ -40,13 +38,14 @@ std::optional<TransportWish> transport_wish_from(std::string_view word) {
 }
 
 Result<xenstore::Transport> choose_transport(TransportWish wish,
-                                             const std::vector<HostRecord>& hosts) {
+                                             const std::vector<HostRecord>& hosts,
+                                             const char* otherwise) {
   using xenstore::Transport;
   if (hosts.size() < 2) return Transport::kNone;
   if (wish == TransportWish::kTcp) return Transport::kTcp;
   const std::string why_not = obstacle(hosts);
   if (why_not.empty()) return Transport::kVerbs;
-  if (wish == TransportWish::kVerbs) return Error{ENODEV, why_not + kOtherwise};
+  if (wish == TransportWish::kVerbs) return Error{ENODEV, why_not + ", or " + otherwise};
   // Hosts without a device are nothing to tell: most clusters have none.
   if (std::any_of(hosts.begin(), hosts.end(), [](const auto& host) { return host.rdma.usable(); }))
     log::info("pages go over TCP: {}", why_not);

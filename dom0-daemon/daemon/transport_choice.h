@@ -21,8 +21,10 @@ enum class TransportWish { kAuto, kTcp, kVerbs };
 inline constexpr const char* kTransportWords = "tcp, verbs or auto";
 std::optional<TransportWish> transport_wish_from(std::string_view word);
 
-// `hosts` are those of the domain, home first. kNone for a domain on one host.
+// `hosts` are those of the domain, home first. kNone for a domain on one host. `otherwise` ends the
+// sentence of a refusal.
 Result<xenstore::Transport> choose_transport(TransportWish wish,
-                                             const std::vector<HostRecord>& hosts);
+                                             const std::vector<HostRecord>& hosts,
+                                             const char* otherwise = "use --transport tcp");
 
 }  // namespace xenspan::daemon

@@ -134,11 +134,11 @@ class Checker {
   }
 
   void transport(const Json& value) {
-    if (value == "tcp" || value == "auto") return;
-    if (value == "verbs")
-      return fault("/transport", "\"verbs\" cannot carry a Xen domain's pages yet",
-                   "use \"tcp\" or leave it out");
-    fault("/transport", "not a transport", "use \"tcp\" or leave it out");
+    const auto wish = value.is_string() ? transport_wish_from(value.get<std::string>())
+                                        : std::optional<TransportWish>();
+    if (!wish)
+      return fault("/transport", "not a transport", fmt::format("use {}", kTransportWords));
+    result_.declaration.transport = *wish;
   }
 
   // What only the whole can tell.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "dom0-daemon/daemon/transport_choice.h"
 
 namespace xenspan::daemon {
 
@@ -26,6 +27,7 @@ struct XenDeclaration {
     int cpu = -1;      // of that host, that it is pinned to; -1: any
   };
   std::vector<Vcpu> vcpus;
+  TransportWish transport = TransportWish::kTcp;
   bool encrypt = false;
   unsigned hold_us = 0;  // 0: xenspan's own choice
 

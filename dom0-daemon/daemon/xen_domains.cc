@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "dom0-daemon/daemon/names.h"
+#include "dom0-daemon/daemon/transport_choice.h"
 #include "dom0-daemon/daemon/xen_config_nodes.h"
 #include "xenstore-schema/paths.h"
 
@@ -18,8 +19,8 @@ namespace {
 using xenstore::DomainState;
 using xenstore::MemberState;
 
-constexpr int kHostTicks = 15;   // for a declared host to be connected
-constexpr int kMakeTicks = 120;  // for a host to make its slice
+constexpr int kHostTicks = 15;  // for a declared host to be connected
+// For a host to make its slice, and for all to be ready; `start-within` where that is longer.
 constexpr std::chrono::milliseconds kStartLimit{120'000};
 constexpr std::uint64_t kPage = 4096;
 constexpr std::uint64_t kMostMemory = std::uint64_t{3} << 30;
@@ -60,6 +61,10 @@ std::vector<std::string> XenDomains::uuids() const {
   std::vector<std::string> all;
   for (const auto& [uuid, guest] : guests_) all.push_back(uuid);
   return all;
+}
+
+std::chrono::milliseconds XenDomains::start_limit() const {
+  return std::max(kStartLimit, config_.start_within);
 }
 
 void XenDomains::look() {
@@ -200,13 +205,14 @@ void XenDomains::advance(Guest& guest) {
       if (!guest.declared.vcpus[i].host.empty() && (up >> i & 1) == 0) return;
     return ask(guest);
   }
-  if (guest.ticks > kMakeTicks)
+  const auto limit = std::chrono::ceil<std::chrono::seconds>(start_limit()).count();
+  if (guest.ticks > limit)
     for (const std::string& host : guest.asked)
       if (!guest.made.contains(host) && !guest.refused.contains(host))
         refuse(guest, host,
                fmt::format("host {} has not made a slice within {} s: see its "
-                           "xenspand's log",
-                           host, kMakeTicks));
+                           "xenspand's log, or raise start-within in xenspand.conf here",
+                           host, limit));
   if (guest.phase != Phase::kMaking ||
       guest.made.size() + guest.refused.size() < guest.declared.hosts.size())
     return;
@@ -319,9 +325,8 @@ void XenDomains::span(Guest& guest) {
   spec.user = root();
   spec.kind = xenstore::Backend::kXen;
   spec.argv = {"xl", "create", guest.declared.config};
-  spec.transport = xenstore::Transport::kTcp;
   spec.note = reasons(guest);
-  spec.start_within = kStartLimit;
+  spec.start_within = start_limit();
   Placement& placement = spec.placement;
   HostRecord own = own_record_();
   own.encrypt = own.encrypt || guest.declared.encrypt;
@@ -339,6 +344,10 @@ void XenDomains::span(Guest& guest) {
     placement.vcpus.push_back(
         {at == accepted.end() ? 0 : static_cast<int>(at - accepted.begin()) + 1, vcpu.cpu});
   }
+  const auto transport =
+      choose_transport(guest.declared.transport, placement.hosts, "declare \"transport\": \"tcp\"");
+  if (!transport) return alone(guest, transport.error().message);
+  spec.transport = *transport;
   placement.memory = guest.memory;
   spec.xen = {{"domain", guest.xen.id},
               {"pages", guest.memory / kPage},

@@ -12,6 +12,7 @@
 // cause. Threading: the loop's thread. Ownership: everything is borrowed.
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <optional>
@@ -88,6 +89,7 @@ class XenDomains {
   std::string reasons(const Guest& guest) const;
   std::uint64_t memory_of(unsigned id);
   std::string mark(const Guest& guest) const;
+  std::chrono::milliseconds start_limit() const;
 
   const Config& config_;
   Cluster& cluster_;

@@ -63,10 +63,13 @@ bool secret_of(const std::string& text, dsm::tcp::Secret& secret) {
   return true;
 }
 
+constexpr unsigned kMostDeadMs = 3'600'000;
+
 Status read_wire(const json& body, Wire& wire) {
   wire.transport = body.value("transport", wire.transport);
   if (wire.transport != "none" && wire.transport != "tcp" && wire.transport != "verbs")
     return Error{EPROTO, "`transport` is neither none, tcp nor verbs"};
+  wire.dead_after_ms = std::clamp(body.value("lost_after", 0U), wire.dead_after_ms, kMostDeadMs);
   if (!wire.verbs() || !body.contains("rdma")) return {};
   const json& rdma = body.at("rdma");
   wire.device = rdma.value("device", wire.device);

@@ -32,8 +32,9 @@ Status allow_locked_memory(const Wire& wire, unsigned hosts) {
                            hosts - 1, (needed + (1 << 20) - 1) >> 20, limit.rlim_max >> 10)};
 }
 
-Result<std::unique_ptr<dsm::Transport>> connect(const Wire& wire, const dsm::tcp::MeshConfig& mesh,
+Result<std::unique_ptr<dsm::Transport>> connect(const Wire& wire, dsm::tcp::MeshConfig mesh,
                                                 dsm::tcp::Acceptor& acceptor) {
+  mesh.dead_after_ms = wire.dead_after_ms;
   if (!wire.verbs()) return dsm::tcp::connect_mesh(mesh, acceptor);
   dsm::verbs::VerbsConfig config;
   config.hosts = mesh.hosts;
@@ -55,8 +56,9 @@ Result<std::unique_ptr<dsm::Transport>> connect(const Wire& wire, const dsm::tcp
 
 Status allow_locked_memory(const Wire&, unsigned) { return {}; }
 
-Result<std::unique_ptr<dsm::Transport>> connect(const Wire& wire, const dsm::tcp::MeshConfig& mesh,
+Result<std::unique_ptr<dsm::Transport>> connect(const Wire& wire, dsm::tcp::MeshConfig mesh,
                                                 dsm::tcp::Acceptor& acceptor) {
+  mesh.dead_after_ms = wire.dead_after_ms;
   if (!wire.verbs()) return dsm::tcp::connect_mesh(mesh, acceptor);
   return Error{ENOSYS, "this xenspan was built without RDMA: use --transport tcp"};
 }

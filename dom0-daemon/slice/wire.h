@@ -19,6 +19,9 @@ struct Wire {
   unsigned port = 0;
   int gid_index = -1;
   unsigned service_level = 0, traffic_class = 0;
+  // A slice that acknowledges nothing for this long is lost: ten seconds, or the cluster's
+  // `lost-after` where that is longer.
+  unsigned dead_after_ms = 10'000;
 
   bool verbs() const { return transport == "verbs"; }
 };
@@ -27,7 +30,7 @@ struct Wire {
 // program lives under it too.
 Status allow_locked_memory(const Wire& wire, unsigned hosts);
 
-Result<std::unique_ptr<dsm::Transport>> connect(const Wire& wire, const dsm::tcp::MeshConfig& mesh,
+Result<std::unique_ptr<dsm::Transport>> connect(const Wire& wire, dsm::tcp::MeshConfig mesh,
                                                 dsm::tcp::Acceptor& acceptor);
 
 }  // namespace xenspan::slice

@@ -93,6 +93,9 @@ class XenWorker {
 };
 
 Status XenWorker::join() {
+  if (Status status = allow_locked_memory(order_.wire, static_cast<unsigned>(order_.hosts.size()));
+      !status)
+    return status;
   auto listening = listen_at(order_.bind);
   if (!listening) return listening.error();
   dsm::tcp::Acceptor::Config config;

@@ -17,6 +17,7 @@ struct options options = {.count = 1,
                           .changes = 32,
                           .turns = 200,
                           .touch = 64,
+                          .spread = 1024,
                           .patience = 60};
 
 static const struct workload workloads[] = {
@@ -43,6 +44,7 @@ static const struct workload workloads[] = {
     {"litmus-iriw", 4, litmus_prepare, litmus_work, litmus_judge, kIriw, false},
     {"touch", 1, NULL, touch_work, touch_judge, 0, true},
     {"stray", 1, NULL, stray_work, stray_judge, 0, true},
+    {"spread", 1, NULL, spread_work, spread_judge, 0, true},
 };
 enum { kWorkloads = sizeof workloads / sizeof workloads[0] };
 static bool chosen[kWorkloads];
@@ -85,12 +87,22 @@ static void choose(const char* list) {
 static const struct {
   const char* name;
   uint64_t* value;
-} numbers[] = {
-    {"spin", &spins_before_yield},       {"count", &options.count},       {"hold", &options.hold},
-    {"start", &options.start},           {"gate", &options.gate},         {"fib", &options.fib},
-    {"increments", &options.increments}, {"litmus", &options.litmus},     {"ipis", &options.ipis},
-    {"locks", &options.locks},           {"changes", &options.changes},   {"turns", &options.turns},
-    {"touch", &options.touch},           {"patience", &options.patience}, {"off", &options.off}};
+} numbers[] = {{"spin", &spins_before_yield},
+               {"count", &options.count},
+               {"hold", &options.hold},
+               {"start", &options.start},
+               {"gate", &options.gate},
+               {"fib", &options.fib},
+               {"increments", &options.increments},
+               {"litmus", &options.litmus},
+               {"ipis", &options.ipis},
+               {"locks", &options.locks},
+               {"changes", &options.changes},
+               {"turns", &options.turns},
+               {"touch", &options.touch},
+               {"spread", &options.spread},
+               {"patience", &options.patience},
+               {"off", &options.off}};
 
 static bool set_number(const char* word, size_t name_length) {
   for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {

@@ -168,3 +168,34 @@ struct verdict stray_judge(unsigned argument) {
   (void)argument;
   return (struct verdict){work_of_all() != 0, work_of_all(), 1};
 }
+
+// spread: each writes pages of its own, far more than the other workloads have, then checks them
+// and some of its neighbour's. For a guest with more memory than it touches.
+enum { kShared = 64 };
+
+static volatile uint64_t* spread_page(unsigned owner, uint64_t number) {
+  return (volatile uint64_t*)(TOUCH_ADDRESS + (owner * options.spread + number) * PAGE);
+}
+
+void spread_work(unsigned me, unsigned argument) {
+  (void)argument;
+  for (uint64_t number = 0; number < options.spread; number++) {
+    volatile uint64_t* page = spread_page(me, number);
+    page[0] = page[PAGE / 8 - 1] = filler(me, 0, (unsigned)number);
+  }
+  barrier();
+  const unsigned other = (me + 1) % vcpu_count;
+  for (uint64_t number = 0; number < options.spread + kShared; number++) {
+    const unsigned owner = number < options.spread ? me : other;
+    const uint64_t own = number % options.spread;
+    volatile uint64_t* page = spread_page(owner, own);
+    const uint64_t wanted = filler(owner, 0, (unsigned)own);
+    vcpus[me].work += page[0] == wanted && page[1] == 0 && page[PAGE / 8 - 1] == wanted;
+  }
+}
+
+struct verdict spread_judge(unsigned argument) {
+  (void)argument;
+  const uint64_t wanted = (options.spread + kShared) * vcpu_count;
+  return (struct verdict){work_of_all() == wanted, work_of_all(), wanted};
+}

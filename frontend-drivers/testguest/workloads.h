@@ -37,6 +37,7 @@ struct options {
   uint64_t changes;     // of code and of page tables; half as many pages as are handed over
   uint64_t turns;       // of the token that carries the time, by each vCPU
   uint64_t touch;       // pages
+  uint64_t spread;      // pages, by each vCPU
   uint64_t patience;    // seconds until a wait that may never end is a failure
   uint64_t off;         // power off at the end
 };
@@ -74,8 +75,8 @@ void counter_work(unsigned, unsigned), lock_work(unsigned, unsigned),
     pages_work(unsigned, unsigned), code_work(unsigned, unsigned), tables_work(unsigned, unsigned);
 struct verdict counter_judge(unsigned), lock_judge(unsigned), pages_judge(unsigned),
     code_judge(unsigned), tables_judge(unsigned);
-void stray_work(unsigned, unsigned);
-struct verdict stray_judge(unsigned);
+void stray_work(unsigned, unsigned), spread_work(unsigned, unsigned);
+struct verdict stray_judge(unsigned), spread_judge(unsigned);
 
 // events.c
 void ipi_work(unsigned, unsigned), timer_work(unsigned, unsigned), tsc_work(unsigned, unsigned);

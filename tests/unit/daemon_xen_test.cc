@@ -18,7 +18,7 @@ using testing::StartsWith;
 constexpr char kWhole[] = R"({
   "name": "wide", "uuid": "0f1e2d3c-0000-4000-8000-000000000001", "config": "/etc/xen/wide.cfg",
   "hosts": ["b", "c"], "vcpus": [{"cpu": 3}, {"host": "b", "cpu": 0}, {"host": "c"}],
-  "transport": "tcp", "encrypt": true, "hold_us": 50})";
+  "transport": "verbs", "encrypt": true, "hold_us": 50})";
 
 std::vector<std::string> faults(std::string_view text) {
   return check_xen_declaration(text).faults;
@@ -37,6 +37,7 @@ TEST(XenDeclaration, EveryMemberIsRead) {
   EXPECT_EQ(read.vcpus[0].cpu, 3);
   EXPECT_EQ(read.vcpus[1].host, "b");
   EXPECT_EQ(read.vcpus[2].cpu, -1);
+  EXPECT_EQ(read.transport, TransportWish::kVerbs);
   EXPECT_TRUE(read.encrypt);
   EXPECT_EQ(read.hold_us, 50U);
 }
@@ -52,7 +53,7 @@ TEST(XenDeclaration, AllFaultsAreFoundAtOnce) {
   EXPECT_THAT(
       faults(R"({"name": "a/b", "config": "x", "hosts": ["b", "b", 1], "colour": 1,
                  "vcpus": [{"host": "b"}, {"host": "d"}, {"cpu": -1}, 7, {"core": 1}],
-                 "transport": "verbs", "encrypt": 1, "hold_us": 1.5})"),
+                 "transport": "pigeon", "encrypt": 1, "hold_us": 1.5})"),
       testing::UnorderedElementsAre(
           StartsWith("/name: "), StartsWith("/config: "),
           StartsWith("/hosts/1: \"b\" is named twice"), StartsWith("/hosts/2: "),
@@ -60,8 +61,8 @@ TEST(XenDeclaration, AllFaultsAreFoundAtOnce) {
           StartsWith("/vcpus/1/host: \"d\" is not in /hosts: "), StartsWith("/vcpus/2/cpu: "),
           StartsWith("/vcpus/3: not an object: "), StartsWith("/vcpus/4/core: unknown member: "),
           StartsWith("/vcpus/0/host: vCPU 0 cannot leave the home: "),
-          StartsWith("/transport: \"verbs\" cannot carry"), StartsWith("/encrypt: "),
-          StartsWith("/hold_us: ")));
+          StartsWith("/transport: not a transport: use tcp, verbs or auto"),
+          StartsWith("/encrypt: "), StartsWith("/hold_us: ")));
 }
 
 TEST(XenDeclaration, WhatIsMissingIsSaid) {

@@ -96,7 +96,7 @@ def remove_old(images: Path) -> None:
 
 def key_of(kind: Kind, packages: list[Package]) -> str:
     parts = [repr(kind), *(f"{package.file} {package.digest}" for package in packages)]
-    ours = [GUEST / "init", *([GUEST / kind.setup] if kind.setup else []), *Path(__file__).parent.glob("*.py")]
+    ours = [GUEST / "init", *(GUEST / name for name in kind.setup), *Path(__file__).parent.glob("*.py")]
     parts += [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sorted(ours)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
@@ -119,7 +119,7 @@ def contents_of(kind: Kind, kernel: Path, folders: list[Path]) -> Archive:
     archive.add_bytes("modules/order", "".join(name + "\n" for name in names).encode())
     archive.add_bytes("init", (GUEST / "init").read_bytes(), 0o755)
     if kind.setup:
-        archive.add_bytes("setup", (GUEST / kind.setup).read_bytes(), 0o755)
+        archive.add_bytes("setup", b"".join((GUEST / name).read_bytes() for name in kind.setup), 0o755)
     return archive
 
 
