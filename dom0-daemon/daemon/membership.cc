@@ -165,7 +165,8 @@ void Membership::leave(const Waiting& next) {
         next.host, next.request,
         fmt::format("{} is refused: host {} is the home of domain {}, and {} are bound to that "
                     "host{}: `xenspan migrate` moves its vCPUs",
-                    word, next.host, domain_, bound_, names.empty() ? "" : fmt::format(" ({})", names)));
+                    word, next.host, domain_, bound_,
+                    names.empty() ? "" : fmt::format(" ({})", names)));
   }
   members_[next.host].state = State::kDraining;
   host_ = next.host;
