@@ -201,9 +201,11 @@ int migrate_vcpu(const DaemonChoice& choice, const MigrateOptions& options) {
   if (!answer) return fail(answer.error());
   const std::uint64_t shared = number_or(*answer, "shared", 0);
   const std::uint64_t waiting = number_or(*answer, "waiting", 0);
-  const std::string place =
-      fmt::format("vCPU {} of {} is on host {}, core {}", options.vcpu, options.domain,
-                  text_or(*answer, "host", "?"), number_or(*answer, "core", 0));
+  const std::string place = fmt::format(
+      "vCPU {} of {} is on host {}{}", options.vcpu, options.domain, text_or(*answer, "host", "?"),
+      answer->contains("core")  // Xen chooses it for a domain of its own
+          ? fmt::format(", core {}", number_or(*answer, "core", 0))
+          : "");
   if (daemon::flag_field(*answer, "here")) {
     fmt::print("{} already\n", place);
     return 0;

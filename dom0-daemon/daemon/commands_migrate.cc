@@ -41,6 +41,15 @@ Result<std::uint32_t> Commands::check_move(const DomainRecord& record, const Jso
     return Error{EHOSTDOWN, fmt::format("host {} is {} in domain {}: choose an active one, see "
                                         "`xenspan list --json`",
                                         host, xenstore::to_word(member->state), record.name)};
+  if (record.kind != xenstore::Backend::kXen) return static_cast<std::uint32_t>(*vcpu);
+  if (*vcpu == 0)
+    return Error{EINVAL, fmt::format("vCPU 0 of domain {} stays on its home {}: it is a domain "
+                                     "under Xen; move another one",
+                                     record.name, record.home)};
+  if (flag_field(wish, "alone"))
+    return Error{EINVAL, fmt::format("domain {} is one under Xen, whose scheduler gives a vCPU its "
+                                     "processor: leave out --alone, and use `xl vcpu-pin`",
+                                     record.name)};
   return static_cast<std::uint32_t>(*vcpu);
 }
 
@@ -79,10 +88,14 @@ void Commands::move_vcpu(Domain& domain, const Json& wish, Domain::MoveDone done
     answer.update({{"core", now.core}, {"threads", now.threads}, {"here", true}});
     return done(answer);
   }
-  const auto core = choose_core_for(record, host, flag_field(wish, "alone"));
-  if (!core) return done(core.error());
-  answer.update({{"core", core->core}, {"shared", core->shared}});
-  domain.migrate(*vcpu, host, core->core,
+  CoreChoice core;
+  if (record.kind != xenstore::Backend::kXen) {
+    const auto chosen = choose_core_for(record, host, flag_field(wish, "alone"));
+    if (!chosen) return done(chosen.error());
+    core = *chosen;
+    answer.update({{"core", core.core}, {"shared", core.shared}});
+  }
+  domain.migrate(*vcpu, host, core.core,
                  [answer, done = std::move(done)](const Result<Json>& moved) {
                    if (!moved) return done(moved.error());
                    Json all = answer;

@@ -123,6 +123,7 @@ Status Daemon::open_xen() {
   xen_slices_ = std::make_unique<XenPeerSlices>(loop_, config_, cluster_, *xen_);
   xen_domains_ = std::make_unique<XenDomains>(config_, cluster_, domains_, *xen_,
                                               [this] { return own_record(); });
+  domains_.set_xen(xen_domains_.get());
   peer_slices_.set_xen([this](const std::string& uuid, const std::string& home) {
     return xen_slices_->domain_of(uuid, home);
   });

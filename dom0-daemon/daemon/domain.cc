@@ -46,7 +46,10 @@ Domain::Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec 
       secret_(random_hex(kSecretBytes)),
       members_(spec_.placement.hosts.size()),
       first_hosts_(spec_.placement.hosts.size()),
-      membership_(spec_.name, spec_.placement.hosts.front().name, host_names(spec_.placement)) {
+      membership_(spec_.name, spec_.placement.hosts.front().name, host_names(spec_.placement),
+                  spec_.kind == xenstore::Backend::kXen
+                      ? "its vCPU 0, its devices and what Xen itself writes into"
+                      : "its files, sockets and terminal") {
   const Placement& placement = spec_.placement;
   record_.uuid = spec_.uuid;
   record_.name = spec_.name;
@@ -484,7 +487,9 @@ void Domain::place_vcpu(std::uint32_t vcpu, int index, int core) {
     for (const DomainVcpu& each : record_.vcpus)
       if (each.host == member.host) cores.push_back(each.core);
     member.vcpus = static_cast<int>(cores.size());
-    links_.set_slice_cores(member.host, record_.uuid, cores);
+    // Under Xen they are Xen's processors.
+    if (spec_.kind != xenstore::Backend::kXen)
+      links_.set_slice_cores(member.host, record_.uuid, cores);
     if (before == index) break;
   }
 }

@@ -97,6 +97,11 @@ class Domain {
     virtual Result<HostRecord> find_host(const std::string& name) = 0;
     // A request for a member was taken up, or refused with the reason.
     virtual void member_answered(Domain& domain, const Membership::Answer& answer) = 0;
+    // Under Xen: why this host cannot hold a slice, or success; and what has to be there before
+    // its slice is created, with `done` once it is, or cannot be.
+    virtual Status may_hold_slice(const Domain& domain, const HostRecord& host) = 0;
+    virtual void prepare_slice(const Domain& domain, const std::string& host,
+                               std::function<void(Status done)> done) = 0;
     virtual Votes& votes() = 0;
   };
   // A vCPU's new place, checked and chosen by the caller; `core` belongs to that host.
@@ -203,6 +208,7 @@ class Domain {
   void open_members();
   void close_members();
   Status may_join(const std::string& host);
+  Status room_for(const std::string& host) const;
   std::vector<MemberWait> take_waits(const std::string& host);
   void tell_answers();
   void members_changed();
@@ -221,6 +227,7 @@ class Domain {
   void finish_order(std::uint64_t id, Result<Json> answer);
   void number_host(const std::string& host);
   void start_member();
+  void create_member_slice();
   Json join_message(int index) const;
   bool member_event(int index, const std::string& kind, const Json& event);
   bool join_failed(int index, const std::string& why);

@@ -22,7 +22,8 @@ using std::chrono::milliseconds;
 using Step = Membership::Step;
 using xenstore::MemberState;
 
-constexpr milliseconds kJoinLimit{40000};  // longer than a slice tries to connect
+constexpr milliseconds kJoinLimit{40000};      // longer than a slice tries to connect
+constexpr milliseconds kXenJoinLimit{240000};  // `xl` makes a domain, and its memory is given back
 constexpr milliseconds kLookAgain{100};
 constexpr milliseconds kNoLimit{0};
 
@@ -70,7 +71,10 @@ std::vector<Domain::MemberWait> Domain::take_waits(const std::string& host) {
 
 void Domain::open_members() {
   membership_.open([this](const std::string& host) { return may_join(host); },
-                   [this] { return first_names(links_.open_at_home(record_.uuid)); });
+                   [this] {
+                     if (spec_.kind == xenstore::Backend::kXen) return std::string();
+                     return first_names(links_.open_at_home(record_.uuid));
+                   });
   members_changed();
 }
 
@@ -103,12 +107,20 @@ Status Domain::may_join(const std::string& host) {
     return Error{EPERM, fmt::format("host {} wants guest memory encrypted, and domain {} began "
                                     "without: set encrypt = true on its first hosts",
                                     host, record_.name)};
+  if (spec_.kind == xenstore::Backend::kXen) {
+    if (Status may = handler_.may_hold_slice(*this, *record); !may) return may;
+    return room_for(host);
+  }
   const std::uint64_t memory = placement.memory_promised ? record->memory_free() : record->memory;
   if (memory < placement.memory)
     return Error{ENOMEM,
                  fmt::format("not enough memory on host {}: domain {} may use {}, and {} "
                              "are there: choose another host",
                              host, record_.name, size_text(placement.memory), size_text(memory))};
+  return room_for(host);
+}
+
+Status Domain::room_for(const std::string& host) const {
   if (index_of(host) < 0 && members_.size() >= dsm::kMaxHosts)
     return Error{ENOSPC, fmt::format("domain {} has had {} hosts: take one that was a member",
                                      record_.name, dsm::kMaxHosts)};
@@ -326,10 +338,25 @@ void Domain::start_member() {
   record_.members[at].host = member_host_;
   spec_.placement.hosts[at] = *found;
   changed();
-  member_limit_ = std::make_unique<Timer>(loop_, kJoinLimit, [this] {
+  const milliseconds limit = spec_.kind == xenstore::Backend::kXen ? kXenJoinLimit : kJoinLimit;
+  member_limit_ = std::make_unique<Timer>(loop_, limit, [this, limit] {
     member_failed(fmt::format("host {} did not get ready within {} s: see its xenspand's log",
-                              member_host_, kJoinLimit.count() / 1000));
+                              member_host_, limit.count() / 1000));
   });
+  if (spec_.kind != xenstore::Backend::kXen) return create_member_slice();
+  handler_.prepare_slice(
+      *this, member_host_,
+      [this, alive = std::weak_ptr<int>(alive_), turn = member_turn_](const Status& prepared) {
+        if (alive.expired() || turn != member_turn_) return;
+        if (prepared) return create_member_slice();
+        members_[static_cast<std::size_t>(index_of(member_host_))].gone = true;
+        member_failed(prepared.error().message);
+      });
+}
+
+void Domain::create_member_slice() {
+  const int index = index_of(member_host_);
+  const auto at = static_cast<std::size_t>(index);
   const Status created =
       links_.create_slice(member_host_, record_.uuid, spec_.user, join_message(index), {},
                           spec_.placement.memory_promised ? spec_.placement.memory : 0);
@@ -351,7 +378,8 @@ Json Domain::join_message(int index) const {
   }
   Json vcpus = Json::array();
   for (const DomainVcpu& vcpu : record_.vcpus)
-    vcpus.push_back({{"host", index_of(vcpu.host)}, {"core", vcpu.core}});
+    vcpus.push_back({{"host", index_of(vcpu.host)},
+                     {"core", spec_.kind == xenstore::Backend::kXen ? -1 : vcpu.core}});
   create["hosts"] = hosts;
   create["vcpus"] = vcpus;
   create["first_hosts"] = first_hosts_;
@@ -394,9 +422,10 @@ bool Domain::join_failed(int index, const std::string& why) {
 
 void Domain::connect_member() {
   const auto at = static_cast<std::size_t>(index_of(member_host_));
-  member_limit_ = std::make_unique<Timer>(loop_, kJoinLimit, [this] {
+  const milliseconds limit = spec_.kind == xenstore::Backend::kXen ? kXenJoinLimit : kJoinLimit;
+  member_limit_ = std::make_unique<Timer>(loop_, limit, [this, limit] {
     member_failed(fmt::format("host {} did not get connected within {} s: see its xenspand's log",
-                              member_host_, kJoinLimit.count() / 1000));
+                              member_host_, limit.count() / 1000));
   });
   Json ports = Json::array();
   for (const Member& member : members_) ports.push_back(member.gone ? 0 : member.port);
@@ -474,7 +503,8 @@ void Domain::end_undo() {
 
 void Domain::share_vcpus() {
   const auto vcpu = next_for(member_host_, vcpu_hosts(), active_hosts(""));
-  if (!vcpu) return member_done();
+  // Under Xen the first one stays on the home.
+  if (!vcpu || (*vcpu == 0 && spec_.kind == xenstore::Backend::kXen)) return member_done();
   move_member_vcpu(*vcpu, member_host_);
 }
 

@@ -29,6 +29,15 @@ class DomainTable : public Domain::Handler {
   DomainTable(EventLoop& loop, const Config& config, Cluster& cluster, SliceLinks& links,
               Votes& votes);
   void set_story(XenstoreStory* story) { story_ = story; }
+  // For domains under Xen; nullptr: there is no Xen here.
+  class XenSlices {
+   public:
+    virtual ~XenSlices() = default;
+    virtual Status may_hold_slice(const std::string& uuid, const HostRecord& host) = 0;
+    virtual void prepare_slice(const std::string& uuid, const std::string& host,
+                               std::function<void(Status done)> done) = 0;
+  };
+  void set_xen(XenSlices* xen) { xen_ = xen; }
   // Called after every change of any domain's state, own or not; when one of its own is over,
   // on_over comes first.
   void set_callbacks(OnChange on_change, OnOver on_over);
@@ -73,6 +82,9 @@ class DomainTable : public Domain::Handler {
   void domain_over(Domain& domain) override;
   Result<HostRecord> find_host(const std::string& name) override;
   void member_answered(Domain& domain, const Membership::Answer& answer) override;
+  Status may_hold_slice(const Domain& domain, const HostRecord& host) override;
+  void prepare_slice(const Domain& domain, const std::string& host,
+                     std::function<void(Status done)> done) override;
   Votes& votes() override { return votes_; }
   void publish(const DomainRecord& record);
   void put_mirror(const std::string& host, const Json& message);
@@ -86,6 +98,7 @@ class DomainTable : public Domain::Handler {
   SliceLinks& links_;
   Votes& votes_;
   XenstoreStory* story_ = nullptr;
+  XenSlices* xen_ = nullptr;
   OnChange on_change_;
   OnOver on_over_;
   std::map<std::string, std::unique_ptr<Domain>> own_;

@@ -29,6 +29,17 @@ void DomainTable::member_answered(Domain& domain, const Membership::Answer& answ
       member == members.end() ? std::nullopt : std::optional(member->second.state));
 }
 
+Status DomainTable::may_hold_slice(const Domain& domain, const HostRecord& host) {
+  if (xen_ == nullptr) return Error{ENODEV, "there is no Xen here"};
+  return xen_->may_hold_slice(domain.record().uuid, host);
+}
+
+void DomainTable::prepare_slice(const Domain& domain, const std::string& host,
+                                std::function<void(Status done)> done) {
+  if (xen_ == nullptr) return done(Error{ENODEV, "there is no Xen here"});
+  xen_->prepare_slice(domain.record().uuid, host, std::move(done));
+}
+
 Status DomainTable::member_requested(const std::string& uuid, const std::string& host,
                                      const std::string& word) {
   if (Domain* domain = own(uuid)) {

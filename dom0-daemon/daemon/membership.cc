@@ -9,8 +9,9 @@
 
 namespace xenspan::daemon {
 
-Membership::Membership(std::string domain, std::string home, const std::vector<std::string>& hosts)
-    : domain_(std::move(domain)), home_(std::move(home)) {
+Membership::Membership(std::string domain, std::string home, const std::vector<std::string>& hosts,
+                       std::string bound)
+    : domain_(std::move(domain)), home_(std::move(home)), bound_(std::move(bound)) {
   for (const std::string& host : hosts) members_[host] = Member{};
 }
 
@@ -162,10 +163,10 @@ void Membership::leave(const Waiting& next) {
     const std::string names = bound_at_home_ ? bound_at_home_() : "";
     return refuse(
         next.host, next.request,
-        fmt::format("{} is refused: host {} is the home of domain {}, and its files, "
-                    "sockets and terminal are bound to that host{}: `xenspan migrate` "
-                    "moves its vCPUs",
-                    word, next.host, domain_, names.empty() ? "" : fmt::format(" ({})", names)));
+        fmt::format("{} is refused: host {} is the home of domain {}, and {} are bound to that "
+                    "host{}: `xenspan migrate` moves its vCPUs",
+                    word, next.host, domain_, bound_,
+                    names.empty() ? "" : fmt::format(" ({})", names)));
   }
   members_[next.host].state = State::kDraining;
   host_ = next.host;

@@ -61,7 +61,9 @@ class Membership {
   // Names of the files, sockets and terminals that keep the home where it is; may be empty.
   using BoundAtHome = std::function<std::string()>;
 
-  Membership(std::string domain, std::string home, const std::vector<std::string>& hosts);
+  // `bound`: what of the domain cannot leave its home.
+  Membership(std::string domain, std::string home, const std::vector<std::string>& hosts,
+             std::string bound = "its files, sockets and terminal");
 
   // Somebody wrote `word` as the host's request. Answers go to `answers`; none: it waits.
   void ask(const std::string& host, const std::string& word);
@@ -107,7 +109,7 @@ class Membership {
   bool last_host(const std::string& host) const;
   const Member* find(const std::string& host) const;
 
-  std::string domain_, home_;
+  std::string domain_, home_, bound_;
   std::map<std::string, Member> members_;
   std::deque<Waiting> waiting_;
   std::vector<Answer> answers_;

@@ -222,7 +222,6 @@ void XenDomains::advance(Guest& guest) {
 
 // Every declared host is either connected and able, or refused.
 bool XenDomains::hosts_are_known(Guest& guest) {
-  const HostRecord own = own_record_();
   bool known = true;
   for (const std::string& host : guest.declared.hosts) {
     if (guest.refused.contains(host)) continue;
@@ -244,17 +243,22 @@ bool XenDomains::hosts_are_known(Guest& guest) {
                         peer->second.error.empty() ? "see `xenspan hosts`" : peer->second.error));
       continue;
     }
-    const HostRecord& record = *peer->second.record;
-    std::string why = xen_refusal(host, record.xen, config_.name, own.xen, guest.memory);
-    if (const std::string missing = missing_features(own.cpu, record.cpu);
-        why.empty() && !missing.empty())
-      why = fmt::format(
-          "host {}'s processors lack {}: choose hosts of one kind, or mask them with "
-          "`cpuid` in the xl file of a home that lacks them, too",
-          host, missing);
-    if (!why.empty()) refuse(guest, host, why);
+    if (const std::string why = refusal_of(guest, *peer->second.record); !why.empty())
+      refuse(guest, host, why);
   }
   return known;
+}
+
+// "": it can hold a slice.
+std::string XenDomains::refusal_of(const Guest& guest, const HostRecord& record) const {
+  const HostRecord own = own_record_();
+  const std::string why = xen_refusal(record.name, record.xen, config_.name, own.xen, guest.memory);
+  const std::string missing = missing_features(own.cpu, record.cpu);
+  if (!why.empty() || missing.empty()) return why;
+  return fmt::format(
+      "host {}'s processors lack {}: choose hosts of one kind, or mask them with "
+      "`cpuid` in the xl file of a home that lacks them, too",
+      record.name, missing);
 }
 
 void XenDomains::refuse(Guest& guest, const std::string& host, const std::string& why) {
@@ -296,6 +300,13 @@ bool XenDomains::handle(const std::string& host, const std::string& op, const Js
     }
     return true;
   }
+  if (guest.phase == Phase::kSpanning) {
+    if (op == "xen-slice-made")
+      prepared(guest, host, {});
+    else
+      prepared(guest, host, Error{EIO, text_or(message, "error", "host " + host + " refused")});
+    return true;
+  }
   if (guest.phase != Phase::kMaking) return true;
   if (op == "xen-slice-made")
     guest.made.insert(host);
@@ -311,6 +322,7 @@ void XenDomains::host_lost(const std::string& host, const std::string& cause) {
     const auto found = guests_.find(uuid);
     if (found == guests_.end()) continue;
     Guest& guest = found->second;
+    prepared(guest, host, Error{EHOSTDOWN, fmt::format("lost host {}: {}", host, cause)});
     if (guest.phase != Phase::kMaking || !guest.asked.contains(host)) continue;
     guest.made.erase(host);
     refuse(guest, host, fmt::format("lost host {}: {}", host, cause));
@@ -357,11 +369,61 @@ void XenDomains::span(Guest& guest) {
   domains_.start(std::move(spec));
 }
 
-// The last change before the home's slice is told to take the memory over.
+Status XenDomains::may_hold_slice(const std::string& uuid, const HostRecord& host) {
+  const auto found = guests_.find(uuid);
+  if (found == guests_.end()) return Error{ENOENT, "this domain does not span"};
+  const std::string why = refusal_of(found->second, host);
+  return why.empty() ? Status{} : Status{Error{EINVAL, why}};
+}
+
+// The domain that will be its slice.
+void XenDomains::prepare_slice(const std::string& uuid, const std::string& host,
+                               std::function<void(Status done)> done) {
+  const auto found = guests_.find(uuid);
+  if (found == guests_.end()) return done(Error{ENOENT, "this domain does not span"});
+  Guest& guest = found->second;
+  const auto text = read_text(guest.declared.config);
+  if (!text) return done(text.error());
+  guest.joining[host] = std::move(done);
+  guest.asked.insert(host);
+  log::info("domain {}: host {} is asked for a slice", guest.name, host);
+  cluster_.send(host, {{"op", "xen-slice-make"},
+                       {"uuid", guest.xen.uuid},
+                       {"name", guest.name},
+                       {"config", *text}});
+}
+
+void XenDomains::prepared(Guest& guest, const std::string& host, const Status& status) {
+  const auto found = guest.joining.find(host);
+  if (found == guest.joining.end()) return;
+  const auto done = std::move(found->second);
+  guest.joining.erase(found);
+  if (status) guest.made.insert(host);
+  if (status && guest.paused)
+    cluster_.send(host, {{"op", "xen-slice-pause"}, {"uuid", guest.xen.uuid}, {"paused", true}});
+  done(status);
+}
+
+// Its slice there is over, and so is the domain that was made for it.
+void XenDomains::end_slice(Guest& guest, const std::string& host) {
+  if (guest.asked.erase(host) == 0) return;
+  guest.made.erase(host);
+  guest.joining.erase(host);
+  cluster_.send(host, {{"op", "xen-slice-end"}, {"uuid", guest.xen.uuid}});
+}
+
+// The last change before the home's slice is told to take the memory over; and hosts that leave.
 void XenDomains::domain_changed(const DomainRecord& record) {
   const auto found = guests_.find(record.uuid);
-  if (found == guests_.end() || found->second.phase != Phase::kSpanning || found->second.took_over)
+  if (found == guests_.end() || found->second.phase != Phase::kSpanning) return;
+  if (found->second.took_over) {
+    if (record.state != DomainState::kRunning) return;
+    for (const DomainMember& member : record.members)
+      if (member.state == MemberState::kLeft || member.state == MemberState::kFailed ||
+          member.forgotten)
+        end_slice(found->second, member.host);
     return;
+  }
   for (const DomainMember& member : record.members)
     if (member.state != MemberState::kActive) return;
   found->second.took_over = true;
@@ -420,6 +482,7 @@ void XenDomains::end_slices(Guest& guest) {
   }
   guest.asked.clear();
   guest.made.clear();
+  guest.joining.clear();
 }
 
 DomainRecord XenDomains::record_of(const Guest& guest, DomainState state,

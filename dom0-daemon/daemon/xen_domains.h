@@ -29,7 +29,7 @@
 
 namespace xenspan::daemon {
 
-class XenDomains {
+class XenDomains : public DomainTable::XenSlices {
  public:
   XenDomains(const Config& config, Cluster& cluster, DomainTable& domains, XenHost& xen,
              std::function<HostRecord()> own_record);
@@ -46,6 +46,9 @@ class XenDomains {
   // From the domain table.
   void domain_changed(const DomainRecord& record);
   void domain_over(const Domain& domain);
+  Status may_hold_slice(const std::string& uuid, const HostRecord& host) override;
+  void prepare_slice(const std::string& uuid, const std::string& host,
+                     std::function<void(Status done)> done) override;
 
  private:
   enum class Phase {
@@ -67,6 +70,8 @@ class XenDomains {
     bool paused = false;       // as its slices were told
     std::set<std::string> asked, made;
     std::map<std::string, std::string> refused;  // host -> why
+    // Hosts that join while it spans.
+    std::map<std::string, std::function<void(Status done)>> joining;
   };
 
   // Of all guests now: what is done to one may make it go.
@@ -82,6 +87,9 @@ class XenDomains {
   void alone(Guest& guest, const std::string& why);
   void stop(Guest& guest, const std::string& why);
   void end_slices(Guest& guest);
+  void end_slice(Guest& guest, const std::string& host);
+  std::string refusal_of(const Guest& guest, const HostRecord& record) const;
+  void prepared(Guest& guest, const std::string& host, const Status& status);
   void follow_pause(Guest& guest);
   // Without slices, as everybody may know it.
   DomainRecord record_of(const Guest& guest, xenstore::DomainState state,

@@ -85,7 +85,7 @@ bool XenPeerSlices::handle(const std::string& home, const std::string& op, const
   } else if (const auto found = slices_.find(uuid);
              found != slices_.end() && found->second.home == home) {
     if (op == "xen-slice-end")
-      end(uuid);
+      found->second.next = nullptr, end(uuid);
     else
       pause(found->second, flag_field(message, "paused"));
   }
@@ -104,6 +104,11 @@ void XenPeerSlices::make(const std::string& home, const std::string& uuid, const
   if (!is_uuid(uuid) || name.empty() || name.find_first_of("\"\\\n/") != name.npos ||
       text.empty() || text.size() > kMostConfig)
     return refuse(home, uuid, "malformed request");
+  if (const auto old = slices_.find(uuid);
+      old != slices_.end() && old->second.ending && old->second.home == home) {
+    old->second.next = message;
+    return;
+  }
   if (slices_.contains(uuid))
     return refuse(home, uuid, fmt::format("host {} has a slice of it already", config_.name));
   if (const std::string problem = xen_.facts().problem; !problem.empty())
@@ -168,7 +173,10 @@ void XenPeerSlices::end(const std::string& uuid) {
     std::error_code ignored;
     std::filesystem::remove(ended->second.file, ignored);
     loop_.later([command = std::shared_ptr<XlCommand>(std::move(ended->second.command))] {});
+    const std::string home = ended->second.home;
+    const Json next = std::move(ended->second.next);
     slices_.erase(ended);
+    if (!next.is_null()) make(home, uuid, next);
   };
   if (slice.domain == 0 || !find(slice.own_uuid)) return over({});
   auto command = XlCommand::start(loop_, {"destroy", std::to_string(slice.domain)}, over);

@@ -47,6 +47,7 @@ class XenPeerSlices {
     bool ending = false;
     bool told_shutdown = false;
     bool paused = false;  // because the home's domain is
+    Json next;            // what the home asks for when this one has ended; null: nothing
     std::unique_ptr<XlCommand> command;
   };
 

@@ -21,6 +21,9 @@ namespace node = xenstore::node;
 constexpr const char* kToken = "xenspand";
 constexpr std::uint64_t kKib = 1024;
 
+// Beside what Dom0 has of its own, for Xen's store belongs to one machine.
+std::string mark_of(const std::string& host) { return "/local/domain/0/xenspan/" + host; }
+
 std::uint64_t now() { return static_cast<std::uint64_t>(std::time(nullptr)); }
 
 std::vector<std::string> feature_words(const CpuFeatures& features) {
@@ -66,6 +69,8 @@ Status XenstoreStory::connect() {
   if (!store) return store.error();
   store_ = std::move(*store);
   if (Status removed = remove_leftovers(); !removed) return removed;
+  if (process_->exit_fd() < 0)
+    if (Status marked = store_->write(mark_of(config_.name), "1"); !marked) return marked;
   const auto on_change = [this](const std::string& path, const std::string&) { changed(path); };
   const Status watched = first_failure({
       [&] { return store_->mkdir(paths::kHosts); },
@@ -162,8 +167,19 @@ void XenstoreStory::host_down(const std::string& name, const std::string& error)
   if (store_) check(xenstore::set_host_state(*store_, name, HostState::kDown, error));
 }
 
+bool XenstoreStory::is_told_by(const std::string& home) {
+  if (home == config_.name) return false;
+  const auto mark = store_->find(mark_of(home));
+  return mark && *mark;
+}
+
+bool XenstoreStory::is_of_another(const std::string& uuid) {
+  const auto home = store_->find(paths::domain(uuid) + "/" + node::kHome);
+  return home && *home && is_told_by(**home);
+}
+
 void XenstoreStory::put_domain(const DomainRecord& domain) {
-  if (!store_) return;
+  if (!store_ || is_told_by(domain.home)) return;
   xenstore::DomainRecord record;
   record.uuid = domain.uuid;
   record.name = domain.name;
@@ -199,7 +215,7 @@ void XenstoreStory::put_domain(const DomainRecord& domain) {
 }
 
 void XenstoreStory::put_counters(const DomainRecord& domain) {
-  if (!store_) return;
+  if (!store_ || is_told_by(domain.home)) return;
   const Status written = store_->atomically([&](Nodes& nodes) -> Status {
     for (const DomainMember& member : domain.members) {
       if (member.forgotten) continue;
@@ -230,11 +246,13 @@ Status XenstoreStory::put_vcpus(Nodes& nodes, const DomainRecord& domain) {
 
 void XenstoreStory::remove_domain(const std::string& uuid) {
   threads_told_.erase(uuid);
-  if (store_) check(xenstore::remove_domain(*store_, uuid));
+  if (store_ && !is_of_another(uuid)) check(xenstore::remove_domain(*store_, uuid));
 }
 
 void XenstoreStory::leave() {
-  if (store_) check(remove_leftovers());
+  if (!store_) return;
+  check(remove_leftovers());
+  check(store_->remove(mark_of(config_.name)));
 }
 
 void XenstoreStory::changed(const std::string& path) {
@@ -262,6 +280,7 @@ xenstore::MemberRequest member_request_from(const std::string& word) {
 
 void XenstoreStory::member_request(const std::string& uuid, const std::string& host,
                                    const std::string& word) {
+  if (is_of_another(uuid)) return;
   if (word.empty()) return handler_.member_withdrawn(uuid, host);
   if (Status asked = handler_.member_requested(uuid, host, word); !asked)
     answer_member(uuid, host, member_request_from(word), asked, std::nullopt);

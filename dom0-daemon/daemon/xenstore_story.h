@@ -79,6 +79,10 @@ class XenstoreStory {
   Status remove_forgotten(xenstore::Nodes& nodes, const DomainRecord& domain);
   void not_supported(const std::string& path, const std::string& request);
   void check(const Status& status);
+  // Another xenspand writes to this store, too, and speaks for its own domains itself: two under
+  // one Xen.
+  bool is_told_by(const std::string& home);
+  bool is_of_another(const std::string& uuid);
   Status put_vcpus(xenstore::Nodes& nodes, const DomainRecord& domain);
 
   EventLoop& loop_;

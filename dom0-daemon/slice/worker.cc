@@ -198,7 +198,7 @@ bool Worker::obey(const ControlChannel::Packet& packet) {
             {body.value("host", dsm::HostId{dsm::kMaxHosts}), body.value("core", -1)},
             body.value("id", json()));
   } else {
-    change_members(op, body);
+    take_step(control_, op, body);
   }
   return true;
 }

@@ -7,14 +7,14 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 
 #include "dom0-daemon/slice/control_channel.h"
+#include "dom0-daemon/slice/member_steps.h"
 #include "dom0-daemon/slice/order.h"
 
 namespace xenspan::slice {
 
-class Worker {
+class Worker : public MemberSteps {
  public:
   explicit Worker(UniqueFd control) : control_(std::move(control)) {}
   // Returns the process's exit status.
@@ -27,8 +27,13 @@ class Worker {
   void serve();
   bool obey(const ControlChannel::Packet& packet);
   void resolve(std::vector<std::uint64_t> bytes, nlohmann::json id);
-  // worker_members.cc. False: no such order.
-  bool change_members(const std::string& op, const nlohmann::json& body);
+  // worker_members.cc
+  Status add_peer(dsm::HostId host, const dsm::tcp::Peer& peer) override;
+  Status admit_peer(dsm::HostId host) override;
+  Status remove_peer(dsm::HostId host) override;
+  void learn_slots(const dsm::SlotTable& table) override;
+  Result<unsigned> vacate(dsm::HostId host) override;
+  dsm::Engine& engine() override;
   void migrate(unsigned vcpu, hypervisor::usermode::VcpuPlace to, nlohmann::json id);
   Result<ControlChannel::Packet> expect(const char* op);
   Status listen();
@@ -41,7 +46,6 @@ class Worker {
   std::vector<UniqueFd> given_;
   UniqueFd listening_;
   std::unique_ptr<hypervisor::usermode::Slice> slice_;
-  std::mutex members_lock_;        // one change of members at a time
   std::int64_t lease_end_ = 0;     // by CLOCK_BOOTTIME, ms; 0: none is needed
   std::atomic<bool> over_{false};  // exited or failed has been reported
 };

@@ -30,33 +30,48 @@ Result<std::unique_ptr<XenLines>> XenLines::open(dsm::tcp::Acceptor& acceptor, C
                          std::thread([lines, shared] { lines->read(*shared); }).detach();
                          return true;
                        });
-  lines->to_.resize(known.addresses.size());
   for (dsm::HostId host = 0; host < known.addresses.size(); ++host) {
-    if (host == known.self) continue;
-    dsm::tcp::ConnectOptions options;
-    options.address = known.addresses[host];
-    options.port = known.ports[host];
-    options.secret = known.secret;
-    options.self = known.self;
-    options.peer = host;
-    options.purpose = kXenPurpose;
-    options.encrypt = known.encrypt;
-    options.timeout_ms = kConnectMs;
-    auto stream = dsm::tcp::connect_stream(options);
-    if (!stream) return stream.error();
-    lines->to_[host] = std::move(*stream);
+    if (host == known.self || known.addresses[host].empty()) continue;
+    if (Status added = lines->add_peer(host, known.addresses[host], known.ports[host]); !added)
+      return added.error();
   }
   return lines;
 }
 
+Status XenLines::add_peer(dsm::HostId host, const std::string& address, std::uint16_t port) {
+  dsm::tcp::ConnectOptions options;
+  options.address = address;
+  options.port = port;
+  options.secret = config_.secret;
+  options.self = config_.self;
+  options.peer = host;
+  options.purpose = kXenPurpose;
+  options.encrypt = config_.encrypt;
+  options.timeout_ms = kConnectMs;
+  auto stream = dsm::tcp::connect_stream(options);
+  if (!stream) return stream.error();
+  to_[host].store(std::move(*stream));
+  return {};
+}
+
+void XenLines::remove_peer(dsm::HostId host) { to_[host].store(nullptr); }
+
+std::vector<dsm::HostId> XenLines::peers() const {
+  std::vector<dsm::HostId> hosts;
+  for (dsm::HostId host = 0; host < to_.size(); ++host)
+    if (to_[host].load() != nullptr) hosts.push_back(host);
+  return hosts;
+}
+
 int XenLines::send(dsm::HostId to, Kind kind, std::uint32_t vcpu, std::uint64_t value,
                    std::span<const std::byte> bytes) noexcept {
-  if (to >= to_.size() || to_[to] == nullptr) return EINVAL;
+  const auto stream = to < to_.size() ? to_[to].load() : nullptr;
+  if (stream == nullptr) return EINVAL;
   Header header{static_cast<std::uint32_t>(kind), vcpu, value,
                 static_cast<std::uint32_t>(bytes.size()), 0};
   const iovec pieces[] = {{&header, sizeof header},
                           {const_cast<std::byte*>(bytes.data()), bytes.size()}};
-  return to_[to]->writev(pieces, bytes.empty() ? 1 : 2);
+  return stream->writev(pieces, bytes.empty() ? 1 : 2);
 }
 
 void XenLines::read(dsm::tcp::SecureStream& stream) {

@@ -17,10 +17,14 @@ Status read_hosts(const json& body, XenOrder& order) {
   for (const json& host : body.at("hosts")) {
     order.hosts.push_back(host.at("name").get<std::string>());
     order.addresses.push_back(host.at("address").get<std::string>());
+    order.incarnations.push_back(host.value("incarnation", 0U));
   }
   if (order.hosts.empty() || order.hosts.size() > dsm::kMaxHosts || self >= order.hosts.size())
     return Error{EPROTO, "`self` or `hosts` is out of range: a domain has 1 to 64 hosts"};
   order.self = static_cast<dsm::HostId>(self);
+  order.first_hosts = body.value("first_hosts", 0U);
+  if (order.first_hosts > order.hosts.size() || (order.first_hosts != 0 && self == 0))
+    return Error{EPROTO, "`first_hosts` is more than there are in `hosts`, or the home is to join"};
   for (const json& vcpu : body.at("vcpus")) {
     const auto host = vcpu.at("host").get<unsigned>();
     if (host >= order.hosts.size())
@@ -33,12 +37,6 @@ Status read_hosts(const json& body, XenOrder& order) {
 }
 
 }  // namespace
-
-std::uint64_t XenOrder::vcpus_of(dsm::HostId host) const {
-  std::uint64_t set = 0;
-  for (std::size_t i = 0; i < vcpus.size(); ++i) set |= std::uint64_t{vcpus[i].host == host} << i;
-  return set;
-}
 
 Result<XenOrder> parse_xen_order(const json& body) try {
   XenOrder order;

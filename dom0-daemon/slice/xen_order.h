@@ -20,7 +20,9 @@ struct XenOrder {
   std::string uuid, name;
   hypervisor::xen::DomainId domain = 0;  // of this host
   dsm::HostId self = 0;
-  std::vector<std::string> hosts, addresses;  // home first
+  std::vector<std::string> hosts, addresses;  // home first; an empty name: nobody's now
+  std::vector<std::uint32_t> incarnations;    // dsm::tcp::Peer
+  unsigned first_hosts = 0;  // how many the domain began with, for a slice that joins; 0: it began
   std::vector<Vcpu> vcpus;
   dsm::Gfn pages = 0;  // gfns 0 .. pages-1 are kept coherent
   dsm::tcp::Secret secret{};
@@ -31,7 +33,7 @@ struct XenOrder {
   std::size_t hottest = 16;
 
   bool home() const { return self == 0; }
-  std::uint64_t vcpus_of(dsm::HostId host) const;  // bit N: vCPU N
+  bool joins() const { return first_hosts != 0; }
 };
 
 // An error names the member that is missing or wrong.

@@ -8,12 +8,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cerrno>
+#include <condition_variable>
 #include <cstring>
 #include <fstream>
 #include <mutex>
-#include <semaphore>
 #include <thread>
 
 #include "base/log.h"
@@ -22,8 +21,10 @@
 #include "dom0-daemon/hypervisor/xen/slice.h"
 #include "dom0-daemon/hypervisor/xen/vcpu_context.h"
 #include "dom0-daemon/slice/listening.h"
+#include "dom0-daemon/slice/member_steps.h"
 #include "dom0-daemon/slice/report.h"
 #include "dom0-daemon/slice/xen_lines.h"
+#include "dom0-daemon/slice/xen_moves.h"
 #include "dom0-daemon/slice/xen_order.h"
 
 namespace xenspan::slice {
@@ -38,7 +39,7 @@ using Kind = XenLines::Kind;
 constexpr int kOwnFailure = 125;
 constexpr int kCounterPeriodMs = 1000;
 constexpr int kConnectMs = 60'000;
-constexpr std::chrono::seconds kVcpuLimit{60};  // for a vCPU on its way
+constexpr std::chrono::seconds kHeardLimit{5};  // for the home to have heard why a slice stops
 
 // What travels before a vCPU's records: when it was taken, and by whose clock.
 struct Departure {
@@ -52,10 +53,12 @@ std::array<char, 36> this_boot() {
   return id;
 }
 
-class XenWorker {
+class XenWorker : public MemberSteps {
  public:
   XenWorker(ControlChannel& control, std::unique_ptr<XenCalls> xen, XenOrder order)
-      : control_(control), xen_(std::move(xen)), order_(std::move(order)) {}
+      : control_(control), xen_(std::move(xen)), order_(std::move(order)) {
+    order_.hosts.reserve(dsm::kMaxHosts);  // others read names meanwhile
+  }
 
   Status join();
   void serve();
@@ -63,14 +66,30 @@ class XenWorker {
 
  private:
   Status connect_all(const std::vector<std::uint16_t>& ports);
+  void make_moves();
   Status make_slice();
   Status make_engine();
   Status run_home();
   Status send_vcpus();
   Status pin_vcpus();
+  Result<std::vector<std::byte>> take(unsigned vcpu);
+  Status put(unsigned vcpu, XenMoves::Bytes state);
   void on_message(XenLines::Message message);
-  Status put(const XenLines::Message& message);
+  Status run_as_told(const XenLines::Message& message);
   void on_stop(const std::string& cause);
+  void stop_domain(const std::string& cause);
+  int tell_to_run(dsm::HostId host);
+  void start_serving();
+  void migrate(unsigned vcpu, dsm::HostId to, const json& id);
+
+  Status add_peer(dsm::HostId host, const dsm::tcp::Peer& peer) override;
+  Status admit_peer(dsm::HostId host) override;
+  Status remove_peer(dsm::HostId host) override;
+  void learn_slots(const dsm::SlotTable& table) override;
+  Result<unsigned> vacate(dsm::HostId host) override;
+  void rest() override { slice_->quiet(); }
+  dsm::Engine& engine() override { return *engine_; }
+
   bool obey(const json& body);
   json stats(const json& id);
   // The guest's memory is no longer to be trusted: its vCPUs stand from now on.
@@ -78,15 +97,17 @@ class XenWorker {
 
   ControlChannel& control_;
   const std::unique_ptr<XenCalls> xen_;
-  const XenOrder order_;
+  XenOrder order_;  // names of hosts that join are added, by one thread
   std::unique_ptr<dsm::tcp::Acceptor> acceptor_;
   std::unique_ptr<dsm::Transport> transport_;
   std::unique_ptr<Slice> slice_;
   std::unique_ptr<dsm::Engine> engine_;
   std::unique_ptr<XenLines> lines_;
-  std::counting_semaphore<> arrived_{0};
+  std::unique_ptr<XenMoves> moves_;
+  std::atomic<bool> serving_{false};
   std::mutex lock_;
-  std::string refusal_;               // of a vCPU; under lock_
+  std::condition_variable heard_;
+  bool home_has_heard_ = false;       // why this slice stops; under lock_
   std::atomic<bool> touched_{false};  // the guest's memory is the engine's
   std::atomic<bool> halted_{false};
   std::atomic<bool> over_{false};  // exited or failed has been reported
@@ -102,7 +123,7 @@ Status XenWorker::join() {
   config.listening = std::move(listening->socket);
   config.secret = order_.secret;
   config.self = order_.self;
-  config.hosts = static_cast<unsigned>(order_.hosts.size());
+  config.hosts = dsm::kMaxHosts;
   config.encrypt = order_.encrypt;
   config.log = [](const std::string& line) { log::warning("{}", line); };
   auto accepting = dsm::tcp::Acceptor::start(std::move(config));
@@ -132,7 +153,8 @@ Status XenWorker::join() {
 Status XenWorker::connect_all(const std::vector<std::uint16_t>& ports) {
   dsm::tcp::MeshConfig mesh;
   for (std::size_t host = 0; host < order_.hosts.size(); ++host)
-    mesh.hosts.push_back({order_.hosts[host], order_.addresses[host], ports[host]});
+    mesh.hosts.push_back(
+        {order_.hosts[host], order_.addresses[host], ports[host], order_.incarnations[host]});
   mesh.pages = order_.pages;
   // A vCPU has one fault at a time.
   mesh.lanes = std::clamp(static_cast<unsigned>(order_.vcpus.size()), 2U, dsm::tcp::kMaxLanes);
@@ -141,6 +163,7 @@ Status XenWorker::connect_all(const std::vector<std::uint16_t>& ports) {
   if (!made) return made.error();
   transport_ = std::move(*made);
 
+  make_moves();
   XenLines::Config lines;
   lines.self = order_.self;
   lines.addresses = order_.addresses;
@@ -154,15 +177,31 @@ Status XenWorker::connect_all(const std::vector<std::uint16_t>& ports) {
   return {};
 }
 
+// At the start all vCPUs are on the home; the others know where they will be.
+void XenWorker::make_moves() {
+  std::vector<dsm::HostId> places;
+  for (const XenOrder::Vcpu& vcpu : order_.vcpus)
+    places.push_back(order_.home() ? order_.self : vcpu.host);
+  XenMoves::Ways ways;
+  ways.take = [this](unsigned vcpu) { return take(vcpu); };
+  ways.put = [this](unsigned vcpu, XenMoves::Bytes state) { return put(vcpu, state); };
+  ways.deliver = [this](unsigned vcpu, std::uint8_t vector) { slice_->deliver(vcpu, vector); };
+  ways.send = [this](dsm::HostId to, Kind kind, unsigned vcpu, std::uint64_t value,
+                     XenMoves::Bytes bytes) { return lines_->send(to, kind, vcpu, value, bytes); };
+  ways.quiet = [this] { slice_->quiet(); };
+  moves_ = std::make_unique<XenMoves>(order_.self, std::move(places), std::move(ways));
+}
+
 Status XenWorker::make_slice() {
   Slice::Config config;
   config.domain = order_.domain;
   config.vcpus = static_cast<unsigned>(order_.vcpus.size());
-  config.here = order_.vcpus_of(order_.self);
+  config.here = order_.home() ? ~std::uint64_t{0} >> (64 - config.vcpus) : 0;
   config.pages = order_.pages;
   config.on_interrupt = [this](unsigned vcpu, std::uint8_t vector) {
-    lines_->send(order_.vcpus[vcpu].host, Kind::kInterrupt, vcpu, vector);
+    moves_->interrupt(vcpu, vector);
   };
+  config.on_stop = [this](const std::string& cause) { stop_domain(cause); };
   auto made = Slice::create(*xen_, std::move(config));
   if (!made) return made.error();
   slice_ = std::move(*made);
@@ -172,7 +211,10 @@ Status XenWorker::make_slice() {
 Status XenWorker::make_engine() {
   dsm::EngineConfig config;
   config.self = order_.self;
-  config.hosts = static_cast<unsigned>(order_.hosts.size());
+  config.hosts = order_.joins() ? order_.first_hosts : static_cast<unsigned>(order_.hosts.size());
+  config.most_hosts = dsm::kMaxHosts;
+  for (dsm::HostId host = 0; host < order_.hosts.size(); ++host)
+    if (!order_.hosts[host].empty()) config.members |= dsm::mask_of(host);
   config.pages = order_.pages;
   config.prefetch = 0;  // Xen reports one page at a time
   if (order_.hold_us != 0) config.hold_us = config.least_hold_us = order_.hold_us;
@@ -181,8 +223,13 @@ Status XenWorker::make_engine() {
                                   [this](const std::string& cause) { on_stop(cause); });
   if (!made) return made.error();
   engine_ = std::move(*made);
-  std::thread([this] { engine_->serve(); }).detach();
+  // One that joins first has to hear who manages what.
+  if (!order_.joins()) start_serving();
   return {};
+}
+
+void XenWorker::start_serving() {
+  if (!serving_.exchange(true)) std::thread([this] { engine_->serve(); }).detach();
 }
 
 // The guest stands from the first line to the last.
@@ -198,37 +245,26 @@ Status XenWorker::run_home() {
   if (Status sent = send_vcpus(); !sent) return sent;
   if (Status pinned = pin_vcpus(); !pinned) return pinned;
   if (Status running = slice_->start(*engine_); !running) return running;
-  const std::string stay = hypervisor::xen::to_text(slice_->home_pages());
   for (dsm::HostId host = 1; host < order_.hosts.size(); ++host)
-    if (const int error = lines_->send(host, Kind::kRun, 0, 0,
-                                       std::as_bytes(std::span(stay.data(), stay.size())));
-        error != 0)
+    if (const int error = tell_to_run(host); error != 0)
       return system_error(error,
                           fmt::format("cannot reach the slice on host {}", order_.hosts[host]));
   control_.send({{"event", "running"}, {"pid", ::getpid()}});
   return {};
 }
 
+int XenWorker::tell_to_run(dsm::HostId host) {
+  const std::string stay = hypervisor::xen::to_text(slice_->home_pages());
+  return lines_->send(host, Kind::kRun, 0, 0, std::as_bytes(std::span(stay.data(), stay.size())));
+}
+
+// One after the other: away as short as can be.
 Status XenWorker::send_vcpus() {
   for (std::uint32_t vcpu = 0; vcpu < order_.vcpus.size(); ++vcpu) {
     const dsm::HostId host = order_.vcpus[vcpu].host;
-    if (host == order_.self) continue;
-    const auto context = slice_->take_vcpu(vcpu);
-    if (!context) return context.error();
-    const Departure departure{context->taken_ns, this_boot()};
-    std::vector<std::byte> bytes(sizeof departure);
-    std::memcpy(bytes.data(), &departure, sizeof departure);
-    bytes.insert(bytes.end(), context->records.begin(), context->records.end());
-    if (const int error = lines_->send(host, Kind::kVcpu, vcpu, 0, bytes); error != 0)
-      return system_error(error,
-                          fmt::format("cannot send vCPU {} to host {}", vcpu, order_.hosts[host]));
-    // One after the other: away as short as can be.
-    if (!arrived_.try_acquire_for(kVcpuLimit))
-      return Error{ETIMEDOUT, fmt::format("host {} has not taken vCPU {} within {} s",
-                                          order_.hosts[host], vcpu, kVcpuLimit.count())};
-    const std::lock_guard guard(lock_);
-    if (!refusal_.empty())
-      return Error{EIO, fmt::format("host {}: {}", order_.hosts[host], refusal_)};
+    if (Status moved = moves_->move(vcpu, host, {}); !moved)
+      return Error{EIO, fmt::format("vCPU {} cannot go to host {}: {}", vcpu, order_.hosts[host],
+                                    moved.error().message)};
   }
   return {};
 }
@@ -245,49 +281,56 @@ Status XenWorker::pin_vcpus() {
 
 // From the thread that reads the sender's line.
 void XenWorker::on_message(XenLines::Message message) {
-  if (message.kind == Kind::kInterrupt && slice_ != nullptr && message.vcpu < order_.vcpus.size()) {
-    slice_->deliver(message.vcpu, static_cast<std::uint8_t>(message.value));
-    return;
+  // An interrupt for a guest that has no slice here yet cannot be.
+  if (slice_ == nullptr) return;
+  switch (moves_->handle(message)) {
+    case XenMoves::Handled::kYes: return;
+    case XenMoves::Handled::kLost: return stop_domain(moves_->lost());
+    case XenMoves::Handled::kNo: break;
   }
-  if (order_.home()) {
-    if (message.kind == Kind::kRefused) {
-      const std::lock_guard guard(lock_);
-      refusal_.assign(reinterpret_cast<const char*>(message.bytes.data()), message.bytes.size());
-    }
-    if (message.kind == Kind::kVcpuIsThere || message.kind == Kind::kRefused) arrived_.release();
-    return;
+  const std::string text(reinterpret_cast<const char*>(message.bytes.data()), message.bytes.size());
+  if (order_.home() && message.kind == Kind::kStops) {
+    // Before it stops: what is seen of that here would be the loss of its host.
+    fail(fmt::format("host {}: {}", order_.hosts[message.from], text));
+    lines_->send(message.from, Kind::kStopsHeard, 0, 0);
+  } else if (message.from == 0 && message.kind == Kind::kStopsHeard) {
+    const std::lock_guard guard(lock_);
+    home_has_heard_ = true;
+    heard_.notify_all();
+  } else if (message.from == 0 && message.kind == Kind::kRun) {
+    if (Status running = run_as_told(message); !running) stop_domain(running.error().message);
   }
-  if (message.from != 0) return;  // only the home commands
-  Status done;
-  if (message.kind == Kind::kVcpu) {
-    done = put(message);
-    if (done) lines_->send(0, Kind::kVcpuIsThere, message.vcpu, 0);
-  } else if (message.kind == Kind::kRun) {
-    slice_->stay_home(hypervisor::xen::home_pages_from(
-        {reinterpret_cast<const char*>(message.bytes.data()), message.bytes.size()}));
-    done = pin_vcpus();
-    if (done) done = slice_->start(*engine_);
-  }
-  if (done) return;
-  const std::string& why = done.error().message;
-  lines_->send(0, Kind::kRefused, message.vcpu, 0,
-               std::as_bytes(std::span(why.data(), why.size())));
-  fail(why);
 }
 
-Status XenWorker::put(const XenLines::Message& message) {
+Status XenWorker::run_as_told(const XenLines::Message& message) {
+  slice_->stay_home(hypervisor::xen::home_pages_from(
+      {reinterpret_cast<const char*>(message.bytes.data()), message.bytes.size()}));
+  if (Status pinned = pin_vcpus(); !pinned) return pinned;
+  return slice_->start(*engine_);
+}
+
+// It is taken from here and on its way from now on.
+Result<std::vector<std::byte>> XenWorker::take(unsigned vcpu) {
+  const auto context = slice_->take_vcpu(vcpu);
+  if (!context) return context.error();
+  const Departure departure{context->taken_ns, this_boot()};
+  std::vector<std::byte> bytes(sizeof departure);
+  std::memcpy(bytes.data(), &departure, sizeof departure);
+  bytes.insert(bytes.end(), context->records.begin(), context->records.end());
+  return bytes;
+}
+
+Status XenWorker::put(unsigned vcpu, XenMoves::Bytes state) {
   Departure departure;
-  if (message.bytes.size() <= sizeof departure || message.vcpu >= order_.vcpus.size() ||
-      order_.vcpus[message.vcpu].host != order_.self)
-    return Error{EPROTO, "a vCPU came that does not belong here"};
-  std::memcpy(&departure, message.bytes.data(), sizeof departure);
+  if (state.size() <= sizeof departure) return Error{EPROTO, "a vCPU came without its state"};
+  std::memcpy(&departure, state.data(), sizeof departure);
   VcpuContext context;
-  context.vcpu = message.vcpu;
+  context.vcpu = vcpu;
   context.taken_ns = departure.taken_ns;
-  context.records.assign(message.bytes.begin() + sizeof departure, message.bytes.end());
+  context.records.assign(state.begin() + sizeof departure, state.end());
   const auto records = hypervisor::xen::HvmRecords::parse(context.records);
   if (!records) return records.error();
-  const auto registers = records->registers(message.vcpu);
+  const auto registers = records->registers(vcpu);
   if (!registers) return registers.error();
   context.registers = *registers;
   // Clocks of different machines have nothing in common: there its way counts as no time.
@@ -295,6 +338,74 @@ Status XenWorker::put(const XenLines::Message& message) {
   const bool same = departure.boot == this_boot() && now > departure.taken_ns;
   if (!same) context.taken_ns = now;
   return slice_->put_vcpu(context);
+}
+
+// In a thread of its own, because it waits for the other slices.
+void XenWorker::migrate(unsigned vcpu, dsm::HostId to, const json& id) {
+  std::thread([this, vcpu, to, id] {
+    json event{{"event", "migrated"}, {"id", id}, {"threads", 1}};
+    const auto known = lines_->peers();
+    const auto before = std::chrono::steady_clock::now();
+    Status moved;
+    if (vcpu == 0 || vcpu >= order_.vcpus.size())
+      moved = Error{EBUSY, "vCPU 0 of a domain under Xen stays on the home"};
+    else if (to != order_.self && std::find(known.begin(), known.end(), to) == known.end())
+      moved = Error{EBUSY, "there is no slice on that host"};
+    else
+      moved = moves_->move(vcpu, to, known);
+    if (!moved && moved.error().code != EBUSY) stop_domain(moved.error().message);
+    if (!moved) event["error"] = moved.error().message;
+    event["us"] = std::chrono::duration_cast<std::chrono::microseconds>(
+                      std::chrono::steady_clock::now() - before)
+                      .count();
+    control_.send(event);
+  }).detach();
+}
+
+// ---- hosts come and go
+
+Status XenWorker::add_peer(dsm::HostId host, const dsm::tcp::Peer& peer) {
+  if (host >= dsm::kMaxHosts || host == order_.self)
+    return Error{EINVAL, fmt::format("host number {} cannot join", host)};
+  if (order_.hosts.size() <= host) order_.hosts.resize(host + 1U);
+  order_.hosts[host] = peer.name;
+  if (Status added = dsm::tcp::add_peer(*transport_, *acceptor_, host, peer, kConnectMs); !added)
+    return added;
+  return lines_->add_peer(host, peer.address, peer.port);
+}
+
+// Until this its loss concerns nobody.
+Status XenWorker::admit_peer(dsm::HostId host) {
+  if (host >= order_.hosts.size() || order_.hosts[host].empty())
+    return Error{EINVAL, fmt::format("host number {} has not connected", host)};
+  if (Status added = engine_->add_peer(host, order_.hosts[host]); !added) return added;
+  if (!order_.home()) return {};
+  if (const int error = tell_to_run(host); error != 0)
+    return system_error(error, "the slice there cannot be reached");
+  return {};
+}
+
+Status XenWorker::remove_peer(dsm::HostId host) {
+  if (host >= order_.hosts.size() || host == order_.self)
+    return Error{EINVAL, fmt::format("host number {} cannot leave", host)};
+  lines_->remove_peer(host);
+  if ((engine_->members() & dsm::mask_of(host)) != 0) return engine_->remove_peer(host);
+  transport_->remove_peer(host);
+  return {};
+}
+
+void XenWorker::learn_slots(const dsm::SlotTable& table) {
+  engine_->learn_slots(table);
+  start_serving();
+}
+
+// Its vCPUs have gone; nothing that is for one of them is on its way there afterwards.
+Result<unsigned> XenWorker::vacate(dsm::HostId host) {
+  if (!order_.home()) return Error{EPROTO, "`vacate` is for the home"};
+  std::vector<dsm::HostId> all = lines_->peers();
+  all.push_back(order_.self);
+  if (Status flushed = moves_->flush(host, all); !flushed) return flushed.error();
+  return moves_->routes().count_on(host);
 }
 
 void XenWorker::halt() noexcept {
@@ -310,6 +421,17 @@ void XenWorker::on_stop(const std::string& cause) {
   if (!order_.home() || !gone) return fail(cause);
   if (!over_.exchange(true))
     control_.send({{"event", "exited"}, {"status", 0}, {"signal", 0}, {"message", ""}});
+}
+
+// What only this slice knows. The home hears of it first, for it tells the cause.
+void XenWorker::stop_domain(const std::string& cause) {
+  halt();
+  if (!order_.home() && lines_->send(0, Kind::kStops, 0, 0,
+                                     std::as_bytes(std::span(cause.data(), cause.size()))) == 0) {
+    std::unique_lock guard(lock_);
+    heard_.wait_for(guard, kHeardLimit, [this] { return home_has_heard_; });
+  }
+  engine_->stop(cause);
 }
 
 void XenWorker::fail(const std::string& cause) {
@@ -329,7 +451,7 @@ void XenWorker::serve() {
     if (ready == 0 && !over_ && engine_ != nullptr) {
       json event = engine_counters(engine_->stats(0));
       const auto facts = xen_->domain(order_.domain);
-      event["threads"] = std::popcount(order_.vcpus_of(order_.self));
+      event["threads"] = moves_->routes().count_on(order_.self);
       event["pages"] = facts ? facts->pages : 0;
       control_.send(event);
     }
@@ -352,9 +474,10 @@ bool XenWorker::obey(const json& body) {
   } else if (op == "stats") {
     control_.send(stats(body.value("id", json())));
   } else if (op == "migrate") {
-    control_.send({{"event", "migrated"},
-                   {"id", body.value("id", json())},
-                   {"error", "the vCPUs of a domain under Xen stay where they were placed"}});
+    migrate(body.value("vcpu", ~0U), body.value("host", dsm::HostId{dsm::kMaxHosts}),
+            body.value("id", json()));
+  } else {
+    take_step(control_, op, body);
   }
   return true;
 }

@@ -40,6 +40,7 @@ struct options {
   uint64_t spread;      // pages, by each vCPU
   uint64_t patience;    // seconds until a wait that may never end is a failure
   uint64_t off;         // power off at the end
+  uint64_t until;       // rounds until a program in Dom0 says that it is enough
 };
 extern struct options options;
 

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <utility>
 
 #include "base/log.h"
@@ -158,11 +159,18 @@ bool Slice::is_refused(const VcpuEvent& event) noexcept {
   if (!remote_) return false;
   const HomePage* page = find_home_page(home_pages_, event.gfn);
   if (page == nullptr) return false;
-  engine_->stop(
+  stop_with(
       fmt::format("vCPU {} touched page {:x} of the guest, {}, which stays on the home: let only "
                   "vCPUs of the home use it",
                   event.vcpu, event.gfn, page->what));
   return true;
+}
+
+void Slice::stop_with(const std::string& cause) noexcept {
+  if (config_.on_stop)
+    config_.on_stop(cause);
+  else
+    engine_->stop(cause);
 }
 
 void Slice::on_event(const VcpuEvent& event) noexcept {
@@ -171,6 +179,7 @@ void Slice::on_event(const VcpuEvent& event) noexcept {
   if (fault && is_refused(event)) return;
   if (fault && event.gfn < config_.pages) {
     vcpus_[event.vcpu]->event = event;
+    ++serving_;
     vcpus_[event.vcpu]->faulted.release();
     return;
   }
@@ -190,7 +199,7 @@ void Slice::on_interrupt_command(const VcpuEvent& event) noexcept {
   const std::uint64_t away = command.targets & ~here_;
   if (away == 0) return;
   if (!command.ordinary) {
-    engine_->stop(
+    stop_with(
         fmt::format("vCPU {} sent a vCPU on another host an interrupt that cannot be "
                     "carried there (INIT, start-up, NMI or SMI; command {:x})",
                     event.vcpu, event.value));
@@ -209,7 +218,9 @@ void Slice::serve(Vcpu& vcpu) noexcept {
     if (ended_) return;
     ++faults_;
     const dsm::Right wanted = vcpu.event.write ? dsm::Right::kExclusive : dsm::Right::kShared;
-    if (engine_->acquire(vcpu.event.gfn, wanted) != dsm::Outcome::kGranted) continue;
+    const bool granted = engine_->acquire(vcpu.event.gfn, wanted) == dsm::Outcome::kGranted;
+    --serving_;
+    if (!granted) continue;
     ring_->answer(vcpu.event);
     if (const int error = ring_->publish(); error != 0)
       engine_->stop(fmt::format("domain {} cannot be told of an answer: {}", config_.domain,
@@ -219,6 +230,11 @@ void Slice::serve(Vcpu& vcpu) noexcept {
 
 int Slice::deliver(unsigned vcpu, std::uint8_t vector) noexcept {
   return xen_.inject_interrupt(config_.domain, apic_id_of(vcpu), vector);
+}
+
+void Slice::quiet() const noexcept {
+  const timespec while_it_is_answered{0, 1'000'000};
+  while (serving_ != 0) ::nanosleep(&while_it_is_answered, nullptr);
 }
 
 Slice::Counts Slice::counts() const { return {faults_, interrupts_sent_, elsewhere_}; }

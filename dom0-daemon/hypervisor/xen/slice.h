@@ -36,6 +36,9 @@ class Slice {
     std::uint64_t here = 0;  // bit N: vCPU N runs in this slice, until it is taken
     dsm::Gfn pages = 0;      // gfns 0 .. pages-1 are kept coherent
     std::function<void(unsigned vcpu, std::uint8_t vector)> on_interrupt;
+    // What only this slice knows stops the domain; null: the engine is stopped with it. From the
+    // ring's thread, and the vCPU that is the cause stands.
+    std::function<void(const std::string& cause)> on_stop;
   };
   static Result<std::unique_ptr<Slice>> create(XenCalls& xen, Config config);
   ~Slice();
@@ -64,6 +67,8 @@ class Slice {
   Status put_vcpu(const VcpuContext& context, TscFit* fit = nullptr);
   // An interrupt for a vCPU here, sent elsewhere. 0 or an errno.
   int deliver(unsigned vcpu, std::uint8_t vector) noexcept;
+  // Returns when no fault is under way. For a slice without vCPUs, before the engine drains.
+  void quiet() const noexcept;
 
   struct Counts {
     std::uint64_t faults = 0, interrupts_sent = 0, elsewhere = 0;
@@ -84,6 +89,7 @@ class Slice {
   template <typename Change>
   Status between_events(Change&& change);
   bool is_refused(const VcpuEvent& event) noexcept;
+  void stop_with(const std::string& cause) noexcept;
   void on_event(const VcpuEvent& event) noexcept;
   void on_interrupt_command(const VcpuEvent& event) noexcept;
   void serve(Vcpu& vcpu) noexcept;
@@ -102,6 +108,7 @@ class Slice {
   std::thread watcher_;
   UniqueFd wake_;
   std::atomic<bool> ended_{false};
+  std::atomic<unsigned> serving_{0};  // faults that are not answered
   std::atomic<std::uint64_t> faults_{0}, interrupts_sent_{0}, elsewhere_{0};
 };
 

@@ -34,8 +34,8 @@ int move_vcpu(XenCalls& xen, DomainId from, DomainId to);
 // created paused from the same file, vCPU 1. With each SIGUSR1 vCPU 1 moves to the other slice.
 int span(XenCalls& xen, DomainId home, DomainId remote);
 
-// The test guest with gate=1 goes on.
-int open_gate(XenCalls& xen, DomainId domain);
+// The test guest with gate=1 goes on; with until=1 and the word 2 it ends.
+int open_gate(XenCalls& xen, DomainId domain, std::uint64_t word);
 
 // Prints what is wrong; 1.
 int fail(const std::string& what);

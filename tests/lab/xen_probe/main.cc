@@ -17,7 +17,8 @@ int fail(const std::string& what) {
 namespace {
 
 constexpr char kUsage[] =
-    "usage: xen_probe capability|beats|hold|interrupts|pages|rights|gate DOMAIN\n"
+    "usage: xen_probe capability|beats|hold|interrupts|pages|rights DOMAIN\n"
+    "       xen_probe gate DOMAIN [WORD]\n"
     "       xen_probe pin DOMAIN VCPU CPU\n"
     "       xen_probe move|span|memory DOMAIN TO\n";
 
@@ -36,7 +37,8 @@ int run(int count, char** words) {
   if (count == 3 && command == "interrupts") return watch_interrupts(xen, domain);
   if (count == 3 && command == "pages") return fill_pages(xen, domain);
   if (count == 3 && command == "rights") return show_rights(xen, domain);
-  if (count == 3 && command == "gate") return open_gate(xen, domain);
+  if ((count == 3 || count == 4) && command == "gate")
+    return open_gate(xen, domain, count == 4 ? number(3) : 1);
   if (count == 5 && command == "pin") return pin(xen, domain, number(3), number(4));
   if (count == 4 && command == "move") return move_vcpu(xen, domain, number(3));
   if (count == 4 && command == "span") return span(xen, domain, number(3));
