@@ -32,6 +32,13 @@ nlohmann::ordered_json machine(const std::vector<std::string>& hosts) {
 
 }  // namespace
 
+Samples ratios(const Samples& above, const Samples& below) {
+  Samples result;
+  for (std::size_t i = 0; i < std::min(above.size(), below.size()); ++i)
+    result.add(above.values_[i] / below.values_[i]);
+  return result;
+}
+
 double Samples::quantile(double part) const {
   if (values_.empty()) return 0;
   std::vector<double> sorted = values_;

@@ -22,8 +22,12 @@ class Samples {
   double quantile(double part) const;
 
  private:
+  friend Samples ratios(const Samples& above, const Samples& below);
   std::vector<double> values_;
 };
+// Of samples that were taken in pairs, the first of one with the first of the other: what changes
+// the machine's speed for longer than a pair takes is the same on both sides.
+Samples ratios(const Samples& above, const Samples& below);
 
 // Further numbers of a result, by name, in the order in which they were first named.
 class Figures {

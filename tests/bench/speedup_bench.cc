@@ -14,8 +14,8 @@ std::vector<std::string> guest_line(const Program& program, const SpeedupOptions
   return line;
 }
 
-// Runs that are compared with each other take turns, so that the machine's own changes of speed
-// meet all of them.
+// Runs that are compared with each other take turns, there and back, so that the machine's own
+// changes of speed meet all of them.
 class Turns {
  public:
   struct Side {
@@ -27,7 +27,8 @@ class Turns {
 
   Status take(unsigned runs) {
     for (unsigned i = 0; i < runs; i++) {
-      for (Side& side : sides_) {
+      for (std::size_t turn = 0; turn < sides_.size(); ++turn) {
+        Side& side = sides_[i % 2 == 0 ? turn : sides_.size() - 1 - turn];
         auto answer = run_guest(side.argv, side.cores);
         if (!answer) return answer.error();
         side.seconds.add(answer->seconds);
@@ -71,9 +72,9 @@ Status measure_speedup(const Program& program, const Testbed& bed, const Speedup
                      .measured = spanning,
                      .baseline = native,
                      .hosts = bed.names(2)};
-  result.ratio = native.median() / spanning.median();
-  result.more["speedup_vs_1"] = single.median() / spanning.median();
-  result.more["native_speedup_vs_1"] = single.median() / native.median();
+  result.ratio = ratios(native, spanning).median();
+  result.more["speedup_vs_1"] = ratios(single, spanning).median();
+  result.more["native_speedup_vs_1"] = ratios(single, native).median();
   print(result);
   return {};
 }
@@ -87,7 +88,7 @@ Status measure_one_host(const Program& program, const Testbed& bed, const Speedu
                      .measured = turns[1],
                      .baseline = turns[0],
                      .hosts = bed.names(1)};
-  result.ratio = result.measured.median() / result.baseline.median();
+  result.ratio = ratios(result.measured, result.baseline).median();
   print(result);
   return {};
 }
