@@ -37,14 +37,14 @@ class Bursts {
     if (first) close();
     for (unsigned i = 0; i < asked_count_; ++i) {
       Asked& each = asked_[i];
-      if (each.ask.gfn != ask.gfn) continue;
+      if (each.gfn != ask.gfn) continue;
       // Read and then written is no loss in between.
-      if (each.ask.right >= ask.right) each.lost = true;
-      each.ask.right = std::max(each.ask.right, ask.right);
+      if (each.right >= ask.right) each.lost = true;
+      each.right = std::max(each.right, ask.right);
       return each.lost;
     }
     if (asked_count_ < kMost) {
-      asked_[asked_count_++] = {ask, false};
+      asked_[asked_count_++] = {static_cast<std::uint32_t>(ask.gfn), ask.right, false};
     } else {
       too_many_ = true;  // a stream, more likely
     }
@@ -54,7 +54,7 @@ class Bursts {
   Right right(Gfn gfn) const noexcept {
     for (const Burst& burst : bursts_) {
       const Member* const found = find(burst, gfn);
-      if (found != nullptr && found->seen >= kSure) return found->ask.right;
+      if (found != nullptr && found->seen >= kSure) return found->right;
     }
     return Right::kInvalid;
   }
@@ -71,7 +71,7 @@ class Bursts {
       const Member* const found = find(burst, gfn);
       if (found == nullptr || found->seen < kSure) continue;
       for (const Member& each : burst.members) {
-        if (each.seen >= kSure && each.ask.gfn != gfn && !visit(each.ask)) return;
+        if (each.seen >= kSure && each.gfn != gfn && !visit(each.ask())) return;
       }
       return;
     }
@@ -80,11 +80,11 @@ class Bursts {
   void on_unused(Gfn gfn) noexcept {
     for (Burst& burst : bursts_) {
       for (Member& each : burst.members) {
-        if (each.seen != 0 && each.ask.gfn == gfn) each.seen = kNotWanted;
+        if (each.seen != 0 && each.gfn == gfn) each.seen = kNotWanted;
       }
     }
     for (unsigned i = 0; i < asked_count_; ++i) {
-      if (asked_[i].ask.gfn == gfn) asked_[i].lost = true;
+      if (asked_[i].gfn == gfn) asked_[i].lost = true;
     }
   }
 
@@ -94,23 +94,27 @@ class Bursts {
   // A member in less esteem than zero gains by being part of a burst, and is no part of it until
   // then. Zero: none.
   static constexpr int kNotWanted = -8;
+  // Small, because every thread has some: gfns have 32 bits at most (PageTable::kMaxPages).
   struct Member {
-    Ask ask;
-    int seen = 0;
-    unsigned only_read = 0;  // bursts, one after the other, since it was written in one
+    std::uint32_t gfn = 0;
+    Right right = Right::kInvalid;
+    std::int8_t seen = 0;
+    std::uint8_t only_read = 0;  // bursts, one after the other, since it was written in one
+    Ask ask() const noexcept { return {gfn, right}; }
   };
   struct Burst {
     std::array<Member, kMost> members;
     std::uint64_t used = 0;
   };
   struct Asked {
-    Ask ask;
+    std::uint32_t gfn = 0;
+    Right right = Right::kInvalid;
     bool lost = false;
   };
 
   static const Member* find(const Burst& burst, Gfn gfn) noexcept {
     for (const Member& each : burst.members) {
-      if (each.seen != 0 && each.ask.gfn == gfn) return &each;
+      if (each.seen != 0 && each.gfn == gfn) return &each;
     }
     return nullptr;
   }
@@ -121,7 +125,7 @@ class Bursts {
     for (Burst& burst : bursts_) {
       unsigned common = 0;
       for (unsigned i = 0; i < asked_count_; ++i) {
-        const Member* const member = find(burst, asked_[i].ask.gfn);
+        const Member* const member = find(burst, asked_[i].gfn);
         if (member != nullptr && member->seen > 0) ++common;
       }
       if (common > most) {
@@ -142,10 +146,10 @@ class Bursts {
       Burst& burst = burst_of_asked();
       burst.used = ++clock_;
       for (Member& each : burst.members) {
-        if (each.seen > 0 && !was_asked(each.ask.gfn)) --each.seen;
+        if (each.seen > 0 && !was_asked(each.gfn)) --each.seen;
       }
       for (unsigned i = 0; i < asked_count_; ++i) {
-        forget_elsewhere(burst, asked_[i].ask.gfn);
+        forget_elsewhere(burst, asked_[i].gfn);
         learn(burst, asked_[i]);
       }
     }
@@ -157,41 +161,42 @@ class Bursts {
     for (Burst& each : bursts_) {
       if (&each == &burst) continue;
       for (Member& member : each.members) {
-        if (member.ask.gfn == gfn) member.seen = 0;
+        if (member.gfn == gfn) member.seen = 0;
       }
     }
   }
   bool was_asked(Gfn gfn) const noexcept {
     for (unsigned i = 0; i < asked_count_; ++i) {
-      if (asked_[i].ask.gfn == gfn) return true;
+      if (asked_[i].gfn == gfn) return true;
     }
     return false;
   }
   void learn(Burst& burst, const Asked& asked) noexcept {
     Member* place = nullptr;
     for (Member& each : burst.members) {
-      if (each.seen != 0 && each.ask.gfn == asked.ask.gfn) {
+      if (each.seen != 0 && each.gfn == asked.gfn) {
         place = &each;
         break;
       }
       if (each.seen == 0 && place == nullptr) place = &each;
     }
     if (place == nullptr) return;
-    if (place->seen == 0) *place = {asked.ask, 0, 0};
-    if (asked.ask.right == Right::kExclusive) {
-      place->ask.right = Right::kExclusive;
+    if (place->seen == 0) *place = {asked.gfn, asked.right, 0, 0};
+    if (asked.right == Right::kExclusive) {
+      place->right = Right::kExclusive;
       place->only_read = 0;
-    } else if (++place->only_read >= kOnlyRead) {
-      place->ask.right = Right::kShared;
+    } else if (place->right == Right::kExclusive && ++place->only_read >= kOnlyRead) {
+      place->right = Right::kShared;
     }
     if (asked.lost) {
       place->seen = kNotWanted;
     } else {
-      place->seen = std::min(place->seen == -1 ? 1 : place->seen + 1, kMostSeen);
+      place->seen =
+          static_cast<std::int8_t>(std::min(place->seen == -1 ? 1 : place->seen + 1, kMostSeen));
     }
   }
 
-  std::array<Burst, 4> bursts_;
+  std::array<Burst, 2> bursts_;
   std::array<Asked, kMost> asked_;
   unsigned asked_count_ = 0;
   bool too_many_ = false;

@@ -81,7 +81,7 @@ class Predictor {
   static constexpr std::uint64_t kContendedNs = 20'000'000;   // a page is left alone so long
   static constexpr std::uint64_t kFoughtForNs = 200'000'000;  // one that is lost within a burst
   static constexpr std::uint64_t kTwiceNs = 10'000'000;  // two contentions within this time do it
-  static constexpr unsigned kSlots = 64, kStreams = 4, kLinks = 4096, kSamples = 64,
+  static constexpr unsigned kSlots = 64, kStreams = 4, kLinks = 2048, kSamples = 64,
                             kContentions = 256;
   static constexpr unsigned kSteps = 32;  // links followed, or pages looked at, for one fault
   // A run ahead has so many times the pages of a fault's run; pages looked at for one marker.

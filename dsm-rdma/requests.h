@@ -68,7 +68,7 @@ class Requests {
   static constexpr unsigned kFirstAhead = kLanes * kWindow + kServicePlaces;
   static constexpr unsigned kPlaces = kFirstAhead + kAheadPlaces;
   static constexpr std::uint64_t kSpinNs = 20'000;
-  static constexpr Gfn kAnyPage = ~Gfn{0};
+  static constexpr Gfn kAnyPage = ~std::uint32_t{0};
 
   static unsigned place_of(Lane lane, unsigned position) noexcept {
     return lane * kWindow + position;
@@ -120,7 +120,7 @@ class Requests {
     const std::uint32_t count = next_.fetch_add(1, std::memory_order_relaxed);
     const std::uint32_t txn = place << kCountBits | (count & kCountMask);
     places_[place].purpose = purpose;
-    places_[place].gfn = gfn;
+    places_[place].gfn = static_cast<std::uint32_t>(gfn);
     places_[place].giver = kNoHost;
     places_[place].txn.exchange(txn);
     return txn;
@@ -223,10 +223,10 @@ class Requests {
   static constexpr std::uint32_t kCountMask = (1u << kCountBits) - 1;
   static_assert(kPlaces < 1u << (32 - kCountBits));
   struct Place {
-    SleepWord txn;                      // 0: no request, or it is over
-    Purpose purpose = Purpose::kFault;  // GUARDED_BY the page's lock
-    std::atomic<Gfn> gfn{kAnyPage};
-    HostId giver = kNoHost;  // the same, until the request is over
+    SleepWord txn;                             // 0: no request, or it is over
+    std::atomic<std::uint32_t> gfn{kAnyPage};  // 32 bits: PageTable::kMaxPages
+    Purpose purpose = Purpose::kFault;         // GUARDED_BY the page's lock
+    HostId giver = kNoHost;                    // the same, until the request is over
   };
   std::array<Place, kPlaces> places_;
   std::array<SleepWord, 256> bells_;

@@ -133,7 +133,7 @@ class ReturningPages {
     return entries_[(gfn * 0x9e3779b97f4a7c15 >> 32) % entries_.size()];
   }
 
-  std::array<Entry, 1024> entries_;
+  std::array<Entry, 512> entries_;
 };
 
 }  // namespace xenspan::dsm
