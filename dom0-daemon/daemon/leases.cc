@@ -262,11 +262,16 @@ void Leases::fence(const std::string& uuid, Entry& entry, const Event& event) {
 
 void Leases::tell_slice(const std::string& uuid, Entry& entry) {
   if (!entry.ready || entry.ended) return;
+  // Repeated until it says that it goes on: it may be about to stop itself just now.
+  const auto let_go_on = [&] {
+    if (const pid_t pid = slices_.pid_of(uuid); pid > 0) kill(pid, SIGCONT);
+  };
   const quorum::Time now = boot_ms();
   if (std::has_single_bit(entry.quorum->members()) && !entry.quorum->fenced()) {
     // Nobody could go on without it.
     if (entry.told != 0) slices_.send(uuid, {{"op", "lease"}, {"until", 0}});
     entry.told = 0;
+    if (entry.stands) let_go_on();  // the others left while it stood
     return;
   }
   const quorum::Time end = entry.quorum->fenced() ? 1 : entry.quorum->lease_end(now);
@@ -277,9 +282,7 @@ void Leases::tell_slice(const std::string& uuid, Entry& entry) {
     slices_.send(uuid, {{"op", "lease"}, {"until", end}, {"epoch", entry.quorum->epoch()}});
     entry.told = end;
   }
-  // Until it says that it goes on: it may be about to stop itself just now.
-  if (entry.stands && now < end)
-    if (const pid_t pid = slices_.pid_of(uuid); pid > 0) kill(pid, SIGCONT);
+  if (entry.stands && now < end) let_go_on();
 }
 
 std::vector<std::string> Leases::names(const Entry& entry, quorum::Members members) const {

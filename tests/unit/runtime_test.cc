@@ -2,15 +2,20 @@
 // real userfaultfd.
 #include <gtest/gtest.h>
 #include <setjmp.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
 #include <thread>
+#include <vector>
 
+#include "dom0-daemon/hypervisor/usermode/guest_thread.h"
 #include "dom0-daemon/hypervisor/usermode/guest_view.h"
 #include "dom0-daemon/hypervisor/usermode/layout_table.h"
 #include "dom0-daemon/hypervisor/usermode/packet.h"
 #include "dom0-daemon/hypervisor/usermode/parker.h"
+#include "dom0-daemon/hypervisor/usermode/runtime_signals.h"
 
 namespace xenspan::hypervisor::usermode {
 namespace {
@@ -79,6 +84,69 @@ TEST(LayoutTable, RightsAreThoseOfTheProtection) {
   EXPECT_FALSE(LayoutTable::allows(known(PROT_READ | PROT_EXEC), true));
   EXPECT_TRUE(LayoutTable::allows(known(PROT_READ | PROT_WRITE), true));
   EXPECT_FALSE(LayoutTable::allows(LayoutTable::kUnknown, false));
+}
+
+// More kicks than frames fit on the signal stack come while a thread does not run.
+TEST(RuntimeSignals, KicksThatPileUpComeAsOne) {
+  if (const Status installed = install_signal_handlers(); !installed)
+    GTEST_SKIP() << installed.error().message;
+  std::thread([] {
+    std::vector<std::byte> bytes(256 << 10);
+    stack_t stack{};
+    stack.ss_sp = bytes.data();
+    stack.ss_size = bytes.size();
+    ASSERT_EQ(::sigaltstack(&stack, nullptr), 0);
+    ThreadBlock block;
+    enter_thread_block(block);
+    {
+      const SignalsHeld held;
+      for (int i = 0; i < 2000; ++i)
+        ASSERT_EQ(::syscall(SYS_tgkill, ::getpid(), ::gettid(), kKickSignal), 0);
+    }
+    leave_thread_block();
+    stack = {};
+    stack.ss_flags = SS_DISABLE;
+    ASSERT_EQ(::sigaltstack(&stack, nullptr), 0);
+  }).join();
+}
+
+// Also in a thread that the runtime does not know.
+TEST(RuntimeSignalsDeathTest, AFaultOfTheRuntimeIsTold) {
+  if (const Status installed = install_signal_handlers(); !installed)
+    GTEST_SKIP() << installed.error().message;
+  const auto fault = [] {
+    volatile std::uintptr_t nowhere = 8;
+    *reinterpret_cast<volatile int*>(nowhere) = 1;
+  };
+  const char* told =
+      "signal 11 in the runtime at pc 0x[0-9a-f]+ .program . 0x[0-9a-f]+., address 0x8, thread "
+      "[0-9]+";
+  EXPECT_DEATH(fault(), told);
+  EXPECT_DEATH(std::thread(fault).join(), told);
+}
+
+// A kick that comes before a new thread has its block waits for it.
+TEST(RuntimeSignals, ANewThreadTakesNoSignalBeforeItsBlock) {
+  if (const Status installed = install_signal_handlers(); !installed)
+    GTEST_SKIP() << installed.error().message;
+  bool pending = false;
+  std::thread thread;
+  {
+    const SignalsHeld held;
+    thread = std::thread([&pending] {
+      ::syscall(SYS_tgkill, ::getpid(), ::gettid(), kKickSignal);
+      sigset_t waiting;
+      ::sigpending(&waiting);
+      pending = ::sigismember(&waiting, kKickSignal) == 1;
+      ThreadBlock block;
+      enter_thread_block(block);
+      ::sigpending(&waiting);
+      pending = pending && ::sigismember(&waiting, kKickSignal) == 0;
+      leave_thread_block();
+    });
+  }
+  thread.join();
+  EXPECT_TRUE(pending);
 }
 
 sigjmp_buf fault_return;

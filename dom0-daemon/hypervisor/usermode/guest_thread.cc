@@ -39,7 +39,11 @@ int GuestThread::launch(std::unique_ptr<GuestThread> thread) {
   ::pthread_attr_init(&attributes);
   ::pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   ::pthread_attr_setstacksize(&attributes, kHostStackBytes);
-  const int error = ::pthread_create(&raw->kernel_thread_, &attributes, &GuestThread::body, raw);
+  int error = 0;
+  {
+    const SignalsHeld held;
+    error = ::pthread_create(&raw->kernel_thread_, &attributes, &GuestThread::body, raw);
+  }
   ::pthread_attr_destroy(&attributes);
   if (error != 0) slice.remove(tid);
   return -error;
@@ -72,12 +76,12 @@ void GuestThread::run() {
   const sched_param ordinary{};
   ::sched_setscheduler(0, SCHED_OTHER, &ordinary);  // the creator may be a real-time service thread
   keep_to_core();
-  block_.thread = this;
-  enter_thread_block(block_);
   stack_t stack{};
   stack.ss_sp = signal_stack_;
   stack.ss_size = kSignalStackBytes;
   ::sigaltstack(&stack, nullptr);
+  block_.thread = this;
+  enter_thread_block(block_);
   line_ = slice_.take_line(tid());
   if (line_ == nullptr) park();
   const auto restorer = reinterpret_cast<std::uint64_t>(xs_restorer_start);

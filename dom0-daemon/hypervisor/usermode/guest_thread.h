@@ -10,6 +10,7 @@
 #include <ucontext.h>
 
 #include <atomic>
+#include <csignal>
 #include <memory>
 #include <string>
 
@@ -23,9 +24,11 @@ namespace xenspan::hypervisor::usermode {
 
 class Slice;
 
-// Interrupts a kernel thread so that it looks for guest signals. glibc keeps 32 and 33; guests' own
-// real-time signals never reach the kernel, so any number is free.
-inline constexpr int kKickSignal = 34;
+// Interrupts a kernel thread so that it looks for guest signals. Linux itself never sends this one,
+// and guests' own signals never reach the kernel. Not a real-time signal: those queue up, and a
+// thread that gets no processor for seconds is kicked hundreds of times. The kernel then builds
+// all the handlers' frames at once, and the process ends when the signal stack cannot hold them.
+inline constexpr int kKickSignal = SIGSTKFLT;
 
 class GuestThread final : public GuestMemory {
  public:

@@ -2,6 +2,7 @@
 
 #include <immintrin.h>
 #include <sys/auxv.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -13,6 +14,8 @@
 #include "base/log.h"
 #include "dom0-daemon/hypervisor/usermode/guest_thread.h"
 #include "dom0-daemon/hypervisor/usermode/window.h"
+
+extern "C" const char __executable_start;  // of the linker (ld(1), its default scripts)
 
 namespace xenspan::hypervisor::usermode {
 namespace {
@@ -48,14 +51,17 @@ bool fix_up(ucontext_t& context) {
   return true;
 }
 
+// `addr2line -e xenspan-slice OFFSET` says where that is, unless it is in a shared library.
 [[noreturn]] void runtime_fault(int signo, const siginfo_t& info, const ucontext_t& context) {
-  log::error(
-      "signal {} in the runtime at pc {:#x} ({:#x} behind the program's entry code), address {}",
-      signo, pc_of(context), pc_of(context) - reinterpret_cast<std::uint64_t>(&xs_signal_entry),
-      info.si_addr);
   struct sigaction standard {};
   standard.sa_handler = SIG_DFL;
-  ::sigaction(SIGABRT, &standard, nullptr);
+  for (const int each : {SIGSEGV, SIGBUS, SIGABRT}) ::sigaction(each, &standard, nullptr);
+  char thread[16] = {};
+  ::prctl(PR_GET_NAME, thread);
+  log::error("signal {} in the runtime at pc {:#x} (program + {:#x}), address {}, thread {} ({})",
+             signo, pc_of(context),
+             pc_of(context) - reinterpret_cast<std::uint64_t>(&__executable_start), info.si_addr,
+             ::gettid(), thread);
   std::abort();
 }
 
@@ -134,17 +140,19 @@ Status install_signal_handlers() {
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   ::sigaction(SIGPIPE, &ignore, nullptr);
+  // The calling thread's own faults, and those of threads that never enter a block, are told too.
+  leave_thread_block();
   return {};
 }
 
 void enter_thread_block(ThreadBlock& block) {
+  block.host_fs = _readfsbase_u64();
+  _writegsbase_u64(reinterpret_cast<std::uint64_t>(&block));
   // A thread may have been created by one that blocks signals, and a blocked SIGBUS ends the
   // process.
   sigset_t none;
   ::sigemptyset(&none);
   ::pthread_sigmask(SIG_SETMASK, &none, nullptr);
-  block.host_fs = _readfsbase_u64();
-  _writegsbase_u64(reinterpret_cast<std::uint64_t>(&block));
 }
 
 void leave_thread_block() {
@@ -153,5 +161,13 @@ void leave_thread_block() {
   ended = ThreadBlock{};
   enter_thread_block(ended);
 }
+
+SignalsHeld::SignalsHeld() {
+  sigset_t all;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before_);
+}
+
+SignalsHeld::~SignalsHeld() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
 
 }  // namespace xenspan::hypervisor::usermode

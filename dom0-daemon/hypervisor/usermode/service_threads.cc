@@ -14,6 +14,7 @@ std::atomic<bool> refused{false};
 }
 
 void start_service_thread(const char* name, Priority priority, std::function<void()> body) {
+  const SignalsHeld held;
   std::thread([name, priority, body = std::move(body)] {
     ThreadBlock block;
     enter_thread_block(block);

@@ -306,9 +306,11 @@ Result<std::unique_ptr<Acceptor>> Acceptor::start(Config config) {
       return system_error(errno, "cannot watch the listening socket");
     }
   }
-  // Signals are for the threads that run the guest.
+  // Signals are for the threads that run the guest, except faults of its own: blocked, they would
+  // end the process without a word.
   sigset_t all, before;
   ::sigfillset(&all);
+  for (const int own : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT}) ::sigdelset(&all, own);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   impl->thread = std::thread([raw = impl.get()] { raw->run(); });
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
