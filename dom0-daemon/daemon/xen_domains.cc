@@ -273,13 +273,17 @@ void XenDomains::ask(Guest& guest) {
   guest.ticks = 0;
   for (const std::string& host : guest.declared.hosts) {
     if (guest.refused.contains(host)) continue;
-    guest.asked.insert(host);
-    log::info("domain {}: host {} is asked for a slice", guest.name, host);
-    cluster_.send(host, {{"op", "xen-slice-make"},
-                         {"uuid", guest.xen.uuid},
-                         {"name", guest.name},
-                         {"config", *text}});
+    ask_host(guest, host, *text);
   }
+}
+
+void XenDomains::ask_host(Guest& guest, const std::string& host, const std::string& config) {
+  guest.asked.insert(host);
+  log::info("domain {}: host {} is asked for a slice", guest.name, host);
+  cluster_.send(host, {{"op", "xen-slice-make"},
+                       {"uuid", guest.xen.uuid},
+                       {"name", guest.name},
+                       {"config", config}});
 }
 
 bool XenDomains::handle(const std::string& host, const std::string& op, const Json& message) {
@@ -385,12 +389,7 @@ void XenDomains::prepare_slice(const std::string& uuid, const std::string& host,
   const auto text = read_text(guest.declared.config);
   if (!text) return done(text.error());
   guest.joining[host] = std::move(done);
-  guest.asked.insert(host);
-  log::info("domain {}: host {} is asked for a slice", guest.name, host);
-  cluster_.send(host, {{"op", "xen-slice-make"},
-                       {"uuid", guest.xen.uuid},
-                       {"name", guest.name},
-                       {"config", *text}});
+  ask_host(guest, host, *text);
 }
 
 void XenDomains::prepared(Guest& guest, const std::string& host, const Status& status) {

@@ -82,6 +82,7 @@ class XenDomains : public DomainTable::XenSlices {
   void advance(Guest& guest);
   bool hosts_are_known(Guest& guest);
   void ask(Guest& guest);
+  void ask_host(Guest& guest, const std::string& host, const std::string& config);
   void refuse(Guest& guest, const std::string& host, const std::string& why);
   void span(Guest& guest);
   void alone(Guest& guest, const std::string& why);

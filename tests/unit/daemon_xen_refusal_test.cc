@@ -3,8 +3,6 @@
 // clusters of this process, their facts what the test says; Xen and the slices are stand-ins.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -12,6 +10,7 @@
 
 #include "base/log.h"
 #include "dom0-daemon/daemon/xen_domains.h"
+#include "tests/unit/free_port.h"
 #include "xenstore-schema/memory_store.h"
 
 namespace xenspan::daemon {
@@ -21,17 +20,6 @@ using testing::HasSubstr;
 
 constexpr char kUuid[] = "0f1e2d3c-0000-4000-8000-000000000001";
 constexpr std::uint64_t kMib = 1 << 20;
-
-std::uint16_t free_port() {
-  const UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof address;
-  EXPECT_EQ(bind(fd.get(), reinterpret_cast<sockaddr*>(&address), length), 0);
-  EXPECT_EQ(getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &length), 0);
-  return ntohs(address.sin_port);
-}
 
 // One guest with two vCPUs, and what was done to it.
 class FakeXen : public XenHost {
