@@ -5,6 +5,7 @@
 #include <xen/arch-x86/hvm/start_info.h>
 
 #include "console.h"
+#include "store.h"
 #include "sync.h"
 #include "workloads.h"
 
@@ -100,10 +101,11 @@ static const struct {
                {"changes", &options.changes},
                {"turns", &options.turns},
                {"touch", &options.touch},
-                {"spread", &options.spread},
-                {"patience", &options.patience},
-                {"off", &options.off},
-                {"until", &options.until}};
+               {"spread", &options.spread},
+               {"patience", &options.patience},
+               {"off", &options.off},
+               {"until", &options.until},
+               {"listen", &options.listen}};
 
 static bool set_number(const char* word, size_t name_length) {
   for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
@@ -152,12 +154,12 @@ static void wait_for_the_start(unsigned me) {
 }
 
 // Another round of the list? With `until` the rounds are not counted beforehand: a program in Dom0
-// ends them, and after the first only failures are said.
+// (or, with `listen`, `xl shutdown`) ends them, and after the first only failures are said.
 static bool another_round(uint64_t round, unsigned me) {
   static volatile uint64_t over;
   if (options.until == 0) return round < options.count;
   barrier();
-  if (me == 0 && round > 0) over = gate[0] == 2;
+  if (me == 0 && round > 0) over = gate[0] == 2 || (options.listen != 0 && store_says_shut_down());
   barrier();
   if (me == 0 && over) say("testguest: %u rounds\n", round);
   return !over;
@@ -212,6 +214,7 @@ void c_main(uint64_t me, const struct hvm_start_info* start) {
     machine_begin();
     machine_begin_vcpu(0);
     read_options((const char*)start->cmdline_paddr);
+    if (options.listen != 0) store_begin();
     start_others();
     say("testguest: %u vCPUs, %u kHz, timer by %s\n", (uint64_t)vcpu_count,
         ticks_per_second() / 1000, timer_has_deadline_mode() ? "deadline" : "counter");

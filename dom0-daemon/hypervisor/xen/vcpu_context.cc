@@ -59,21 +59,50 @@ Result<TscPoint> read_paused_tsc(XenCalls& xen, DomainId domain, unsigned vcpu) 
   return TscPoint{registers->tsc, all->ns, all->width_ns};
 }
 
+// The vCPUs of the domain that are up, but for one, as they were at that moment.
+struct Others {
+  std::vector<std::byte> records;
+  std::uint64_t ns = 0;
+};
+
+Result<Others> read_others(XenCalls& xen, DomainId domain, unsigned vcpu) {
+  const auto all = read_narrowest(xen, domain);
+  if (!all) return all.error();
+  const auto records = HvmRecords::parse(all->records);
+  if (!records) return records.error();
+  return Others{records->others_than(vcpu), all->ns};
+}
+
+// Xen takes every vCPU down that it is not given the registers of: those that are up here go along.
+Result<std::vector<std::byte>> set_of(const VcpuContext& context, const Others& others,
+                                      unsigned khz, std::int64_t ahead) {
+  const std::uint64_t now = monotonic_ns();
+  const auto ticks_since = [&](std::uint64_t ns) {
+    return static_cast<std::uint64_t>(ticks_in(static_cast<std::int64_t>(now - ns), khz) + ahead);
+  };
+  std::vector<std::byte> set = context.records;
+  if (Status moved = advance_tsc(set, ticks_since(context.taken_ns)); !moved) return moved.error();
+  if (others.records.empty()) return set;
+  std::vector<std::byte> beside = others.records;
+  if (Status moved = advance_tsc(beside, ticks_since(others.ns)); !moved) return moved.error();
+  if (Status added = add_others(set, beside); !added) return added.error();
+  return set;
+}
+
 // The domain is paused. It is put with the TSC it should have now, which is late by the time Xen
 // takes to load it; the next try makes up for what was missing. What is good enough starts at a
 // microsecond and grows with every try, so that it ends on a machine where no two tries take
 // equally long, too.
 Result<TscFit> put_in_step(XenCalls& xen, DomainId to, const VcpuContext& context, unsigned khz) {
   constexpr unsigned kTries = 6;
+  const auto others = read_others(xen, to, context.vcpu);
+  if (!others) return others.error();
   TscFit fit;
   std::int64_t ahead = 0, good_enough = khz / 1000 + 1;
   for (; fit.tries < kTries; good_enough *= 4) {
-    std::vector<std::byte> records = context.records;
-    const auto away = static_cast<std::int64_t>(monotonic_ns() - context.taken_ns);
-    const std::int64_t ticks = ticks_in(away, khz) + ahead;
-    if (Status moved = advance_tsc(records, static_cast<std::uint64_t>(ticks)); !moved)
-      return moved.error();
-    if (Status put = xen.set_context(to, records); !put) return put.error();
+    const auto set = set_of(context, *others, khz, ahead);
+    if (!set) return set.error();
+    if (Status put = xen.set_context(to, *set); !put) return put.error();
     const auto now = read_paused_tsc(xen, to, context.vcpu);
     if (!now) return now.error();
     const std::uint64_t due =
