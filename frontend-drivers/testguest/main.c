@@ -49,7 +49,7 @@ static const struct workload workloads[] = {
 };
 enum { kWorkloads = sizeof workloads / sizeof workloads[0] };
 static bool chosen[kWorkloads];
-static uint64_t failures;
+static uint64_t failures, failed[kWorkloads];
 
 static size_t length_until(const char* text, char end) {
   size_t length = 0;
@@ -172,6 +172,7 @@ static void say_verdict(const struct workload* workload, struct verdict verdict,
   } else {
     say("%s: FAIL %u instead of %u; by vCPU", workload->name, verdict.value, verdict.wanted);
     failures++;
+    failed[workload - workloads]++;
   }
   for (unsigned each = 0; each < vcpu_count; each++) say(" %u", vcpus[each].work);
   say("\n");
@@ -232,6 +233,9 @@ void c_main(uint64_t me, const struct hvm_start_info* start) {
   }
   barrier();
   if (me != 0) return;
+  for (int i = 0; i < kWorkloads; i++) {
+    if (failed[i] != 0) say("testguest: %s failed, %u times\n", workloads[i].name, failed[i]);
+  }
   if (failures != 0) say("testguest: %u failed\n", failures);
   say("testguest: done\n");
   if (options.off != 0) power_off();

@@ -1,5 +1,6 @@
 #include "dom0-daemon/hypervisor/xen/vcpu_context.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <ctime>
 #include <utility>
@@ -78,7 +79,8 @@ Result<std::vector<std::byte>> set_of(const VcpuContext& context, const Others& 
                                       unsigned khz, std::int64_t ahead) {
   const std::uint64_t now = monotonic_ns();
   const auto ticks_since = [&](std::uint64_t ns) {
-    return static_cast<std::uint64_t>(ticks_in(static_cast<std::int64_t>(now - ns), khz) + ahead);
+    const std::int64_t ticks = ticks_in(static_cast<std::int64_t>(now - ns), khz) + ahead;
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(ticks, 0));  // time never goes back
   };
   std::vector<std::byte> set = context.records;
   if (Status moved = advance_tsc(set, ticks_since(context.taken_ns)); !moved) return moved.error();
