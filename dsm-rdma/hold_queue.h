@@ -112,12 +112,9 @@ class HoldQueue {
     return false;
   }
 
-  // Whether a message waits here; what this host only means to do does not count.
-  bool holds_message() noexcept {
+  bool empty() noexcept {
     const std::lock_guard guard(lock_);
-    for (std::size_t at = 0; at < count_; ++at)
-      if (place(at).early_ns == kMessage) return true;
-    return false;
+    return count_ == 0;
   }
   // Takes the first message when it is due. Otherwise false, and the nanoseconds until it is, or -1
   // when there is none.

@@ -158,8 +158,6 @@ namespace {
 // As many ranges as a packet has room for, of three lists.
 constexpr std::size_t kMostRuns = 12000;
 
-}  // namespace
-
 json runs_json(const std::vector<dsm::PageRun>& runs, bool& cut) {
   json list = json::array();
   for (const auto& run : runs) {
@@ -171,6 +169,8 @@ json runs_json(const std::vector<dsm::PageRun>& runs, bool& cut) {
   }
   return list;
 }
+
+}  // namespace
 
 json holdings_event(hypervisor::usermode::Slice& slice, const json& order) {
   dsm::HostMask lost = 0;

@@ -560,10 +560,9 @@ TEST(Connection, RunsAreTakenApart) {
   constexpr wire::Bounds kBounds{3, 4, 1024, 1};
   int ends[2];
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
-  const std::atomic<Epoch> epoch{kBounds.epoch};
   const auto connection = [&](int end, HostId self, bool own) {
     return Connection(std::make_unique<SecureStream>(UniqueFd(end), nullptr, StreamId{}), self,
-                      static_cast<HostId>(3 - self), kServiceLane, own, kBounds, epoch);
+                      static_cast<HostId>(3 - self), kServiceLane, own, kBounds);
   };
   Connection requester = connection(ends[0], 2, true), manager = connection(ends[1], 1, false);
   std::vector<Outgoing> messages;
@@ -622,9 +621,8 @@ TEST(Connection, StreamsArriveWholeHoweverTheyAreCut) {
   int ends[2];
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
   const UniqueFd sender(ends[1]);
-  const std::atomic<Epoch> epoch{kBounds.epoch};
   Connection connection(std::make_unique<SecureStream>(UniqueFd(ends[0]), nullptr, StreamId{}), 1,
-                        2, kServiceLane, true, kBounds, epoch);
+                        2, kServiceLane, true, kBounds);
   Collector sink;
   const char* why = nullptr;
   for (std::size_t at = 0; at < bytes.size();) {
