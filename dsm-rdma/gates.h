@@ -3,10 +3,10 @@
 // wants right behind such a page is asked for together with it.
 //
 // A gate is a fault on a contended page at one place in the program: of those that touch the page
-// of a barrier, the loop that waits is left when all have come. Only
-// a gate that was followed at once several times in a row is opened, and one that brings what is
-// lost before it is used is closed for long. Wrong guesses cost time, never correctness.
-// Threading: an object is one thread's at a time (Predictor::Slot). No allocation, no clock.
+// of a barrier, the loop that waits is left when all have come. Only a gate that was followed at
+// once several times in a row is opened, and one that brings what is lost before it is used is
+// closed for long. Wrong guesses cost time, never correctness. Threading: an object is one thread's
+// at a time (Predictor::Slot). No allocation, no clock.
 #pragma once
 
 #include <algorithm>
@@ -29,18 +29,15 @@ class Gates {
   }
   // Whether this gate brings pages. They stay apart from its own, also when nobody fights for it
   // now.
-  bool knows(std::uint64_t gate) noexcept {
-    const Gate* const known = find(gate);
-    return known != nullptr && known->seen >= kSure;
-  }
+  bool knows(std::uint64_t gate) noexcept { return sure(gate) != nullptr; }
   // The thread has come to a contended page. The page behind it that is to be asked for together
   // with it; right kInvalid: none.
   Ask on_gate(std::uint64_t gate) noexcept {
     judge(false);
     at_ = gate;
     served_ns_ = 0;
-    const Gate* const known = find(gate);
-    return known != nullptr && known->seen >= kSure ? Ask{known->behind, known->right} : Ask{};
+    const Gate* const known = sure(gate);
+    return known != nullptr ? Ask{known->behind, known->right} : Ask{};
   }
   // What on_gate() told has been asked for, at least in part.
   void on_opened() noexcept {
@@ -75,6 +72,10 @@ class Gates {
       if (each.key == gate) return &each;
     }
     return nullptr;
+  }
+  const Gate* sure(std::uint64_t gate) noexcept {
+    const Gate* const known = find(gate);
+    return known != nullptr && known->seen >= kSure ? known : nullptr;
   }
   // Whether the gate that the thread came to last was followed by `behind_` at once.
   void judge(bool followed) noexcept {

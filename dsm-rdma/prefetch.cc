@@ -150,10 +150,10 @@ unsigned Predictor::open_gate(Slot& slot, std::uint64_t gate, std::uint64_t now_
   if (behind.right == Right::kInvalid) return 0;
   behind.right = std::max(behind.right, slot.bursts.right(behind.gfn));
   run.sample_among(slot.bursts.size(behind.gfn) + 1);
-  const bool first = ask(slot, behind, kOfGate, true, run) == Start::kStarted;
-  slot.bursts.others(behind.gfn, [&](Ask other) {
-    return ask(slot, other, kOfGate, !first && run.started() == 0, run) != Start::kNoRoom;
-  });
+  const auto bring = [&](Ask each) {
+    return ask(slot, each, kOfGate, run.started() == 0, run) != Start::kNoRoom;
+  };
+  if (bring(behind)) slot.bursts.others(behind.gfn, bring);
   if (run.started() == 0) return 0;
   slot.gates.on_opened();
   slot.through_gate = true;

@@ -140,7 +140,6 @@ class Predictor {
   class Run;
 
   Slot& slot_of(std::uint64_t thread) noexcept;
-  unsigned run_for(Slot& slot, Ask fault, Run& run) noexcept;
   unsigned open_gate(Slot& slot, std::uint64_t gate, std::uint64_t now_ns, Run& run) noexcept;
   void burst(Slot& slot, Ask fault, Run& run) noexcept;
   Start ask(Slot& slot, Ask ask, std::uint64_t reason, bool first, Run& run) noexcept;
