@@ -104,7 +104,8 @@ fi
 say "unit and simulation tests"
 find "$build/tests" -name '*.trs' -delete
 # One test program at a time: several of them are made of many threads and watch for lost wake-ups. So no -j here.
-if make -C "$build" check >"$build/check-tests.log" 2>&1; then :; else tests_failed=yes; fi
+make -C "$build" check 2>&1 | tee "$build/check-tests.log" | grep --line-buffered -E '^(PASS|FAIL|SKIP|ERROR): '
+[ "${PIPESTATUS[0]}" -eq 0 ] || tests_failed=yes
 count_tests
 if [ "${tests_failed:-no}" = yes ] && [ "$failed" -eq 0 ]; then
   tail -n 30 "$build/check-tests.log"

@@ -56,7 +56,7 @@ PeerTraffic EngineCore::peer_traffic() {
     traffic.sent[host] = sent_[host].get();
     traffic.received[host] = received_[host].get();
   }
-  traffic.idle = held_.empty();
+  traffic.idle = !held_.holds_message();
   for (unsigned slot = 0; slot < SlotTable::kSlots && traffic.idle; ++slot)
     traffic.idle = slots_.of_slot(slot).phase != ivy::SlotState::Phase::kGoing;
   return traffic;
