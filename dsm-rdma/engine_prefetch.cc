@@ -116,8 +116,7 @@ void EngineCore::note_fault(FaultKind kind, Gfn gfn, Touch touch, unsigned place
 }
 
 // A right is taken away: perhaps it is to be asked for again by itself. The hold queue is the
-// service thread's clock; this host never holds back a request of its own, so that one there means
-// this.
+// service thread's clock.
 void EngineCore::ask_later(const ivy::Message& lost) noexcept {
   if (lost.discard) return;
   const std::uint64_t now = now_ns();

@@ -163,8 +163,10 @@ bool EngineCore::hold_back(const PageEntry& entry, const ivy::Message& message) 
 long EngineCore::serve_held(Inbox& inbox) noexcept {
   ivy::Message message;
   long wait_ns = -1;
-  while (!ended() && held_.pop_due(message, wait_ns)) {
-    if (message.kind == ivy::Kind::kReadRequest || message.kind == ivy::Kind::kWriteRequest) {
+  while (!ended()) {
+    const HoldQueue::Due due = held_.pop_due(message, wait_ns);
+    if (due == HoldQueue::Due::kNothing) break;
+    if (due == HoldQueue::Due::kReminder) {
       do ask_again(message, inbox.outbox());
       while (held_.pop_with(message));
       continue;

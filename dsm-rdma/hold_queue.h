@@ -97,7 +97,7 @@ class HoldQueue {
   bool remind(const ivy::Message& message, std::uint64_t due_ns, std::uint64_t early_ns) noexcept {
     return push(message, due_ns, early_ns, kRoom / 2);
   }
-  // After pop_due() returned a reminder: takes another one that may be done now.
+  // After pop_due() gave a reminder: takes another one that may be done now.
   bool pop_with(ivy::Message& message) noexcept {
     const std::lock_guard guard(lock_);
     const std::uint64_t now = now_ns();
@@ -119,21 +119,25 @@ class HoldQueue {
       if (place(at).early_ns == kMessage) return true;
     return false;
   }
-  // Takes the first message when it is due. Otherwise false, and the nanoseconds until it is, or -1
-  // when there is none.
-  bool pop_due(ivy::Message& message, long& wait_ns) noexcept {
+  // What kind of thing is due is said by how it was put there, never by the message's kind:
+  // requests of other hosts wait here, too, where their slot has just come.
+  enum class Due : std::uint8_t { kNothing, kMessage, kReminder };
+  // Takes the first when it is due. Otherwise kNothing, and the nanoseconds until it is, or -1 when
+  // there is none.
+  Due pop_due(ivy::Message& message, long& wait_ns) noexcept {
     const std::lock_guard guard(lock_);
     wait_ns = -1;
-    if (count_ == 0) return false;
+    if (count_ == 0) return Due::kNothing;
     const std::uint64_t now = now_ns(), due = place(0).due_ns;
     if (due > now) {
       wait_ns = static_cast<long>(due - now);
-      return false;
+      return Due::kNothing;
     }
     message = place(0).message;
+    const Due kind = place(0).early_ns == kMessage ? Due::kMessage : Due::kReminder;
     first_ = (first_ + 1) % kRoom;
     --count_;
-    return true;
+    return kind;
   }
 
  private:

@@ -67,7 +67,7 @@ TEST(HoldQueue, RemindersAreDoneTogether) {
   message.gfn = 4;
   ASSERT_TRUE(queue.push(message, now + 3 * kSecond));
   EXPECT_TRUE(queue.holds_message());
-  ASSERT_TRUE(queue.pop_due(next, wait_ns));
+  ASSERT_EQ(queue.pop_due(next, wait_ns), HoldQueue::Due::kReminder);
   EXPECT_EQ(next.gfn, 1u);
   ASSERT_TRUE(queue.pop_with(next));
   EXPECT_EQ(next.gfn, 3u);
@@ -76,6 +76,19 @@ TEST(HoldQueue, RemindersAreDoneTogether) {
   while (remind(5, now + kSecond, 0)) ++reminders;
   EXPECT_GT(reminders, 50u);
   for (unsigned i = 0; i < reminders; ++i) EXPECT_TRUE(queue.push(message, now + kSecond));
+}
+
+// A manager that has just got a page's slot holds back others' requests for it as well.
+TEST(HoldQueue, ARequestOfAnotherHostIsNoReminder) {
+  HoldQueue queue(20);
+  const ivy::Message request{.kind = ivy::Kind::kWriteRequest, .from = 1, .gfn = 5};
+  ASSERT_TRUE(queue.push(request, 1));
+  ASSERT_TRUE(queue.remind(request, 2, 0));
+  ivy::Message next;
+  long wait_ns;
+  EXPECT_EQ(queue.pop_due(next, wait_ns), HoldQueue::Due::kMessage);
+  EXPECT_EQ(next.from, 1u);
+  EXPECT_EQ(queue.pop_due(next, wait_ns), HoldQueue::Due::kReminder);
 }
 
 TEST(HoldWindow, ReadCopiesAreGivenUpSoon) {
@@ -104,10 +117,10 @@ TEST(HoldWindow, WhatIsDueFirstLeavesFirst) {
   ivy::Message message;
   long wait_ns;
   for (const Gfn due : {10, 20, 30, 40, 50}) {
-    ASSERT_TRUE(queue.pop_due(message, wait_ns));
+    ASSERT_EQ(queue.pop_due(message, wait_ns), HoldQueue::Due::kMessage);
     EXPECT_EQ(message.gfn, due);
   }
-  EXPECT_FALSE(queue.pop_due(message, wait_ns));
+  EXPECT_EQ(queue.pop_due(message, wait_ns), HoldQueue::Due::kNothing);
 }
 
 TEST(OneByOne, LetsOneOfATransactionOutAtATime) {
