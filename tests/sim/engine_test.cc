@@ -16,10 +16,11 @@ using namespace xenspan::dsm::sim;
 struct Run {
   const char* name;
   Domain::Config domain;
-  unsigned threads;        // a host
-  unsigned accesses;       // a thread
-  unsigned discards = 0;   // one access in so many is a discard; 0: none
-  unsigned cut_after = 0;  // thread 0 isolates host 1 after so many accesses; 0: never
+  unsigned threads;         // a host
+  unsigned accesses;        // a thread
+  unsigned discards = 0;    // one access in so many is a discard; 0: none
+  unsigned cut_after = 0;   // thread 0 isolates host 1 after so many accesses; 0: never
+  bool slots_move = false;  // all the time
 };
 
 // All vCPUs meet after every few accesses: otherwise one runs through its part while the others
@@ -29,6 +30,8 @@ constexpr unsigned kRound = 10;
 struct Tally {
   explicit Tally(unsigned vcpus) : round(vcpus) {}
   std::atomic<std::uint64_t> stopped{0};
+  std::atomic<bool> over{false};
+  std::uint64_t moves = 0;  // of all slots of a host at once
   std::barrier<> round;
 };
 
@@ -78,6 +81,18 @@ void run_vcpu(Domain& domain, const Run& run, unsigned vcpu, History& history, T
   tally.round.arrive_and_drop();
 }
 
+// All slots to one host, then to the next; now and then shares for all.
+void move_slots(Domain& domain, Tally& tally) {
+  const unsigned hosts = domain.config().hosts;
+  for (unsigned turn = 0; !tally.over; ++turn) {
+    const unsigned host = turn % hosts;
+    const HostMask all = (HostMask{1} << hosts) - 1;
+    const HostMask owners = turn % 4 == 3 ? all : mask_of(static_cast<HostId>(host));
+    if (!domain.slice(host).engine().take_slots(owners)) return;
+    ++tally.moves;
+  }
+}
+
 const char* judge(const Run& run, Domain& domain, const History& history, const Tally& tally) {
   const unsigned vcpus = run.domain.hosts * run.threads;
   if (domain.violations() != 0) return "I1: a right was granted beside one that it excludes";
@@ -92,6 +107,7 @@ const char* judge(const Run& run, Domain& domain, const History& history, const 
   } else if (tally.stopped != 0) {
     return "an engine stopped";
   }
+  if (run.slots_move && tally.moves < 3) return "slots did not move";
   // After a discard zeros are not unique, so that a history tells nothing.
   if (run.discards != 0) return nullptr;
   return check_order_graph(history) == Judgement::kConsistent
@@ -108,7 +124,11 @@ bool run_one(const Run& run) {
   for (unsigned vcpu = 0; vcpu < vcpus; ++vcpu) {
     threads.emplace_back([&, vcpu] { run_vcpu(domain, run, vcpu, histories[vcpu], tally); });
   }
+  std::thread mover;
+  if (run.slots_move) mover = std::thread([&] { move_slots(domain, tally); });
   for (std::thread& thread : threads) thread.join();
+  tally.over = true;
+  if (mover.joinable()) mover.join();
   History all;
   for (const History& history : histories) all.insert(all.end(), history.begin(), history.end());
   const char* violation = judge(run, domain, all, tally);
@@ -143,6 +163,7 @@ int main(int argc, char** argv) {
       {"few pages", {.hosts = 3, .pages = 6, .seed = seed}, 2, 1000},
       {"more threads than lanes", {.hosts = 2, .pages = 40, .seed = seed}, 4, 1000},
       {"discards", {.hosts = 3, .pages = 6, .seed = seed}, 2, 1000, 8},
+      {"slots change hands", {.hosts = 3, .pages = 6, .seed = seed}, 2, 1500, 0, 0, true},
       {"a host is cut off", {.hosts = 3, .pages = 6, .seed = seed}, 2, 1'000'000, 0, 200},
   };
   bool good = true;
