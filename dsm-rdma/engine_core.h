@@ -203,6 +203,7 @@ class EngineCore final : public Engine {
   void serve_slots(Outbox& outbox) noexcept;
   bool give_row(Gfn gfn, Outbox& outbox) noexcept;
   void look_again(Gfn gfn, Outbox& outbox) noexcept;
+  void look_at_parked(Outbox& outbox) noexcept;
   void serve_asked(unsigned slot, Outbox& outbox) noexcept;
   bool adopt(Gfn gfn, Outbox& outbox) noexcept;
   void offer(Gfn gfn, Outbox& outbox) noexcept;
@@ -237,6 +238,7 @@ class EngineCore final : public Engine {
   std::array<Counter, kMaxHosts> sent_, received_;
   PageTable table_;
   ParkedMessages parked_;
+  std::atomic<bool> parked_left_{false};  // of a page, more than could be looked at
   Requests requests_;
   HoldQueue held_;
   Predictor predictor_;

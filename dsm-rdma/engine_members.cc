@@ -168,6 +168,13 @@ void EngineCore::look_again(Gfn gfn, Outbox& outbox) noexcept {
   if (release_parked(entry, gfn, event)) feed_all(entry, event, steps, true);
 }
 
+void EngineCore::look_at_parked(Outbox& outbox) noexcept {
+  const Gfn pages = table_.pages();
+  for (Gfn gfn = table_.next_active(0, pages); gfn < pages && !ended();
+       gfn = table_.next_active(gfn + 1, pages))
+    look_again(gfn, outbox);
+}
+
 // Others have asked for this slot while it was on its way here: it goes on to the first of them.
 void EngineCore::serve_asked(unsigned slot, Outbox& outbox) noexcept {
   for (;;) {

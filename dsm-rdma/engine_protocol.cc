@@ -126,9 +126,16 @@ bool EngineCore::release_parked(PageEntry& entry, Gfn gfn, Event& event) noexcep
   const std::uint64_t until = held_.keep_until(gfn);
   bool held = false;
   for (ivy::Message message; parked_.pop(gfn, message);) {
-    if (until == 0 && event.push(message)) continue;
-    if (!held_.push(message, until)) return park(entry, message);
+    // Where the queue has no room, the window counts less than that nothing is forgotten; what is
+    // more than one event takes is left to the service thread.
+    const bool waits = until != 0 && held_.push(message, until);
+    if (!waits && event.push(message)) continue;
     held = true;
+    if (!waits && !held_.push(message, 0)) {
+      parked_left_.store(true);
+      transport_.nudge();
+      return park(entry, message);
+    }
   }
   if (!held) return true;
   counters_.held_back.add();
@@ -175,6 +182,7 @@ long EngineCore::serve_held(Inbox& inbox) noexcept {
     const std::lock_guard guard(entry);
     feed(entry, message, false, inbox.outbox());
   }
+  if (parked_left_.exchange(false)) look_at_parked(inbox.outbox());
   serve_slots(inbox.outbox());
   inbox.flush();
   rounds_.fetch_add(1);
