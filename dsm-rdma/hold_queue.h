@@ -112,9 +112,12 @@ class HoldQueue {
     return false;
   }
 
-  bool empty() noexcept {
+  // Whether a message waits here; what this host only means to do does not count.
+  bool holds_message() noexcept {
     const std::lock_guard guard(lock_);
-    return count_ == 0;
+    for (std::size_t at = 0; at < count_; ++at)
+      if (place(at).early_ns == kMessage) return true;
+    return false;
   }
   // Takes the first message when it is due. Otherwise false, and the nanoseconds until it is, or -1
   // when there is none.
