@@ -326,6 +326,8 @@ void Domain::slice_failed(const std::string& host, const std::string& error) {
 void Domain::host_lost(const std::string& host, const std::string& cause) {
   const int index = index_of(host);
   if (index < 0 || phase_ == Phase::kOver) return;
+  if (members_[static_cast<std::size_t>(index)].lost)
+    members_[static_cast<std::size_t>(index)].ended = true;
   if (members_[static_cast<std::size_t>(index)].gone) return;
   const std::string sentence = fmt::format("lost host {}: {}", host, cause);
   if (member_ended(index, sentence)) return;
