@@ -50,6 +50,13 @@ class Bursts {
     }
     return false;
   }
+  // Whether the page is part of the burst that is going on.
+  bool asked(Gfn gfn) const noexcept {
+    for (unsigned i = 0; i < asked_count_; ++i) {
+      if (asked_[i].gfn == gfn) return true;
+    }
+    return false;
+  }
   // The most that the thread wants of this page as part of a burst; kInvalid: not known.
   Right right(Gfn gfn) const noexcept {
     for (const Burst& burst : bursts_) {
@@ -146,7 +153,7 @@ class Bursts {
       Burst& burst = burst_of_asked();
       burst.used = ++clock_;
       for (Member& each : burst.members) {
-        if (each.seen > 0 && !was_asked(each.gfn)) --each.seen;
+        if (each.seen > 0 && !asked(each.gfn)) --each.seen;
       }
       for (unsigned i = 0; i < asked_count_; ++i) {
         forget_elsewhere(burst, asked_[i].gfn);
@@ -164,12 +171,6 @@ class Bursts {
         if (member.gfn == gfn) member.seen = 0;
       }
     }
-  }
-  bool was_asked(Gfn gfn) const noexcept {
-    for (unsigned i = 0; i < asked_count_; ++i) {
-      if (asked_[i].gfn == gfn) return true;
-    }
-    return false;
   }
   void learn(Burst& burst, const Asked& asked) noexcept {
     Member* place = nullptr;

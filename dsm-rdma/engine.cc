@@ -80,7 +80,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
         window.started(place);
         held_.wanted(gfn, touched_to, start);
         if (begun.fresh) window.prepare_later(gfn);
-        ask_early(gfn, touched_to, window);
+        ask_early(gfn, touched_to, touch, window);
         ask_ahead(gfn, window);
         const Outcome outcome = window.wait_all();
         // What was asked for has been forgotten with a host that died.
@@ -90,7 +90,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
         }
         const std::uint64_t end = now_ns();
         predictor_.on_served(::pthread_self(), end);
-        note_fault(begun.kind, gfn, touch, start, end);
+        note_fault(begun.kind, gfn, touch, place, start, end);
         if (outcome != Outcome::kGranted) return outcome;
         counters_.fault(begun.kind, end - start);
         sharing_.note(touch, gfn, wanted == Right::kExclusive, requests_.giver(place));

@@ -124,13 +124,13 @@ class EngineCore final : public Engine {
   Begun begin_request(PageEntry& entry, Gfn gfn, Wish wish, Window& window,
                       unsigned place) noexcept;
   void prepare_frame(Gfn gfn) noexcept;
-  void ask_early(Gfn gfn, Right wanted, Window& window) noexcept;
+  void ask_early(Gfn gfn, Right wanted, Touch touch, Window& window) noexcept;
   Predictor::Start start_early(Ask ask, bool sampled, Window& window) noexcept;
   void ask_ahead(Gfn gfn, Window& window) noexcept;
   Predictor::Start start_ahead(Ask ask, bool marker, Outbox& outbox) noexcept;
   void ask_later(const ivy::Message& lost) noexcept;
   void ask_again(const ivy::Message& reminder, Outbox& outbox) noexcept;
-  void note_fault(FaultKind kind, Gfn gfn, Touch touch, std::uint64_t start_ns,
+  void note_fault(FaultKind kind, Gfn gfn, Touch touch, unsigned place, std::uint64_t start_ns,
                   std::uint64_t end_ns) noexcept;
   Right to_ask_for(Gfn gfn, Right wanted, Touch touch) noexcept;
   bool maps_early(Gfn gfn, Right right, Purpose purpose) noexcept;

@@ -21,13 +21,36 @@ namespace {
 constexpr unsigned kTakenTogether = 16;
 // Pages that a host gives up at a time: as many as its heir has places for (requests.h).
 constexpr std::size_t kGivenTogether = Requests::kAheadPlaces;
-// A hint that may not have been taken is given again after so long.
-constexpr std::uint64_t kHintAgainNs = 2'000'000;
+// A hint that may not have been taken is given again: after so long, then after twice that, and so
+// on. Where things take long, more hints than are served would be all that is served.
+constexpr std::uint64_t kHintAgainNs = 2'000'000, kHintLatestNs = 128'000'000;
 
-void rest() noexcept {
-  const timespec while_others_work{0, 50'000};
-  ::nanosleep(&while_others_work, nullptr);
-}
+class HintTimes {
+ public:
+  bool due() noexcept {
+    if (now_ns() < at_) return false;
+    at_ = now_ns() + interval_;
+    interval_ = std::min(2 * interval_, kHintLatestNs);
+    return true;
+  }
+
+ private:
+  std::uint64_t at_ = 0, interval_ = kHintAgainNs;
+};
+
+// While others work: a short time at first, and longer where that was not enough.
+class Rest {
+ public:
+  void operator()() noexcept {
+    const timespec while_others_work{0, ns_};
+    ::nanosleep(&while_others_work, nullptr);
+    ns_ = std::min(ns_ + ns_ / 8, kLongestNs);
+  }
+
+ private:
+  static constexpr long kLongestNs = 2'000'000;
+  long ns_ = 50'000;
+};
 
 }  // namespace
 
@@ -279,7 +302,7 @@ Status EngineCore::take_slots(HostMask live) {
     std::vector<unsigned> some(wanted.begin() + static_cast<std::ptrdiff_t>(first),
                                wanted.begin() + static_cast<std::ptrdiff_t>(std::min(
                                                     first + kTakenTogether, wanted.size())));
-    while (!some.empty()) {
+    for (Rest rest; !some.empty();) {
       if (ended()) return stopped_error();
       if (stage_.load() != Stage::kRuns) {
         rest();
@@ -334,14 +357,14 @@ bool EngineCore::holds(Gfn gfn) const noexcept {
 
 // Until none of these pages is held here any more. false: the engine has ended.
 bool EngineCore::give_up_all(std::vector<Gfn>& pages) {
-  std::uint64_t again_at = 0;
+  HintTimes hint;
+  Rest rest;
   while (!pages.empty()) {
     if (ended()) return false;
-    if (now_ns() >= again_at) {
+    if (hint.due()) {
       Outbox outbox;
       for (Gfn gfn : pages) give_up(gfn, outbox);
       if (!outbox.empty()) send_all(outbox);
-      again_at = now_ns() + kHintAgainNs;
     }
     std::erase_if(pages, [this](Gfn gfn) { return !holds(gfn); });
     if (!pages.empty()) rest();
@@ -368,13 +391,10 @@ bool EngineCore::drain_pages() {
 
 bool EngineCore::drain_slots(HostMask heirs) {
   std::bitset<SlotTable::kSlots> offered;
-  std::uint64_t again_at = now_ns() + kHintAgainNs;
-  for (;;) {
+  HintTimes hint;
+  for (Rest rest;;) {
     if (ended()) return false;
-    if (now_ns() >= again_at) {
-      offered.reset();
-      again_at = now_ns() + kHintAgainNs;
-    }
+    if (hint.due()) offered.reset();
     SlotTable plan = slots();
     plan.rebalance(heirs);
     Outbox outbox;
@@ -392,7 +412,10 @@ bool EngineCore::drain_slots(HostMask heirs) {
       offer.gfn = slot;
       post(offer, outbox);
     }
-    if (!outbox.empty()) send_all(outbox);
+    if (!outbox.empty()) {
+      send_all(outbox);
+      rest = Rest();  // others have gone
+    }
     if (left == 0) return true;
     rest();
   }
@@ -408,7 +431,7 @@ Status EngineCore::drain(HostMask heirs) {
   draining_ = true;
   heirs_ = heirs;
   if (!drain_pages() || !drain_slots(heirs) || !drain_pages()) return stopped_error();
-  for (; releases_ != 0; rest()) {
+  for (Rest rest; releases_ != 0; rest()) {
     if (ended()) return stopped_error();
   }
   drained_ = true;
@@ -423,7 +446,7 @@ Status EngineCore::settle() {
   std::bitset<SlotTable::kSlots> coming;
   for (unsigned slot = 0; slot < SlotTable::kSlots; ++slot)
     coming[slot] = slots_.of_slot(slot).arriving();
-  for (;;) {
+  for (Rest rest;;) {
     if (ended()) return stopped_error();
     std::erase_if(under_way,
                   [this](const auto& one) { return requests_.txn(one.first) != one.second; });

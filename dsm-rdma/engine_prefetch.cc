@@ -22,7 +22,7 @@ Right EngineCore::to_ask_for(Gfn gfn, Right wanted, Touch touch) noexcept {
 }
 
 // Only what can be had without waiting here: requests in free places of the thread's own lane.
-void EngineCore::ask_early(Gfn gfn, Right wanted, Window& window) noexcept {
+void EngineCore::ask_early(Gfn gfn, Right wanted, Touch touch, Window& window) noexcept {
   if (!predictor_.on() || window.lane() == kServiceLane) return;
   struct Context {
     EngineCore& engine;
@@ -33,7 +33,7 @@ void EngineCore::ask_early(Gfn gfn, Right wanted, Window& window) noexcept {
     return about.engine.start_early(ask, sampled, about.window);
   };
   const unsigned started =
-      predictor_.on_fault(::pthread_self(), {gfn, wanted}, now_ns(), start, &context);
+      predictor_.on_fault(::pthread_self(), {gfn, wanted}, touch.site, now_ns(), start, &context);
   if (started > 0) counters_.prefetched.add(started);
 }
 
@@ -103,13 +103,14 @@ Predictor::Start EngineCore::start_ahead(Ask ask, bool marker, Outbox& outbox) n
 }
 
 // What a fault that needed a request tells about its page.
-void EngineCore::note_fault(FaultKind kind, Gfn gfn, Touch touch, std::uint64_t start_ns,
-                            std::uint64_t end_ns) noexcept {
+void EngineCore::note_fault(FaultKind kind, Gfn gfn, Touch touch, unsigned place,
+                            std::uint64_t start_ns, std::uint64_t end_ns) noexcept {
   if (kind == FaultKind::kRead) {
     migratory_.on_read(gfn, touch.site, end_ns);
     returning_.on_wanted(gfn, Right::kShared, start_ns);
   } else {
-    if (kind == FaultKind::kUpgrade) migratory_.on_upgrade(gfn, start_ns);
+    if (kind == FaultKind::kUpgrade)
+      migratory_.on_upgrade(gfn, start_ns, requests_.one_giver(place));
     returning_.on_wanted(gfn, Right::kExclusive, start_ns);
   }
 }

@@ -210,6 +210,7 @@ bool EngineCore::carry_out(PageEntry& entry, const ivy::Steps& steps, Event& eve
         break;
       case ivy::Step::Kind::kProtect:
         predictor_.on_lost(gfn);
+        migratory_.on_shared(gfn);
         held_.lost(gfn);
         ask_later(step.message);
         if (!event.take_mapped() && entry.touched()) error = backend_.protect(gfn);

@@ -10,9 +10,16 @@
 // not.) A read is migratory when an upgrade follows at once on two of five, recent ones counting
 // most: a wrong guess costs at most what a right one saves, and often nothing, since the next
 // host to want the page wants to write it. One such read in seven is an ordinary one, to see
-// whether that is still so. Wrong guesses cost time, never
-// correctness. Threading: any, calls for one gfn may race: a guess is lost then. No allocation, no
-// lock.
+// whether that is still so.
+//
+// An upgrade that follows much later counts as well where it had to ask one host alone: the one the
+// page came from, which has kept its copy in vain if it did not read it meanwhile. Of two hosts at
+// a barrier, whoever has waited need not ask again when it arrives the next time. Whether the other
+// host does read it shows when the exclusive right has been taken: then the next host to come wants
+// to read, and that is worth half of what was known.
+//
+// Wrong guesses cost time, never correctness. Threading: any, calls for one gfn may race: a guess
+// is lost then. No allocation, no lock.
 #pragma once
 
 #include <array>
@@ -31,43 +38,59 @@ class MigratoryPages {
     const std::uint64_t key = key_of(gfn, site);
     Habit& habit = habit_of(key);
     if (habit.key.load(std::memory_order_relaxed) != key) return false;
-    if (habit.share.load(std::memory_order_relaxed) < kSure) return false;
-    return habit.reads.fetch_add(1, std::memory_order_relaxed) % kLookAgain != 0;
+    const bool late = habit.late();
+    if (habit.share.load(std::memory_order_relaxed) < (late ? kSureLate : kSure)) return false;
+    if ((habit.reads.fetch_add(1, std::memory_order_relaxed) & kCount) % kLookAgain == 0)
+      return false;
+    if (late) note(gfn, key, kTaken);
+    return true;
   }
   // A shared right that a read fault asked for is here.
   void on_read(Gfn gfn, std::uint64_t site, std::uint64_t now_ns) noexcept {
-    Read& read = read_of(gfn);
-    read.gfn.store(gfn, std::memory_order_relaxed);
-    read.key.store(key_of(gfn, site), std::memory_order_relaxed);
-    read.ns.store(now_ns, std::memory_order_relaxed);
+    note(gfn, key_of(gfn, site), now_ns);
   }
-  // A write fault on a page that is held shared.
-  void on_upgrade(Gfn gfn, std::uint64_t now_ns) noexcept {
-    if (const std::uint64_t read_ns = take_read(gfn))
-      judge(read_of(gfn).key.load(std::memory_order_relaxed), now_ns - read_ns < kAtOnceNs);
+  // A write fault on a page that is held shared; `alone`: one other host had it.
+  void on_upgrade(Gfn gfn, std::uint64_t now_ns, bool alone) noexcept {
+    const std::uint64_t read_ns = take_read(gfn);
+    if (read_ns == 0 || read_ns == kTaken) return;
+    const bool late = now_ns - read_ns >= kAtOnceNs;
+    judge(read_of(gfn).key.load(std::memory_order_relaxed), !late || alone, late && alone);
   }
   // The page is given up.
   void on_lost(Gfn gfn) noexcept {
-    // It was read and not written.
-    if (take_read(gfn) != 0) judge(read_of(gfn).key.load(std::memory_order_relaxed), false);
+    const std::uint64_t read_ns = take_read(gfn);
+    // It was read and not written. Where it was taken to be written, the next host has come to
+    // write it, too.
+    if (read_ns != 0)
+      judge(read_of(gfn).key.load(std::memory_order_relaxed), read_ns == kTaken, read_ns == kTaken);
+  }
+  // Another host reads the page, which was exclusive here.
+  void on_shared(Gfn gfn) noexcept {
+    if (take_read(gfn) != kTaken) return;
+    Habit& habit = habit_of(read_of(gfn).key.load(std::memory_order_relaxed));
+    habit.share.store(habit.share.load(std::memory_order_relaxed) / 2, std::memory_order_relaxed);
   }
 
  private:
   static constexpr std::uint64_t kAtOnceNs = 30'000;
   // Shares of 256; each read weighs a quarter of what is known. So two in a row are enough at the
   // start, and every second one keeps it up. Odd, so as not to fall in step with every second one.
-  static constexpr unsigned kOne = 256, kSure = 100, kLookAgain = 7;
+  static constexpr unsigned kOne = 256, kSure = 100, kSureLate = 128, kLookAgain = 7;
+  static constexpr std::uint64_t kTaken = ~std::uint64_t{0};
+  static constexpr unsigned kLate = 1u << 31, kCount = kLate - 1;
   // The last read of a page.
   struct Read {
     std::atomic<Gfn> gfn{0};
     std::atomic<std::uint64_t> key{0};
-    std::atomic<std::uint64_t> ns{0};  // 0: an upgrade has followed, or it is lost
+    // 0: an upgrade has followed, or it is lost. kTaken: it was taken to be written much later.
+    std::atomic<std::uint64_t> ns{0};
   };
   // What usually follows when this page is read from this place.
   struct Habit {
     std::atomic<std::uint64_t> key{0};
-    std::atomic<unsigned> share{0};  // of reads that an upgrade followed at once, of kOne
-    std::atomic<unsigned> reads{0};
+    std::atomic<unsigned> share{0};  // of reads that such an upgrade followed, of kOne
+    std::atomic<unsigned> reads{0};  // and kLate where it follows late
+    bool late() const noexcept { return (reads.load(std::memory_order_relaxed) & kLate) != 0; }
   };
 
   static std::uint64_t mixed(std::uint64_t value) noexcept { return value * 0x9e3779b97f4a7c15; }
@@ -84,13 +107,21 @@ class MigratoryPages {
     if (read.gfn.load(std::memory_order_relaxed) != gfn) return 0;
     return read.ns.exchange(0, std::memory_order_relaxed);
   }
-  void judge(std::uint64_t key, bool right) noexcept {
+  void note(Gfn gfn, std::uint64_t key, std::uint64_t ns) noexcept {
+    Read& read = read_of(gfn);
+    read.gfn.store(gfn, std::memory_order_relaxed);
+    read.key.store(key, std::memory_order_relaxed);
+    read.ns.store(ns, std::memory_order_relaxed);
+  }
+  void judge(std::uint64_t key, bool right, bool late) noexcept {
     Habit& habit = habit_of(key);
     if (habit.key.load(std::memory_order_relaxed) != key) {
       if (!right) return;
       habit.key.store(key, std::memory_order_relaxed);
       habit.share.store(0, std::memory_order_relaxed);
     }
+    if (right && late != habit.late())
+      habit.reads.store(late ? kLate : 0, std::memory_order_relaxed);
     const unsigned share = habit.share.load(std::memory_order_relaxed);
     habit.share.store(share - share / 4 + (right ? kOne / 4 : 0), std::memory_order_relaxed);
   }

@@ -12,8 +12,9 @@ namespace {
 constexpr unsigned kSeenShift = 48, kWrongShift = 56;
 constexpr std::uint64_t kKeyMask = (std::uint64_t{1} << kSeenShift) - 1;
 constexpr std::uint64_t kNoLink = 1;  // no page has this key
-// In place of a link's key: a burst of the thread in the slot with the number in the other bits.
-constexpr std::uint64_t kOfBurst = std::uint64_t{1} << 63;
+// In place of a link's key: a burst, or a gate, of the thread in the slot with the number in the
+// other bits.
+constexpr std::uint64_t kOfBurst = std::uint64_t{1} << 63, kOfGate = std::uint64_t{1} << 62;
 
 std::uint64_t key_of(Ask ask) {
   return (ask.gfn + 1) << 1 | (ask.right == Right::kExclusive ? 1 : 0);
@@ -79,29 +80,38 @@ Predictor::Slot& Predictor::slot_of(std::uint64_t thread) noexcept {
   return slots_[spread(thread >> 6, kSlots)];
 }
 
-unsigned Predictor::on_fault(std::uint64_t thread, Ask fault, std::uint64_t now_ns, StartFn start,
-                             void* context) noexcept {
+unsigned Predictor::on_fault(std::uint64_t thread, Ask fault, std::uint64_t site,
+                             std::uint64_t now_ns, StartFn start, void* context) noexcept {
   if (!on()) return 0;
   Slot& slot = slot_of(thread);
   if (!slot.lock.try_lock()) return 0;
   const std::lock_guard guard(slot.lock, std::adopt_lock);
   slot.apart = contended(fault.gfn, now_ns);
-  if (slot.apart) return 0;
   if (slot.thread != thread) {
+    if (slot.apart) return 0;
     slot.thread = thread;
     slot.last = slot.fault = {};
     slot.streams = {};
     slot.bursts = {};
+    slot.gates = {};
   }
+  const bool sampled = slot.runs % kFewBetween == 0;
+  Run run(*this, now_ns, sampled ? slot.runs / kFewBetween * 5 % 7 : kMostRun, start, context);
+  const std::uint64_t gate = Gates::key_of(fault.gfn, site);
+  if (slot.gates.knows(gate)) slot.apart = true;
+  if (slot.apart) return open_gate(slot, gate, now_ns, run);
   const bool near = slot.last_ns != 0 && now_ns < slot.last_ns + kNearNs;
   const bool lost = near && slot.fault == fault;  // before it could be used: nothing beside it now
+  // Likewise what came with a gate.
+  const bool too_soon =
+      std::exchange(slot.through_gate, false) && near && slot.bursts.asked(fault.gfn);
+  if (too_soon) slot.gates.on_too_soon();
+  slot.gates.on_fault(fault, now_ns);
   if (near && !lost && slot.last.right != Right::kInvalid) remember(slot.last, fault);
   slot.fault = slot.last = fault;
   slot.last_ns = now_ns;
-  if (slot.bursts.on_asked(fault, !near)) leave_alone(fault.gfn, now_ns);
+  if (slot.bursts.on_asked(fault, !near || too_soon)) leave_alone(fault.gfn, now_ns);
   if (lost) return 0;
-  const bool sampled = slot.runs % kFewBetween == 0;
-  Run run(*this, now_ns, sampled ? slot.runs / kFewBetween * 5 % 7 : kMostRun, start, context);
   burst(slot, fault, run);
   if (run.started() == 0) follow(fault, run);
   if (run.started() == 0) stream(slot, fault, run);
@@ -123,8 +133,34 @@ void Predictor::on_served(std::uint64_t thread, std::uint64_t now_ns) noexcept {
   if (!on()) return;
   Slot& slot = slot_of(thread);
   if (!slot.lock.try_lock()) return;
-  if (slot.thread == thread && !slot.apart) slot.last_ns = now_ns;
+  if (slot.thread == thread) {
+    if (slot.apart) {
+      slot.gates.on_served(now_ns);
+    } else {
+      slot.last_ns = now_ns;
+    }
+  }
   slot.lock.unlock();
+}
+
+// What the thread wants behind a contended page, together with it: a burst of its own.
+unsigned Predictor::open_gate(Slot& slot, std::uint64_t gate, std::uint64_t now_ns,
+                              Run& run) noexcept {
+  Ask behind = slot.gates.on_gate(gate);
+  if (behind.right == Right::kInvalid) return 0;
+  behind.right = std::max(behind.right, slot.bursts.right(behind.gfn));
+  run.sample_among(slot.bursts.size(behind.gfn) + 1);
+  const bool first = ask(slot, behind, kOfGate, true, run) == Start::kStarted;
+  slot.bursts.others(behind.gfn, [&](Ask other) {
+    return ask(slot, other, kOfGate, !first && run.started() == 0, run) != Start::kNoRoom;
+  });
+  if (run.started() == 0) return 0;
+  slot.gates.on_opened();
+  slot.through_gate = true;
+  slot.last = slot.fault = {};
+  slot.last_ns = now_ns;
+  ++slot.runs;
+  return run.started();
 }
 
 // The other pages of the burst that this fault is part of.
@@ -132,12 +168,17 @@ void Predictor::burst(Slot& slot, Ask fault, Run& run) noexcept {
   const unsigned size = slot.bursts.size(fault.gfn);
   if (size == 0) return;
   run.sample_among(size);
-  const std::uint64_t from = kOfBurst | static_cast<std::uint64_t>(&slot - slots_.data());
   slot.bursts.others(fault.gfn, [&](Ask other) {
-    const Start result = run.ask(other, from);
-    if (result == Start::kStarted) slot.bursts.on_asked(other, false);
-    return result != Start::kNoRoom;
+    return ask(slot, other, kOfBurst, false, run) != Start::kNoRoom;
   });
+}
+
+// A page of a burst, and `first` of a new one.
+Predictor::Start Predictor::ask(Slot& slot, Ask ask, std::uint64_t reason, bool first,
+                                Run& run) noexcept {
+  const Start result = run.ask(ask, reason | static_cast<std::uint64_t>(&slot - slots_.data()));
+  if (result == Start::kStarted) slot.bursts.on_asked(ask, first);
+  return result;
 }
 
 // Along the links from this fault on, past what is refused or here already.
@@ -257,10 +298,14 @@ void Predictor::remember(Ask from, Ask to) noexcept {
 
 // What this link leads to was used; or not, and then it has to be seen more often from now on.
 void Predictor::judge(std::uint64_t key, Gfn gfn, bool used) noexcept {
-  if ((key & kOfBurst) != 0) {
-    Slot& slot = slots_[key & ~kOfBurst];
+  if ((key & (kOfBurst | kOfGate)) != 0) {
+    Slot& slot = slots_[key & ~(kOfBurst | kOfGate)];
     if (used || !slot.lock.try_lock()) return;
-    slot.bursts.on_unused(gfn);
+    if ((key & kOfGate) != 0) {
+      slot.gates.on_too_soon();
+    } else {
+      slot.bursts.on_unused(gfn);
+    }
     slot.lock.unlock();
     return;
   }

@@ -12,7 +12,8 @@
 // mm/readahead.c). Each marker that is touched lets one run more be under way, up to kMostAhead:
 // what can be asked for in vain is never more than what was used before, and a long stream keeps
 // both hosts at work at the same time. Pages that hosts take from each other again and again
-// (locks, barriers) are left alone.
+// (locks, barriers) are left alone; what a thread wants behind one of them may come with it
+// (gates.h).
 //
 // Whether what was asked for early is used cannot be seen in general, so some of it is sampled: the
 // engine holds a sampled page but does not map it, and tells on_touched() or on_lost(). A sample
@@ -29,6 +30,7 @@
 
 #include "dsm-rdma/bursts.h"
 #include "dsm-rdma/futex_lock.h"
+#include "dsm-rdma/gates.h"
 #include "dsm-rdma/types.h"
 
 namespace xenspan::dsm {
@@ -50,10 +52,10 @@ class Predictor {
   explicit Predictor(unsigned most) noexcept : most_(most < kMostRun ? most : kMostRun) {}
   bool on() const noexcept { return most_ != 0; }
 
-  // A fault of `thread` needs a request. Calls `start` for each page to ask for with it. How many
-  // were started.
-  unsigned on_fault(std::uint64_t thread, Ask fault, std::uint64_t now_ns, StartFn start,
-                    void* context) noexcept;
+  // A fault of `thread` needs a request; `site`: the instruction's address, or 0. Calls `start` for
+  // each page to ask for with it. How many were started.
+  unsigned on_fault(std::uint64_t thread, Ask fault, std::uint64_t site, std::uint64_t now_ns,
+                    StartFn start, void* context) noexcept;
   // The thread has come to a page that shows that one of its streams goes on: the fault that
   // on_fault was told of, or a marker. Calls `start` for the next pages of the stream, with
   // `sampled` for the one that is to be the next marker. How many were started.
@@ -116,7 +118,9 @@ class Predictor {
     unsigned next_stream = 0;
     std::array<Stream, kStreams> streams;
     Bursts bursts;
-    bool apart = false;  // the last fault was on a page that is left alone
+    Gates gates;
+    bool apart = false;         // the last fault was on a page that is left alone
+    bool through_gate = false;  // the burst that is going on was asked for with such a page
   };
   struct Link {
     std::atomic<std::uint64_t> key{0}, next{0};  // next: a Knowledge in one word
@@ -137,7 +141,9 @@ class Predictor {
 
   Slot& slot_of(std::uint64_t thread) noexcept;
   unsigned run_for(Slot& slot, Ask fault, Run& run) noexcept;
+  unsigned open_gate(Slot& slot, std::uint64_t gate, std::uint64_t now_ns, Run& run) noexcept;
   void burst(Slot& slot, Ask fault, Run& run) noexcept;
+  Start ask(Slot& slot, Ask ask, std::uint64_t reason, bool first, Run& run) noexcept;
   void follow(Ask fault, Run& run) noexcept;
   void stream(Slot& slot, Ask fault, Run& run) noexcept;
   void extend(Stream& stream, Ask fault, Run& run) noexcept;

@@ -122,6 +122,7 @@ class Requests {
     places_[place].purpose = purpose;
     places_[place].gfn = static_cast<std::uint32_t>(gfn);
     places_[place].giver = kNoHost;
+    places_[place].givers = 0;
     places_[place].txn.exchange(txn);
     return txn;
   }
@@ -158,10 +159,13 @@ class Requests {
   void given(std::uint32_t txn, HostId host, bool contents) noexcept {
     if (!under_way(txn)) return;
     const unsigned place = txn >> kCountBits;
+    if (places_[place].givers < 2) ++places_[place].givers;
     if (contents || places_[place].giver == kNoHost) places_[place].giver = host;
   }
   // For whoever armed the place, once its request is over.
   HostId giver(unsigned place) const noexcept { return places_[place].giver; }
+  // Whether no more than one host was asked to give its right up.
+  bool one_giver(unsigned place) const noexcept { return places_[place].givers < 2; }
   // The request is over. Its lane, whose waiter the caller wakes (kServiceLane: it has been woken
   // here).
   Lane complete(std::uint32_t txn) noexcept {
@@ -226,6 +230,7 @@ class Requests {
     SleepWord txn;                             // 0: no request, or it is over
     std::atomic<std::uint32_t> gfn{kAnyPage};  // 32 bits: PageTable::kMaxPages
     Purpose purpose = Purpose::kFault;         // GUARDED_BY the page's lock
+    std::uint8_t givers = 0;                   // the same; two are many
     HostId giver = kNoHost;                    // the same, until the request is over
   };
   std::array<Place, kPlaces> places_;

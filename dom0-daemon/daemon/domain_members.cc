@@ -70,11 +70,6 @@ std::vector<Domain::MemberWait> Domain::take_waits(const std::string& host) {
 }
 
 void Domain::open_members() {
-  // The steps are there (xen_domains.cc, slice/xen_worker.cc); a drain has not been seen to end.
-  if (spec_.kind == xenstore::Backend::kXen)
-    return membership_.close(
-        "the hosts of a domain under Xen stay as they were declared: name them in its declaration, "
-        "and move its vCPUs by `xenspan migrate`");
   membership_.open([this](const std::string& host) { return may_join(host); },
                    [this] { return first_names(links_.open_at_home(record_.uuid)); });
   members_changed();

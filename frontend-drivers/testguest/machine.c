@@ -50,7 +50,7 @@ static void cpuid(uint32_t leaf, uint32_t subleaf, uint32_t out[4]) {
                    : "a"(leaf), "c"(subleaf));
 }
 
-static long hypercall(unsigned number, uint64_t first, uint64_t second, uint64_t third) {
+long hypercall(unsigned number, uint64_t first, uint64_t second, uint64_t third) {
   long result = number;
   if (is_amd) {
     __asm__ volatile("vmmcall" : "+a"(result), "+D"(first), "+S"(second), "+d"(third)::"memory");
@@ -58,6 +58,19 @@ static long hypercall(unsigned number, uint64_t first, uint64_t second, uint64_t
     __asm__ volatile("vmcall" : "+a"(result), "+D"(first), "+S"(second), "+d"(third)::"memory");
   }
   return result;
+}
+
+static struct xen_hvm_param parameter OWN_PAGE;
+
+uint64_t hvm_param(uint32_t index) {
+  parameter = (struct xen_hvm_param){.domid = DOMID_SELF, .index = index};
+  const long failed = hypercall(__HYPERVISOR_hvm_op, HVMOP_get_param, (uint64_t)&parameter, 0);
+  return failed == 0 ? parameter.value : 0;
+}
+
+void set_hvm_param(uint32_t index, uint64_t value) {
+  parameter = (struct xen_hvm_param){.domid = DOMID_SELF, .index = index, .value = value};
+  hypercall(__HYPERVISOR_hvm_op, HVMOP_set_param, (uint64_t)&parameter, 0);
 }
 
 static void set_vector(unsigned number, const char* code) {
@@ -82,11 +95,7 @@ void machine_begin(void) {
       tsc_khz = out[2];
     }
   }
-  static struct xen_hvm_param ring OWN_PAGE;
-  ring.domid = DOMID_SELF;
-  ring.index = HVM_PARAM_CONSOLE_PFN;
-  if (hypercall(__HYPERVISOR_hvm_op, HVMOP_get_param, (uint64_t)&ring, 0) == 0)
-    console_gfn = ring.value;
+  console_gfn = hvm_param(HVM_PARAM_CONSOLE_PFN);
   for (unsigned i = 0; i < 32; i++) set_vector(i, exceptions + 16 * i);
   set_vector(VECTOR_IPI, on_ipi);
   set_vector(VECTOR_TIMER, on_timer);

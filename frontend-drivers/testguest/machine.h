@@ -52,6 +52,11 @@ void machine_begin_vcpu(unsigned me);
 // vCPU 0: starts all the others in c_main. Returns when each has said that it is up.
 void start_others(void);
 
+// vCPU 0, which is on the home: Xen reads what such a call points at from the home's pages.
+long hypercall(unsigned number, uint64_t first, uint64_t second, uint64_t third);
+uint64_t hvm_param(uint32_t index);
+void set_hvm_param(uint32_t index, uint64_t value);
+
 uint64_t ticks_per_second(void);
 // Where Xen's tools have put the ring of the PV console, as a page's number.
 uint64_t console_page(void);

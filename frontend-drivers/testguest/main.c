@@ -5,6 +5,7 @@
 #include <xen/arch-x86/hvm/start_info.h>
 
 #include "console.h"
+#include "store.h"
 #include "sync.h"
 #include "workloads.h"
 
@@ -48,7 +49,7 @@ static const struct workload workloads[] = {
 };
 enum { kWorkloads = sizeof workloads / sizeof workloads[0] };
 static bool chosen[kWorkloads];
-static uint64_t failures;
+static uint64_t failures, failed[kWorkloads];
 
 static size_t length_until(const char* text, char end) {
   size_t length = 0;
@@ -100,10 +101,11 @@ static const struct {
                {"changes", &options.changes},
                {"turns", &options.turns},
                {"touch", &options.touch},
-                {"spread", &options.spread},
-                {"patience", &options.patience},
-                {"off", &options.off},
-                {"until", &options.until}};
+               {"spread", &options.spread},
+               {"patience", &options.patience},
+               {"off", &options.off},
+               {"until", &options.until},
+               {"listen", &options.listen}};
 
 static bool set_number(const char* word, size_t name_length) {
   for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
@@ -152,12 +154,12 @@ static void wait_for_the_start(unsigned me) {
 }
 
 // Another round of the list? With `until` the rounds are not counted beforehand: a program in Dom0
-// ends them, and after the first only failures are said.
+// (or, with `listen`, `xl shutdown`) ends them, and after the first only failures are said.
 static bool another_round(uint64_t round, unsigned me) {
   static volatile uint64_t over;
   if (options.until == 0) return round < options.count;
   barrier();
-  if (me == 0 && round > 0) over = gate[0] == 2;
+  if (me == 0 && round > 0) over = gate[0] == 2 || (options.listen != 0 && store_says_shut_down());
   barrier();
   if (me == 0 && over) say("testguest: %u rounds\n", round);
   return !over;
@@ -170,6 +172,7 @@ static void say_verdict(const struct workload* workload, struct verdict verdict,
   } else {
     say("%s: FAIL %u instead of %u; by vCPU", workload->name, verdict.value, verdict.wanted);
     failures++;
+    failed[workload - workloads]++;
   }
   for (unsigned each = 0; each < vcpu_count; each++) say(" %u", vcpus[each].work);
   say("\n");
@@ -212,6 +215,7 @@ void c_main(uint64_t me, const struct hvm_start_info* start) {
     machine_begin();
     machine_begin_vcpu(0);
     read_options((const char*)start->cmdline_paddr);
+    if (options.listen != 0) store_begin();
     start_others();
     say("testguest: %u vCPUs, %u kHz, timer by %s\n", (uint64_t)vcpu_count,
         ticks_per_second() / 1000, timer_has_deadline_mode() ? "deadline" : "counter");
@@ -229,6 +233,9 @@ void c_main(uint64_t me, const struct hvm_start_info* start) {
   }
   barrier();
   if (me != 0) return;
+  for (int i = 0; i < kWorkloads; i++) {
+    if (failed[i] != 0) say("testguest: %s failed, %u times\n", workloads[i].name, failed[i]);
+  }
   if (failures != 0) say("testguest: %u failed\n", failures);
   say("testguest: done\n");
   if (options.off != 0) power_off();

@@ -1,5 +1,6 @@
 // What vCPUs do to each other's memory: one word, a lock, pages handed over, pages of code, page
 // tables.
+#include "console.h"
 #include "sync.h"
 #include "workloads.h"
 
@@ -173,6 +174,11 @@ struct verdict stray_judge(unsigned argument) {
 // and some of its neighbour's. For a guest with more memory than it touches.
 enum { kShared = 64 };
 
+// What was found instead, by each vCPU: said by vCPU 0.
+static struct {
+  uint64_t count, owner, first, last, words[3];
+} __attribute__((aligned(PAGE))) wrong[MAX_VCPUS] OWN_PAGE;
+
 static volatile uint64_t* spread_page(unsigned owner, uint64_t number) {
   return (volatile uint64_t*)(TOUCH_ADDRESS + (owner * options.spread + number) * PAGE);
 }
@@ -190,12 +196,31 @@ void spread_work(unsigned me, unsigned argument) {
     const uint64_t own = number % options.spread;
     volatile uint64_t* page = spread_page(owner, own);
     const uint64_t wanted = filler(owner, 0, (unsigned)own);
-    vcpus[me].work += page[0] == wanted && page[1] == 0 && page[PAGE / 8 - 1] == wanted;
+    if (page[0] == wanted && page[1] == 0 && page[PAGE / 8 - 1] == wanted) {
+      vcpus[me].work++;
+      continue;
+    }
+    if (wrong[me].count++ == 0) {
+      wrong[me].owner = owner;
+      wrong[me].first = own;
+      wrong[me].words[0] = page[0];
+      wrong[me].words[1] = page[1];
+      wrong[me].words[2] = page[PAGE / 8 - 1];
+    }
+    wrong[me].last = own;
   }
 }
 
 struct verdict spread_judge(unsigned argument) {
   (void)argument;
   const uint64_t wanted = (options.spread + kShared) * vcpu_count;
+  for (unsigned each = 0; each < vcpu_count; each++) {
+    if (wrong[each].count == 0) continue;
+    say("spread: vCPU %u found %u wrong pages, %u of vCPU %u the first, %u the last; the first "
+        "begins %x",
+        (uint64_t)each, wrong[each].count, wrong[each].first, wrong[each].owner, wrong[each].last,
+        wrong[each].words[0]);
+    say(" %x and ends %x\n", wrong[each].words[1], wrong[each].words[2]);
+  }
   return (struct verdict){work_of_all() == wanted, work_of_all(), wanted};
 }

@@ -41,6 +41,7 @@ struct options {
   uint64_t patience;    // seconds until a wait that may never end is a failure
   uint64_t off;         // power off at the end
   uint64_t until;       // rounds until a program in Dom0 says that it is enough
+  uint64_t listen;      // or `xl shutdown` does
 };
 extern struct options options;
 

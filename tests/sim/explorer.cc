@@ -1,6 +1,10 @@
 #include "tests/sim/explorer.h"
 
+#include <sys/mman.h>
+
+#include <cstdlib>
 #include <cstring>
+#include <new>
 
 namespace xenspan::dsm::sim {
 namespace {
@@ -26,6 +30,27 @@ std::uint64_t fingerprint(const Bytes& bytes) {
   return (hash ^ (hash >> 33)) | 1;  // 0 is an empty place
 }
 
+// Memory in huge pages where the kernel has them: a table that is read at random waits for the
+// translation of addresses more than for memory otherwise.
+template <typename T>
+struct HugePages {
+  using value_type = T;
+  static constexpr std::size_t kHuge = std::size_t{2} << 20;
+
+  HugePages() = default;
+  template <typename Other>
+  explicit HugePages(const HugePages<Other>&) {}
+  T* allocate(std::size_t count) {
+    const std::size_t size = (count * sizeof(T) + kHuge - 1) / kHuge * kHuge;
+    void* const memory = std::aligned_alloc(kHuge, size);
+    if (memory == nullptr) throw std::bad_alloc();
+    madvise(memory, size, MADV_HUGEPAGE);
+    return static_cast<T*>(memory);
+  }
+  void deallocate(T* memory, std::size_t) { std::free(memory); }
+  friend bool operator==(HugePages, HugePages) { return true; }
+};
+
 // Open addressing, grows by doubling.
 class FingerprintSet {
  public:
@@ -40,7 +65,8 @@ class FingerprintSet {
   }
 
  private:
-  static bool insert_into(std::vector<std::uint64_t>& table, std::uint64_t value) {
+  using Table = std::vector<std::uint64_t, HugePages<std::uint64_t>>;
+  static bool insert_into(Table& table, std::uint64_t value) {
     for (std::size_t at = (value >> 1) & (table.size() - 1);; at = (at + 1) & (table.size() - 1)) {
       if (table[at] == value) return false;
       if (table[at] != 0) continue;
@@ -49,13 +75,13 @@ class FingerprintSet {
     }
   }
   void grow() {
-    std::vector<std::uint64_t> larger(table_.size() * 2);
+    Table larger(table_.size() * 2);
     for (std::uint64_t value : table_) {
       if (value != 0) insert_into(larger, value);
     }
     table_ = std::move(larger);
   }
-  std::vector<std::uint64_t> table_;
+  Table table_;
   std::size_t count_ = 0;
 };
 

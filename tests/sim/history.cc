@@ -85,11 +85,23 @@ bool add_page_order(const History& history, unsigned page, OrderGraph& graph) {
   return true;
 }
 
+// The programs lie one after another in one array: with hundreds of threads most of the time goes
+// by looking at the next operation of each.
 class Search {
  public:
-  Search(const History& history, unsigned budget)
-      : budget_(budget), programs_(threads_of(history)), at_(programs_.size(), 0) {
-    for (const Operation& operation : history) programs_[operation.thread].push_back(operation);
+  Search(const History& history, unsigned budget) : budget_(budget), left_(history.size()) {
+    const std::size_t threads = threads_of(history);
+    end_.assign(threads, 0);
+    for (const Operation& operation : history) ++end_[operation.thread];
+    at_.resize(threads);
+    std::uint32_t begin = 0;
+    for (std::size_t thread = 0; thread < threads; ++thread) {
+      at_[thread] = begin;
+      begin = end_[thread] += begin;
+    }
+    operations_.resize(history.size());
+    std::vector<std::uint32_t> room = at_;
+    for (const Operation& operation : history) operations_[room[operation.thread]++] = operation;
   }
   Judgement run() {
     if (extend()) return Judgement::kConsistent;
@@ -97,54 +109,57 @@ class Search {
   }
 
  private:
-  bool done(std::size_t thread) const { return at_[thread] == programs_[thread].size(); }
-  const Operation& next(std::size_t thread) const { return programs_[thread][at_[thread]]; }
-
-  // A read that fits now can go first: it changes nothing, so no serialisation is lost.
+  // A read that fits now can go first: it changes nothing, so no serialisation is lost, and it
+  // makes nothing fit that did not fit before.
   void take_reads() {
-    for (bool moved = true; moved;) {
-      moved = false;
-      for (std::size_t thread = 0; thread < programs_.size(); ++thread) {
-        while (!done(thread) && !next(thread).write &&
-               memory_[next(thread).page] == next(thread).value) {
-          ++at_[thread];
-          moved = true;
-        }
+    for (std::size_t thread = 0; thread < at_.size(); ++thread) {
+      std::uint32_t at = at_[thread];
+      for (; at != end_[thread]; ++at) {
+        const Operation& next = operations_[at];
+        if (next.write || memory_[next.page] != next.value) break;
       }
+      left_ -= at - at_[thread];
+      at_[thread] = at;
     }
   }
   std::uint64_t fingerprint() const {
-    std::uint64_t hash = 0xcbf29ce484222325;
-    const auto add = [&](std::uint64_t x) { hash = (hash ^ x) * 0x100000001b3 ^ hash >> 29; };
-    for (unsigned position : at_) add(position);
-    for (Value value : memory_) add(value);
+    std::uint64_t hash = 0xcbf29ce484222325, odd = 1;
+    for (std::uint32_t at : at_) {
+      odd += 0x9e3779b97f4a7c16;
+      const std::uint64_t mixed = (odd ^ odd >> 31) * (at + 0x100000001b3);
+      hash += mixed ^ mixed >> 29;
+    }
+    for (Value value : memory_) hash = (hash ^ value) * 0x100000001b3 ^ hash >> 29;
     return hash;
   }
   bool extend() {
     take_reads();
-    bool finished = true;
-    for (std::size_t thread = 0; thread < programs_.size(); ++thread)
-      finished = finished && done(thread);
-    if (finished) return true;
+    if (left_ == 0) return true;
     if (budget_ == 0) return false;
     --budget_;
     if (!seen_.insert(fingerprint()).second) return false;
     const auto at = at_;
     const Memory memory = memory_;
-    for (std::size_t thread = 0; thread < programs_.size(); ++thread) {
-      if (done(thread) || !next(thread).write) continue;
-      memory_[next(thread).page] = next(thread).value;
+    const std::size_t left = left_;
+    for (std::size_t thread = 0; thread < at_.size(); ++thread) {
+      if (at_[thread] == end_[thread]) continue;
+      const Operation& next = operations_[at_[thread]];
+      if (!next.write) continue;
+      memory_[next.page] = next.value;
       ++at_[thread];
+      --left_;
       if (extend()) return true;
       at_ = at;
       memory_ = memory;
+      left_ = left;
     }
     return false;
   }
 
   unsigned budget_;
-  std::vector<std::vector<Operation>> programs_;
-  std::vector<unsigned> at_;
+  std::size_t left_;                     // operations not done yet
+  std::vector<Operation> operations_;    // by thread
+  std::vector<std::uint32_t> at_, end_;  // of each thread's operations
   Memory memory_{};
   std::unordered_set<std::uint64_t> seen_;
 };

@@ -258,7 +258,8 @@ class System {
   bool early(const ivy::Message& message) const;
   void crash(HostId host);
   void find_alike_hosts();
-  void pack_as(const std::array<HostId, kMaxPackedHosts>& order, std::vector<std::uint8_t>& bytes);
+  bool pack_as(const std::array<HostId, kMaxPackedHosts>& order, std::vector<std::uint8_t>& bytes,
+               const std::vector<std::uint8_t>* best);
   bool locked(unsigned host, unsigned page) const { return !work_[host][page].empty(); }
   unsigned index_of(const Vcpu& vcpu) const { return static_cast<unsigned>(&vcpu - vcpus_.data()); }
   // Whether the vCPU's instruction can run, or fault, now.

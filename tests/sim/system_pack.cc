@@ -180,17 +180,22 @@ void System::find_alike_hosts() {
 
 void System::pack(std::vector<std::uint8_t>& bytes) {
   if (orders_.empty()) find_alike_hosts();
-  pack_as(orders_.front(), bytes);
+  pack_as(orders_.front(), bytes, nullptr);
   for (std::size_t i = 1; i < orders_.size(); ++i) {
-    pack_as(orders_[i], other_bytes_);
-    if (other_bytes_ < bytes) bytes.swap(other_bytes_);
+    if (pack_as(orders_[i], other_bytes_, &bytes) && other_bytes_ < bytes) bytes.swap(other_bytes_);
   }
 }
 
-void System::pack_as(const std::array<HostId, kMaxPackedHosts>& order,
-                     std::vector<std::uint8_t>& bytes) {
+// false: the bytes so far are above those of `best`, and the rest is left out.
+bool System::pack_as(const std::array<HostId, kMaxPackedHosts>& order,
+                     std::vector<std::uint8_t>& bytes, const std::vector<std::uint8_t>* best) {
   bytes.clear();
   Writer out(bytes);
+  const auto is_above_best = [&] {
+    if (best == nullptr) return false;
+    out.flush();
+    return std::memcmp(bytes.data(), best->data(), std::min(bytes.size(), best->size())) > 0;
+  };
   const Renumber renumber(order, shape_.vcpus_per_host);
   std::array<HostId, kMaxPackedHosts> old{};  // at each new number the old one
   for (unsigned host = 0; host < kMaxPackedHosts; ++host)
@@ -216,6 +221,7 @@ void System::pack_as(const std::array<HostId, kMaxPackedHosts>& order,
                  static_cast<unsigned>(vcpu.page) << 4 | vcpu.dropped << 6);
     out.put_byte(vcpu.ops_left | vcpu.faults << 4);
   }
+  if (is_above_best()) return false;
   for (unsigned page = 0; page < shape_.pages; ++page) {
     out.put_byte(current_[page] != 0);
     for (unsigned host = 0; host < shape_.hosts; ++host) {
@@ -231,6 +237,7 @@ void System::pack_as(const std::array<HostId, kMaxPackedHosts>& order,
         out.put(pack_message(renumber.message(work.steps[i].message), 0, false));
       }
     }
+    if (is_above_best()) return false;
   }
   std::array<std::uint64_t, 64> messages;
   const std::size_t count = std::min(in_flight_.size(), messages.size());
@@ -244,6 +251,7 @@ void System::pack_as(const std::array<HostId, kMaxPackedHosts>& order,
   std::sort(messages.begin(), messages.begin() + count);
   out.put_byte(count);
   for (std::size_t i = 0; i < count; ++i) out.put(messages[i]);
+  return true;
 }
 
 void System::pack_members(std::vector<std::uint8_t>& bytes) const {

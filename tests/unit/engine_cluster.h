@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -99,7 +100,10 @@ class MemoryBackend final : public PageBackend {
     return mapping_[gfn].right;
   }
 
-  std::byte* frame(Gfn gfn) noexcept override { return memory_ + gfn * kPageSize; }
+  std::byte* frame(Gfn gfn) noexcept override {
+    if (const unsigned us = frame_takes_us; us != 0) ::usleep(us);
+    return memory_ + gfn * kPageSize;
+  }
   int grant(Gfn first, std::uint32_t count, Right right) noexcept override {
     ++grants;
     for (Gfn gfn = first; gfn < first + count; ++gfn) set(gfn, right);
@@ -152,6 +156,7 @@ class MemoryBackend final : public PageBackend {
   enum InRuns { kProtected, kWithdrawn, kRaised, kFilled, kDropped };
   std::array<std::atomic<unsigned>, 5> in_runs{};
   std::atomic<bool> fail_grant{false};
+  std::atomic<unsigned> frame_takes_us{0};
 
  private:
   struct Mapped {

@@ -157,6 +157,7 @@ class Domain {
     return count;
   }
 
+  void slow_down(unsigned host, unsigned us) { hosts_[host].backend->frame_takes_us = us; }
   Engine& engine(unsigned host) { return *hosts_[host].engine; }
   bool access(unsigned host, Gfn gfn, Right needed, const std::function<void(std::byte*)>& touch) {
     while (!hosts_[host].backend->touch(gfn, needed, touch)) {
@@ -376,6 +377,25 @@ TEST(EngineMembers, ADrainedHostLosesNothingThatOnlyItHad) {
   EXPECT_EQ(sum(domain, 2), 500u);
   EXPECT_EQ(domain.rights.violations, 0u);
   EXPECT_EQ(domain.stops, 1u);
+}
+
+// Under an emulator a page takes milliseconds: what tells the heir of pages must not be most of
+// what it has to do. As many hints as the time allows, and what moves the pages and slots
+// themselves.
+TEST(EngineMembers, AnHeirThatIsSlowHearsFewHints) {
+  constexpr unsigned kDrained = 250;
+  Domain domain(2, false, 0);
+  ASSERT_EQ(domain.live(), 3u);
+  for (Gfn gfn = 0; gfn < kDrained; ++gfn) ASSERT_TRUE(domain.add(1, gfn));
+  domain.slow_down(0, 4000);
+  const std::uint64_t before = domain.engine(1).peer_traffic().sent[0], began = now_ns();
+  domain.check(domain.engine(1).drain(mask_of(0)));
+  const std::uint64_t ms = (now_ns() - began) / 1'000'000;
+  const std::uint64_t sent = domain.engine(1).peer_traffic().sent[0] - before;
+  EXPECT_EQ(domain.held(1), 0u);
+  EXPECT_LT(sent, 10'000 + kDrained * ms / 100) << "in " << ms << " ms";
+  domain.slow_down(0, 0);
+  EXPECT_EQ(sum(domain, 0), kDrained);
 }
 
 // A host that only manages pages dies in the middle of everything; then its number is used again.

@@ -10,12 +10,14 @@ constexpr std::uint64_t kHere = 0x401000, kThere = 0x402000;
 
 class Migratory : public testing::Test {
  protected:
-  void turn(Gfn gfn, std::uint64_t gap, std::uint64_t site = kHere) {
+  void turn(Gfn gfn, std::uint64_t gap, std::uint64_t site = kHere, bool alone = false) {
     now_ += 100'000;
     pages_.on_read(gfn, site, now_);
-    pages_.on_upgrade(gfn, now_ + gap);
+    pages_.on_upgrade(gfn, now_ + gap, alone);
     pages_.on_lost(gfn);
   }
+  // The same where one other host has the page.
+  void late_turn(Gfn gfn) { turn(gfn, kLate, kHere, true); }
   void read_only(Gfn gfn, std::uint64_t site) {
     pages_.on_read(gfn, site, now_);
     pages_.on_lost(gfn);
@@ -35,6 +37,36 @@ TEST_F(Migratory, TwoUpgradesAtOnceMakeAPageMigratory) {
   turn(5, kSoon);
   EXPECT_EQ(asked(5, 14), 12u) << "one in seven looks again";
   EXPECT_EQ(asked(6, 8), 0u);
+}
+
+TEST_F(Migratory, OneMuchLaterCountsWhereOneHostHadThePage) {
+  late_turn(5);
+  late_turn(5);
+  EXPECT_EQ(asked(5, 8), 0u);
+  late_turn(5);
+  EXPECT_EQ(asked(5, 14), 12u);
+}
+
+TEST_F(Migratory, WhatTheOtherHostReadsMeanwhileIsNotTakenForLong) {
+  for (int i = 0; i < 3; ++i) late_turn(5);
+  ASSERT_FALSE(pages_.wants_exclusive(5, kHere)) << "the one that looks again";
+  ASSERT_TRUE(pages_.wants_exclusive(5, kHere));
+  pages_.on_shared(5);
+  EXPECT_EQ(asked(5, 8), 0u);
+  pages_.on_shared(5);  // it is not asked twice
+  late_turn(5);
+  late_turn(5);
+  EXPECT_EQ(asked(5, 14), 12u);
+}
+
+TEST_F(Migratory, WhatTheOtherHostWritesNextIsTakenAgain) {
+  for (int i = 0; i < 3; ++i) late_turn(5);
+  for (int i = 0; i < 100; ++i) {
+    const bool taken = pages_.wants_exclusive(5, kHere);
+    EXPECT_EQ(taken, i % 7 != 0);
+    if (taken) pages_.on_lost(5);
+    if (!taken) late_turn(5);
+  }
 }
 
 TEST_F(Migratory, AnUpgradeMuchLaterDoesNot) {

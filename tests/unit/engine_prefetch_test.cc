@@ -26,7 +26,7 @@ class Program {
       : predictor_(std::make_unique<Predictor>(most)) {}
 
   // One access; a fault when the right is not held.
-  void touch(Ask ask, std::uint64_t thread = 1) {
+  void touch(Ask ask, std::uint64_t thread = 1, std::uint64_t site = 0) {
     now_ns_ += kMicrosecond;
     if (unmapped.erase(ask.gfn) != 0) predictor_->on_touched(ask.gfn);
     wasted.erase(ask.gfn);
@@ -36,7 +36,7 @@ class Program {
     const auto start = [](void* self, Ask early, bool sampled) {
       return static_cast<Program*>(self)->start(early, sampled);
     };
-    last_run = predictor_->on_fault(thread, ask, now_ns_, start, this);
+    last_run = predictor_->on_fault(thread, ask, site, now_ns_, start, this);
     now_ns_ += 50 * kMicrosecond;
     predictor_->on_served(thread, now_ns_);
   }
@@ -189,6 +189,80 @@ TEST(Prefetch, APageThatIsFoughtForIsNoPartOfABurst) {
   EXPECT_FALSE(program.wasted.contains(77));
 }
 
+// A barrier: its page is touched on arrival and again when all have come; then the thread goes on
+// to what another one has written meanwhile.
+class Barrier : public ::testing::Test {
+ protected:
+  void phase() {
+    arrive();
+    for (Gfn i = 0; i < 5; ++i) program.lose(500 + 2 * i);
+    wait();
+    if (go_on) {
+      for (Gfn i = 0; i < 5; ++i) program.touch(read_of(500 + 2 * i));
+    }
+    program.pause();
+  }
+  // Another host has come before, and one comes after.
+  void arrive() {
+    program.lose(77);
+    program.touch(read_of(77), 1, kArrive);
+    program.lose(77);
+    program.contend(77);
+  }
+  void wait() { program.touch(read_of(77), 1, kWait); }
+  void learn() {
+    for (unsigned i = 0; i < 30; ++i) phase();
+  }
+  static constexpr std::uint64_t kArrive = 0x401000, kWait = 0x402000;
+  Program program;
+  bool go_on = true;
+};
+
+TEST_F(Barrier, WhatIsWantedBehindItComesWithIt) {
+  learn();
+  program.wasted.clear();
+  const unsigned before = program.faults;
+  for (unsigned i = 0; i < 100; ++i) phase();
+  EXPECT_EQ(program.faults - before, 200u);
+  EXPECT_TRUE(program.wasted.empty());
+}
+
+TEST_F(Barrier, WhatIsNotWantedAnyMoreIsNotAskedForLong) {
+  learn();
+  go_on = false;
+  for (unsigned i = 0; i < 30; ++i) phase();
+  const unsigned before = program.early;
+  for (unsigned i = 0; i < 100; ++i) phase();
+  EXPECT_EQ(program.early, before);
+}
+
+TEST_F(Barrier, WhatIsLostBeforeItIsUsedIsNotAskedForWithItAgain) {
+  learn();
+  const auto come_too_soon = [&] {
+    arrive();
+    for (Gfn i = 0; i < 5; ++i) program.lose(500 + 2 * i);
+    wait();
+    for (Gfn i = 0; i < 5; ++i) program.lose(500 + 2 * i);
+    program.touch(read_of(500));
+    program.pause();
+  };
+  come_too_soon();
+  arrive();
+  for (Gfn i = 0; i < 5; ++i) program.lose(500 + 2 * i);
+  wait();
+  EXPECT_EQ(program.last_run, 0u);
+}
+
+// Who comes last does not wait.
+TEST_F(Barrier, ThePlaceInTheProgramDecides) {
+  learn();
+  arrive();
+  EXPECT_EQ(program.last_run, 0u);
+  for (Gfn i = 0; i < 5; ++i) program.lose(500 + 2 * i);
+  wait();
+  EXPECT_EQ(program.last_run, 5u);
+}
+
 TEST(Bursts, WhatIsWrittenInOneOfManyIsAskedForToBeWritten) {
   Bursts bursts;
   const auto burst = [&](Right right) {
@@ -302,7 +376,7 @@ TEST(RunsAhead, WhereItsMarkersAreTouched) {
     ASSERT_LT(++faults, 20u);
     std::vector<Gfn> run;
     now += kMicrosecond;
-    (void)predictor->on_fault(1, read_of(next), now, early, &run);
+    (void)predictor->on_fault(1, read_of(next), 0, now, early, &run);
     (void)predictor->on_marker(1, next, start, &asked);
     next += 1 + run.size();
   }

@@ -140,6 +140,34 @@ TEST(HvmRecords, TimeOnTheWayIsAddedToTheTsc) {
   EXPECT_EQ(advance_tsc(none, 1).error().code, EPROTO);
 }
 
+// Xen takes down whoever is not in what it loads: those that are up go along, before the one that
+// comes, with their own TSC and without their local APIC.
+TEST(HvmRecords, OthersThatAreUpGoAlong) {
+  const auto records = HvmRecords::parse(two_vcpus());
+  Bytes others = records->others_than(1), set = *records->of_vcpu(1);
+  ASSERT_TRUE(advance_tsc(others, 7).ok());
+  ASSERT_TRUE(add_others(set, others).ok());
+  const std::vector<std::pair<int, int>> expected = {{1, 0}, {2, 0},  {16, 0}, {2, 1},  {5, 1},
+                                                     {6, 1}, {14, 1}, {16, 1}, {19, 1}, {0, 0}};
+  EXPECT_EQ(kinds_of(set), expected);
+  const auto both = HvmRecords::parse(set);
+  ASSERT_TRUE(both.ok()) << both.error().message;
+  EXPECT_EQ(both->registers(0)->rip, 0x1000u);
+  EXPECT_EQ(both->registers(0)->tsc, 5007u);
+  EXPECT_EQ(both->registers(1)->tsc, 5000u);
+  ASSERT_TRUE(advance_tsc(set, 1).ok()) << "of each";
+  EXPECT_EQ(HvmRecords::parse(set)->registers(0)->tsc, 5008u);
+  EXPECT_EQ(HvmRecords::parse(set)->registers(1)->tsc, 5001u);
+
+  Bytes alone = header();
+  add_vcpu(alone, 0);
+  add_rest(alone, 0);
+  end(alone);
+  EXPECT_TRUE(HvmRecords::parse(alone)->others_than(0).empty());
+  Bytes nothing;
+  EXPECT_EQ(add_others(nothing, others).error().code, EPROTO);
+}
+
 TEST(HvmRecords, WhatIsNoSuchRunIsRefused) {
   const auto code_of = [](const Bytes& bytes) {
     const auto records = HvmRecords::parse(bytes);

@@ -135,6 +135,19 @@ Result<std::vector<std::byte>> HvmRecords::of_vcpu(unsigned vcpu) const {
   return out;
 }
 
+// No LAPIC: its timer would start anew.
+std::vector<std::byte> HvmRecords::others_than(unsigned vcpu) const {
+  const auto whole = std::span(bytes_);
+  std::vector<std::byte> out;
+  for (const Record& record : records_) {
+    if (record.type != HVM_SAVE_CODE(CPU) || record.vcpu == vcpu) continue;
+    append(out, whole.subspan(record.start, record.end - record.start));
+    if (const Record* state = find(CPU_XSAVE_CODE, record.vcpu))
+      append(out, whole.subspan(state->start, state->end - state->start));
+  }
+  return out;
+}
+
 Result<VcpuRegisters> HvmRecords::registers(unsigned vcpu) const {
   const Record* record = find(HVM_SAVE_CODE(CPU), vcpu);
   if (record == nullptr)
@@ -145,6 +158,7 @@ Result<VcpuRegisters> HvmRecords::registers(unsigned vcpu) const {
 }
 
 Status advance_tsc(std::span<std::byte> records, std::uint64_t ticks) {
+  bool any = false;
   for (std::size_t at = 0; records.size() - at >= sizeof(hvm_save_descriptor);) {
     const hvm_save_descriptor record = descriptor_at(records, at);
     at += sizeof record;
@@ -156,11 +170,19 @@ Status advance_tsc(std::span<std::byte> records, std::uint64_t ticks) {
       std::memcpy(&value, tsc, sizeof value);
       value += ticks;
       std::memcpy(tsc, &value, sizeof value);
-      return {};
+      any = true;
     }
     at += record.length;
   }
-  return malformed("it has no registers");
+  return any ? Status() : malformed("it has no registers");
+}
+
+Status add_others(std::vector<std::byte>& set, std::span<const std::byte> others) {
+  if (set.size() < sizeof(hvm_save_descriptor)) return malformed("it has no header");
+  const std::size_t header = sizeof(hvm_save_descriptor) + descriptor_at(set, 0).length;
+  if (header > set.size()) return malformed("a record is longer than the rest");
+  set.insert(set.begin() + static_cast<std::ptrdiff_t>(header), others.begin(), others.end());
+  return {};
 }
 
 }  // namespace xenspan::hypervisor::xen

@@ -30,6 +30,9 @@ class HvmRecords {
   // The header, what makes up this vCPU, and the end: a set that can be loaded by itself, into
   // another domain. ENOENT: the vCPU is not there, or is down.
   Result<std::vector<std::byte>> of_vcpu(unsigned vcpu) const;
+  // What Xen needs to leave the others as they are when that vCPU is loaded, without a header or an
+  // end: registers and processor state of each that is up. Empty: there is none.
+  std::vector<std::byte> others_than(unsigned vcpu) const;
   Result<VcpuRegisters> registers(unsigned vcpu) const;
 
  private:
@@ -44,8 +47,11 @@ class HvmRecords {
   std::vector<Record> records_;
 };
 
-// Moves the guest's TSC on by so many ticks in a set of one vCPU: the time it was on its way. A
+// Moves the guest's TSC on by so many ticks in a set of vCPUs: the time since they were read. A
 // guest's TSC must never be seen to go back.
-Status advance_tsc(std::span<std::byte> records_of_vcpu, std::uint64_t ticks);
+Status advance_tsc(std::span<std::byte> records, std::uint64_t ticks);
+
+// Puts what others_than() gave into a set of one vCPU, before it: Xen loads them in this order.
+Status add_others(std::vector<std::byte>& set, std::span<const std::byte> others);
 
 }  // namespace xenspan::hypervisor::xen

@@ -18,6 +18,8 @@ int pin(XenCalls& xen, DomainId domain, unsigned vcpu, unsigned cpu);
 int show_beats(XenCalls& xen, DomainId domain);
 // A vCPU that was taken stands while its domain is not paused, and goes on when it is put back.
 int hold_and_release(XenCalls& xen, DomainId domain);
+// The same for one of several, without looking at what it computes: the others stay up.
+int swing(XenCalls& xen, DomainId domain, unsigned vcpu);
 // Every interrupt the guest sends is seen before it takes effect, the vCPU standing until it is
 // answered; and one from here arrives.
 int watch_interrupts(XenCalls& xen, DomainId domain);

@@ -20,6 +20,7 @@ constexpr char kUsage[] =
     "usage: xen_probe capability|beats|hold|interrupts|pages|rights DOMAIN\n"
     "       xen_probe gate DOMAIN [WORD]\n"
     "       xen_probe pin DOMAIN VCPU CPU\n"
+    "       xen_probe swing DOMAIN VCPU\n"
     "       xen_probe move|span|memory DOMAIN TO\n";
 
 int run(int count, char** words) {
@@ -34,6 +35,7 @@ int run(int count, char** words) {
   if (count == 3 && command == "capability") return show_capability(xen, domain);
   if (count == 3 && command == "beats") return show_beats(xen, domain);
   if (count == 3 && command == "hold") return hold_and_release(xen, domain);
+  if (count == 4 && command == "swing") return swing(xen, domain, number(3));
   if (count == 3 && command == "interrupts") return watch_interrupts(xen, domain);
   if (count == 3 && command == "pages") return fill_pages(xen, domain);
   if (count == 3 && command == "rights") return show_rights(xen, domain);

@@ -81,6 +81,16 @@ int hold_and_release(XenCalls& xen, DomainId domain) {
   return wrong.empty() ? 0 : fail("after its release: " + wrong);
 }
 
+int swing(XenCalls& xen, DomainId domain, unsigned vcpu) {
+  const auto context = take_vcpu(xen, domain, vcpu);
+  if (!context) return fail(context.error().message);
+  ::usleep(100'000);
+  TscFit fit;
+  if (Status put = put_vcpu(xen, domain, *context, &fit); !put) return fail(put.error().message);
+  fmt::print("vCPU {} is back, {} ticks behind after {} tries\n", vcpu, fit.behind, fit.tries);
+  return 0;
+}
+
 namespace {
 
 constexpr std::uint32_t kIcr = 0x830;  // x2APIC interrupt command
