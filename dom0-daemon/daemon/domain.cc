@@ -303,8 +303,7 @@ void Domain::slice_ended(const std::string& host, const SliceEnd& end) {
       better_cause_wanted_ = false;
       log::warning("domain {} ({}): {}", record_.name, record_.uuid, cause);
     }
-    set_member_state(index, MemberState::kFailed);
-    if (loss_ != nullptr) changed();
+    if (loss_ == nullptr) set_member_state(index, MemberState::kFailed);
   } else {
     set_member_state(index, MemberState::kLeft);
   }
@@ -326,16 +325,18 @@ void Domain::slice_failed(const std::string& host, const std::string& error) {
 void Domain::host_lost(const std::string& host, const std::string& cause) {
   const int index = index_of(host);
   if (index < 0 || phase_ == Phase::kOver) return;
+  if (members_[static_cast<std::size_t>(index)].lost)
+    members_[static_cast<std::size_t>(index)].ended = true;
   if (members_[static_cast<std::size_t>(index)].gone) return;
   const std::string sentence = fmt::format("lost host {}: {}", host, cause);
   if (member_ended(index, sentence)) return;
-  set_member_state(index, MemberState::kFailed);
-  record_.members[static_cast<std::size_t>(index)].error = sentence;
   members_[static_cast<std::size_t>(index)].gone = true;
-  if (!lose(index, cause, DomainLoss::Source::kCluster))
+  // Otherwise what becomes of it is told when that is known.
+  if (!lose(index, cause, DomainLoss::Source::kCluster)) {
+    set_member_state(index, MemberState::kFailed);
+    record_.members[static_cast<std::size_t>(index)].error = sentence;
     fail(kOwnFailure, sentence);
-  else
-    changed();
+  }
   member_gone(index);
 }
 

@@ -155,7 +155,7 @@ class Domain {
     bool ready = false;
     bool gone = false;
     std::string cause;
-    bool ended = false;             // gone, and certainly its process too
+    bool ended = false;             // gone, and certainly its process too; `lost`: no more of it
     bool lost = false;              // the domain goes on without it
     bool joining = false;           // while the domain runs, and not connected to all yet
     std::uint32_t incarnation = 0;  // of the hosts that have had this number

@@ -327,8 +327,9 @@ void Domain::start_member() {
   const int index = index_of(member_host_);
   const auto at = static_cast<std::size_t>(index);
   told_peers_.clear();
-  // The host that had this number may still count: until the others agree that it does not.
-  if (handler_.votes().counts(record_.uuid, index)) {
+  // The host that had this number may still count: until the others agree that it does not. And
+  // the end of its slice is not to be taken for the end of the new one's.
+  if (handler_.votes().counts(record_.uuid, index) || (members_[at].lost && !members_[at].ended)) {
     member_limit_ = std::make_unique<Timer>(loop_, kLookAgain, [this] { start_member(); });
     return;
   }

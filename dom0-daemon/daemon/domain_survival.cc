@@ -75,8 +75,11 @@ void Domain::rebuild() {
   for (const int index : loss.hosts) {
     Member& member = members_[static_cast<std::size_t>(index)];
     const std::string& host = record_.members[static_cast<std::size_t>(index)].host;
-    // It has fenced itself; this is for what it holds of memory and cores.
-    if (!member.gone) links_.stop_slice(host, record_.uuid, "the domain goes on without this host");
+    // It has fenced itself; then its daemon says so. Unless the connection to that has ended.
+    if (member.gone)
+      member.ended = true;
+    else
+      links_.stop_slice(host, record_.uuid, "the domain goes on without this host");
     member.lost = true;
     member_gone(index);
   }

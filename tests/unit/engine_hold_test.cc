@@ -63,8 +63,10 @@ TEST(HoldQueue, RemindersAreDoneTogether) {
   ASSERT_TRUE(remind(1, now, 0));
   ASSERT_TRUE(remind(2, now + kSecond, 0));
   ASSERT_TRUE(remind(3, now + 2 * kSecond, 2 * kSecond));
+  EXPECT_FALSE(queue.holds_message()) << "of another host";
   message.gfn = 4;
   ASSERT_TRUE(queue.push(message, now + 3 * kSecond));
+  EXPECT_TRUE(queue.holds_message());
   ASSERT_TRUE(queue.pop_due(next, wait_ns));
   EXPECT_EQ(next.gfn, 1u);
   ASSERT_TRUE(queue.pop_with(next));
