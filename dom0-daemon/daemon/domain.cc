@@ -244,13 +244,14 @@ void Domain::on_failed(int index, const Json& event) {
   record_.members[static_cast<std::size_t>(index)].error = error;
   if (phase_ >= Phase::kExited) return;
   const bool may_end_well = loss_ != nullptr && !loss_->stops;
-  if (may_end_well && is_lost(index)) return;
+  if (loss_ != nullptr && (!may_end_well || is_lost(index))) return;
   if (may_end_well && loss_->rebuilding)
     return rebuild_failed(fmt::format("host {}: {}", host, error));
-  if (const int lost = lost_host_in(error);
-      (loss_ != nullptr && !may_end_well) ||
-      (lost > 0 && lose(lost, error, DomainLoss::Source::kSlice)))
-    return;
+  const int lost = lost_host_in(error);
+  if (lost > 0 && lose(lost, error, DomainLoss::Source::kSlice)) return;
+  // It could not do without the home. The home's slice does not reach it either, and goes on.
+  if (lost == 0 && index != 0 && phase_ == Phase::kRunning && spec_.kind != xenstore::Backend::kXen)
+    return note_unreached({0, index, "it says that " + error});
   // What one slice sees of another's death is the loss of a connection. How that one died may
   // follow.
   better_cause_wanted_ = status == kOwnFailure;

@@ -188,10 +188,15 @@ class Domain {
   void loss_overdue();
   void stop_for_loss();
   void on_peer_lost(int index, const Json& event);
+  void begin_loss();
+  void note_unreached(DomainLoss::Unreached unreached);
+  void wait_for_evidence();
+  std::vector<DomainLoss::Unreached> unexplained() const;
   bool is_lost(int index) const;
   // domain_survival.cc
   bool may_go_on() const;
   void rebuild();
+  void limit_rebuild();
   void rebuild_step(const std::vector<int>& to, Json message,
                     std::function<void(const Json& answer)> then);
   void rebuild_failed(const std::string& why);

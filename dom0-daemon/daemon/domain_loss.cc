@@ -21,7 +21,7 @@ constexpr milliseconds kTellLimit{2000};  // for holdings, and for names
 
 // The engine's words for it.
 int Domain::lost_host_in(const std::string& error) const {
-  for (std::size_t i = 1; i < record_.members.size(); ++i)
+  for (std::size_t i = 0; i < record_.members.size(); ++i)
     if (error.starts_with(fmt::format("host {} is lost: ", record_.members[i].host)))
       return static_cast<int>(i);
   return -1;
@@ -32,15 +32,14 @@ bool Domain::lose(int index, const std::string& cause, DomainLoss::Source source
   if (index == 0 || phase_ < Phase::kRunning || phase_ >= Phase::kExited) return false;
   if (spec_.kind == xenstore::Backend::kXen) return false;
   if (members_[static_cast<std::size_t>(index)].lost) return true;
-  const bool first = loss_ == nullptr;
-  if (first) loss_ = std::make_unique<DomainLoss>();
+  const bool first = loss_ == nullptr || loss_->hosts.empty();
+  if (loss_ == nullptr) begin_loss();
   DomainLoss& loss = *loss_;
+  const std::string& host = record_.members[static_cast<std::size_t>(index)].host;
   if (loss.rebuilding) {
     if (is_lost(index)) return true;
     loss.hosts.push_back(index);
-    if (!loss.stops)
-      rebuild_failed(fmt::format("host {} was lost, too: {}",
-                                 record_.members[static_cast<std::size_t>(index)].host, cause));
+    if (!loss.stops) rebuild_failed(fmt::format("host {} was lost, too: {}", host, cause));
     return true;
   }
   if (first || source > loss.source) {
@@ -50,15 +49,13 @@ bool Domain::lose(int index, const std::string& cause, DomainLoss::Source source
   loss.certain =
       loss.certain || source == DomainLoss::Source::kEnd || source == DomainLoss::Source::kAgreed;
   if (first) {
-    log::warning("domain {} ({}): lost host {}: {}", record_.name, record_.uuid,
-                 record_.members[static_cast<std::size_t>(index)].host, cause);
-    // What nobody agrees on ends the domain all the same.
-    loss.limit = std::make_unique<Timer>(loop_, spec_.lost_after * 3 / 2 + kTellLimit,
-                                         [this] { loss_overdue(); });
+    log::warning("domain {} ({}): lost host {}: {}", record_.name, record_.uuid, host, cause);
+    wait_for_evidence();
   }
   const bool news = !is_lost(index);
   if (news) loss.hosts.push_back(index);
-  if (may_go_on()) {
+  // A slice that tells it as the reason why it has stopped cannot go on.
+  if (source != DomainLoss::Source::kSlice && may_go_on()) {
     // Its process is known to have ended: nobody has to wait for it.
     if (source == DomainLoss::Source::kEnd) handler_.votes().leave(record_.uuid, index, true);
     return true;
@@ -72,6 +69,17 @@ bool Domain::lose(int index, const std::string& cause, DomainLoss::Source source
   return true;
 }
 
+void Domain::begin_loss() {
+  loss_ = std::make_unique<DomainLoss>();
+  wait_for_evidence();
+}
+
+// What nobody agrees on ends the domain all the same.
+void Domain::wait_for_evidence() {
+  loss_->limit = std::make_unique<Timer>(loop_, spec_.lost_after * 3 / 2 + kTellLimit,
+                                         [this] { loss_overdue(); });
+}
+
 bool Domain::is_lost(int index) const {
   return loss_ != nullptr &&
          std::find(loss_->hosts.begin(), loss_->hosts.end(), index) != loss_->hosts.end();
@@ -80,17 +88,40 @@ bool Domain::is_lost(int index) const {
 // A slice has lost its connection to another one, and waits for what becomes of the domain.
 void Domain::on_peer_lost(int index, const Json& event) {
   const std::uint64_t peer = number_or(event, "host", 0);
-  if (peer == 0 || peer >= members_.size()) return;
-  const std::string& host = record_.members[peer].host;
+  if (peer == 0 || peer >= members_.size() || phase_ >= Phase::kExited) return;
+  const auto host = static_cast<int>(peer);
+  const std::string& name = record_.members[peer].host;
+  const std::string why = text_or(event, "error", "its connection ended");
   // One that leaves, or whose join is undone, is missed by nobody.
-  const bool leaves = member_host_ == host && (member_step_ == Membership::Step::kDisconnect ||
+  const bool leaves = member_host_ == name && (member_step_ == Membership::Step::kDisconnect ||
                                                member_step_ == Membership::Step::kStop ||
                                                member_step_ == Membership::Step::kUndo);
-  if (members_[peer].lost || leaves || phase_ >= Phase::kExited) return;
-  const std::string error =
-      fmt::format("host {} is lost: {}", host, text_or(event, "error", "its connection ended"));
-  if (!lose(static_cast<int>(peer), error, DomainLoss::Source::kSlice))
-    on_failed(index, {{"error", error}});
+  if (leaves || members_[peer].lost || is_lost(host) || is_lost(index)) return;
+  if (phase_ < Phase::kRunning || spec_.kind == xenstore::Backend::kXen)
+    return on_failed(index, {{"error", fmt::format("host {} is lost: {}", name, why)}});
+  note_unreached({index, host, why});
+}
+
+void Domain::note_unreached(DomainLoss::Unreached unreached) {
+  if (loss_ == nullptr) begin_loss();
+  if (loss_->stops) return;
+  log::warning("domain {} ({}): host {} does not reach host {} any more: {}", record_.name,
+               record_.uuid, record_.members[static_cast<std::size_t>(unreached.by)].host,
+               record_.members[static_cast<std::size_t>(unreached.host)].host, unreached.why);
+  loss_->unreached.push_back(std::move(unreached));
+  if (loss_->rebuilding) wait_for_evidence();
+}
+
+// What no host that is lost, or has left, explains.
+std::vector<DomainLoss::Unreached> Domain::unexplained() const {
+  std::vector<DomainLoss::Unreached> left = loss_->unreached;
+  std::erase_if(left, [this](const DomainLoss::Unreached& each) {
+    const auto over = [this](int index) {
+      return is_lost(index) || members_[static_cast<std::size_t>(index)].gone;
+    };
+    return over(each.by) || over(each.host);
+  });
+  return left;
 }
 
 void Domain::stop_for_loss() {
@@ -105,7 +136,26 @@ void Domain::loss_overdue() {
   if (loss_ == nullptr || loss_->stops) return conclude_loss({});
   // The timer that calls.
   loop_.later([timer = std::shared_ptr<Timer>(std::move(loss_->limit))] {});
-  loss_->certain = true;
+  DomainLoss& loss = *loss_;
+  for (const DomainLoss::Unreached& each : unexplained()) {
+    const std::string cause =
+        fmt::format("host {} does not reach it any more: {}",
+                    record_.members[static_cast<std::size_t>(each.by)].host, each.why);
+    if (loss.rebuilding) {
+      lose(each.host, cause, DomainLoss::Source::kSlice);
+      return;
+    }
+    if (is_lost(each.host)) continue;
+    if (loss.hosts.empty()) loss.story.cause = cause;
+    loss.hosts.push_back(each.host);
+  }
+  if (loss.hosts.empty()) {
+    // Those that were not reached have left.
+    loop_.later([gone = std::shared_ptr<DomainLoss>(std::move(loss_))] {});
+    return members_changed();
+  }
+  if (loss.rebuilding) return limit_rebuild();
+  loss.certain = true;
   stop_for_loss();
   go_on_with_loss();
 }
@@ -144,6 +194,8 @@ void Domain::agreed(const Agreed& agreed) {
     loss_->agreed.insert(index);
   }
   if (loss_ == nullptr || loss_->stops || loss_->rebuilding) return;
+  // Hosts that do not reach each other cannot go on together.
+  if (!unexplained().empty()) return;
   if (std::all_of(loss_->hosts.begin(), loss_->hosts.end(),
                   [this](int index) { return loss_->agreed.contains(index); }))
     rebuild();

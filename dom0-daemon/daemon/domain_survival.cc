@@ -60,10 +60,7 @@ void Domain::rebuild() {
   log::info("domain {}: epoch {}: its pages are looked for without the lost hosts", record_.name,
             loss.story.epoch);
   loss.rebuilding = true;
-  loss.limit = std::make_unique<Timer>(loop_, kRebuildLimit, [this] {
-    rebuild_failed(
-        fmt::format("looking for the pages took longer than {} s", kRebuildLimit.count() / 1000));
-  });
+  limit_rebuild();
   // Nobody carries out a change of theirs any more.
   if (member_step_ != Step::kNone) {
     ++member_turn_;
@@ -84,6 +81,13 @@ void Domain::rebuild() {
     member_gone(index);
   }
   leave_no_thread(0);
+}
+
+void Domain::limit_rebuild() {
+  loss_->limit = std::make_unique<Timer>(loop_, kRebuildLimit, [this] {
+    rebuild_failed(
+        fmt::format("looking for the pages took longer than {} s", kRebuildLimit.count() / 1000));
+  });
 }
 
 void Domain::rebuild_step(const std::vector<int>& to, Json message,
@@ -180,6 +184,7 @@ void Domain::judge_pages() {
 }
 
 void Domain::go_on_without() {
+  std::vector<DomainLoss::Unreached> open = unexplained();
   // Its timers may be what calls.
   const std::shared_ptr<DomainLoss> loss(std::move(loss_));
   loop_.later([loss] {});
@@ -193,6 +198,10 @@ void Domain::go_on_without() {
     member.vcpus = 0;
     member.counters.threads = 0;
     membership_.lost(member.host, sentence);
+  }
+  if (!open.empty()) {
+    begin_loss();
+    loss_->unreached = std::move(open);
   }
   members_changed();
 }
