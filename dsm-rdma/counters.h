@@ -15,6 +15,7 @@ class Counter {
   void add(std::uint64_t amount = 1) noexcept {
     value_.fetch_add(amount, std::memory_order_relaxed);
   }
+  void reset() noexcept { value_.store(0, std::memory_order_relaxed); }
   std::uint64_t get() const noexcept { return value_.load(std::memory_order_relaxed); }
 
  private:

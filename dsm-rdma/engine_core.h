@@ -67,7 +67,7 @@ class EngineCore final : public Engine {
 
   Status freeze(HostMask lost) override;
   PeerTraffic peer_traffic() override;
-  Status forget(const SlotTable& table) override;
+  Status forget(const SlotTable& table, Epoch epoch) override;
   Status claim() override;
   Result<std::vector<PageRun>> judge() override;
   Status abandon() override;

@@ -254,7 +254,10 @@ Status EngineCore::add_peer(HostId host, const std::string& name) {
     if (names_.size() <= host) names_.resize(host + 1u);
     names_[host] = name;
   }
-  lost_.fetch_and(~mask_of(host));  // one that had this number before
+  // One that had this number before does not count.
+  lost_.fetch_and(~mask_of(host));
+  sent_[host].reset();
+  received_[host].reset();
   members_.fetch_or(mask_of(host));
   return {};
 }

@@ -62,7 +62,7 @@ PeerTraffic EngineCore::peer_traffic() {
   return traffic;
 }
 
-Status EngineCore::forget(const SlotTable& table) {
+Status EngineCore::forget(const SlotTable& table, Epoch epoch) {
   for (unsigned slot = 0; slot < SlotTable::kSlots; ++slot) {
     if (is_lost(table.manager_of_slot(slot)))
       return Error{EINVAL, "a host that is lost cannot manage pages"};
@@ -77,6 +77,7 @@ Status EngineCore::forget(const SlotTable& table) {
   });
   if (!done) return done;
   slots_.become(table);
+  transport_.enter_epoch(epoch);
   releases_.store(0);
   stage_.store(Stage::kForgot);
   return {};

@@ -8,11 +8,14 @@
 //   freeze(lost)    nothing new is asked for; what the lost hosts sent counts no more
 //   traffic()       .. until it says the same twice in a row everywhere, all are idle, and each has
 //                   received what each other has sent to it
-//   forget(table)   who manages what from now on: no lost host. The directory is empty
+//   forget(table, epoch)
+//                   who manages what from now on: no lost host. The directory is empty, and what is
+//                   sent from now on is of that epoch
 //   claim()         .. then traffic() again
 //   judge()         the pages that nobody has. When there are any the domain is over. Then
-//   traffic() abandon()       requests that will not be answered thaw()          who wanted
-//   something asks again
+//                   traffic() again
+//   abandon()       requests that will not be answered
+//   thaw()          who wanted something asks again
 //
 // Another loss in between ends the domain: there is no way back from forget(). Only over TCP, and
 // not where invalidations go out one by one (Feature::kParallel).
@@ -40,7 +43,7 @@ class Survival {
  public:
   virtual Status freeze(HostMask lost) = 0;
   virtual PeerTraffic peer_traffic() = 0;
-  virtual Status forget(const SlotTable& table) = 0;
+  virtual Status forget(const SlotTable& table, Epoch epoch) = 0;
   virtual Status claim() = 0;
   virtual Result<std::vector<PageRun>> judge() = 0;
   virtual Status abandon() = 0;

@@ -32,13 +32,16 @@ bool is_over(const Json& domain) {
   return state == "ended" || state == "failed";
 }
 
-// "a:2 b:2": how many vCPUs each host runs.
+// "a:2 b:2 c:failed": how many vCPUs each host runs, or that it was lost or could not join.
 std::string members_text(const Json& domain) {
   std::string text;
   if (const Json* members = array_field(domain, "members"))
-    for (const Json& member : *members)
-      text += fmt::format("{}{}:{}", text.empty() ? "" : " ", text_or(member, "host", "?"),
-                          number_or(member, "vcpus", 0));
+    for (const Json& member : *members) {
+      const std::string state = text_or(member, "state", "");
+      text +=
+          fmt::format("{}{}:{}", text.empty() ? "" : " ", text_or(member, "host", "?"),
+                      state == "failed" ? state : std::to_string(number_or(member, "vcpus", 0)));
+    }
   return text;
 }
 

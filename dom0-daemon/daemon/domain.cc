@@ -156,7 +156,7 @@ void Domain::start() {
 
 void Domain::slice_event(const std::string& host, const Json& event) {
   const int index = index_of(host);
-  if (index < 0 || phase_ == Phase::kOver) return;
+  if (index < 0 || phase_ == Phase::kOver || members_[static_cast<std::size_t>(index)].lost) return;
   const std::string kind = text_or(event, "event", "");
   if (member_event(index, kind, event)) return;
   if (kind == "counters") {
@@ -173,6 +173,8 @@ void Domain::slice_event(const std::string& host, const Json& event) {
     on_stats(index, event);
   } else if (kind == "holdings") {
     on_holdings(index, event);
+  } else if (kind == "peer-lost") {
+    on_peer_lost(index, event);
   } else if (index != 0) {
     log::warning("domain {}: host {} sent an unknown event \"{}\"", record_.name, host, kind);
   } else if (kind == "running" && phase_ == Phase::kReady) {
@@ -241,9 +243,15 @@ void Domain::on_failed(int index, const Json& event) {
       static_cast<int>(std::clamp<std::uint64_t>(number_or(event, "status", 125), 1, 255));
   record_.members[static_cast<std::size_t>(index)].error = error;
   if (phase_ >= Phase::kExited) return;
-  if (const int lost = lost_host_in(error);
-      loss_ != nullptr || (lost > 0 && lose(lost, error, DomainLoss::Source::kSlice)))
-    return;
+  const bool may_end_well = loss_ != nullptr && !loss_->stops;
+  if (loss_ != nullptr && (!may_end_well || is_lost(index))) return;
+  if (may_end_well && loss_->rebuilding)
+    return rebuild_failed(fmt::format("host {}: {}", host, error));
+  const int lost = lost_host_in(error);
+  if (lost > 0 && lose(lost, error, DomainLoss::Source::kSlice)) return;
+  // It could not do without the home. The home's slice does not reach it either, and goes on.
+  if (lost == 0 && index != 0 && phase_ == Phase::kRunning && spec_.kind != xenstore::Backend::kXen)
+    return note_unreached({0, index, "it says that " + error});
   // What one slice sees of another's death is the loss of a connection. How that one died may
   // follow.
   better_cause_wanted_ = status == kOwnFailure;
@@ -282,6 +290,7 @@ void Domain::slice_ended(const std::string& host, const SliceEnd& end) {
   const int index = index_of(host);
   if (index < 0) return;
   members_[static_cast<std::size_t>(index)].ended = true;
+  if (members_[static_cast<std::size_t>(index)].lost) return;
   if (member_ended(index, slice_end_text(end))) return;
   if (!end.wanted) {
     const std::string cause = fmt::format("lost host {}: {}", host, slice_end_text(end));
@@ -295,7 +304,7 @@ void Domain::slice_ended(const std::string& host, const SliceEnd& end) {
       better_cause_wanted_ = false;
       log::warning("domain {} ({}): {}", record_.name, record_.uuid, cause);
     }
-    set_member_state(index, MemberState::kFailed);
+    if (loss_ == nullptr) set_member_state(index, MemberState::kFailed);
   } else {
     set_member_state(index, MemberState::kLeft);
   }
@@ -306,6 +315,7 @@ void Domain::slice_failed(const std::string& host, const std::string& error) {
   const int index = index_of(host);
   if (index < 0) return;
   members_[static_cast<std::size_t>(index)].ended = true;
+  if (members_[static_cast<std::size_t>(index)].lost) return;
   if (member_ended(index, error)) return;
   set_member_state(index, MemberState::kFailed);
   record_.members[static_cast<std::size_t>(index)].error = error;
@@ -316,13 +326,18 @@ void Domain::slice_failed(const std::string& host, const std::string& error) {
 void Domain::host_lost(const std::string& host, const std::string& cause) {
   const int index = index_of(host);
   if (index < 0 || phase_ == Phase::kOver) return;
+  if (members_[static_cast<std::size_t>(index)].lost)
+    members_[static_cast<std::size_t>(index)].ended = true;
   if (members_[static_cast<std::size_t>(index)].gone) return;
   const std::string sentence = fmt::format("lost host {}: {}", host, cause);
   if (member_ended(index, sentence)) return;
-  set_member_state(index, MemberState::kFailed);
-  record_.members[static_cast<std::size_t>(index)].error = sentence;
   members_[static_cast<std::size_t>(index)].gone = true;
-  if (!lose(index, cause, DomainLoss::Source::kCluster)) fail(kOwnFailure, sentence);
+  // Otherwise what becomes of it is told when that is known.
+  if (!lose(index, cause, DomainLoss::Source::kCluster)) {
+    set_member_state(index, MemberState::kFailed);
+    record_.members[static_cast<std::size_t>(index)].error = sentence;
+    fail(kOwnFailure, sentence);
+  }
   member_gone(index);
 }
 
@@ -443,6 +458,8 @@ void Domain::migrate(std::uint32_t vcpu, const std::string& host, int core, Move
   if (phase_ != Phase::kRunning || index < 0 || vcpu >= record_.vcpus.size())
     return done(Error{
         EAGAIN, fmt::format("domain {} is not running: its vCPUs cannot move", record_.name)});
+  if (is_lost(index) || members_[static_cast<std::size_t>(index)].gone)
+    return done(Error{EHOSTDOWN, fmt::format("host {} is lost: choose another", host)});
   const std::uint64_t id = next_move_++;
   moves_[id] = {vcpu, index, core, std::move(done)};
   log::info("domain {}: vCPU {} goes from host {} to host {}, core {}", record_.name, vcpu,

@@ -155,7 +155,8 @@ class Domain {
     bool ready = false;
     bool gone = false;
     std::string cause;
-    bool ended = false;             // gone, and certainly its process too
+    bool ended = false;             // gone, and certainly its process too; `lost`: no more of it
+    bool lost = false;              // the domain goes on without it
     bool joining = false;           // while the domain runs, and not connected to all yet
     std::uint32_t incarnation = 0;  // of the hosts that have had this number
   };
@@ -184,6 +185,27 @@ class Domain {
   void on_holdings(int index, const Json& event);
   void go_on_with_loss();
   void conclude_loss(const std::vector<std::string>& names);
+  void loss_overdue();
+  void stop_for_loss();
+  void on_peer_lost(int index, const Json& event);
+  void begin_loss();
+  void note_unreached(DomainLoss::Unreached unreached);
+  void wait_for_evidence();
+  std::vector<DomainLoss::Unreached> unexplained() const;
+  bool is_lost(int index) const;
+  // domain_survival.cc
+  bool may_go_on() const;
+  void rebuild();
+  void limit_rebuild();
+  void rebuild_step(const std::vector<int>& to, Json message,
+                    std::function<void(const Json& answer)> then);
+  void rebuild_failed(const std::string& why);
+  void leave_no_thread(std::size_t next);
+  void freeze_the_rest();
+  void when_quiet(std::function<void()> then);
+  void make_directory(const std::string& slots);
+  void judge_pages();
+  void go_on_without();
   void place_vcpu(std::uint32_t vcpu, int index, int core);
   void send_all(const Json& message);
   void stop_all(const std::string& cause);
@@ -202,6 +224,7 @@ class Domain {
     std::set<int> waiting;
     std::uint64_t turn = 0;
     std::string error;
+    Json answers = Json::object();  // by index
     MoveDone then;
     std::unique_ptr<Timer> limit;
   };
@@ -277,6 +300,7 @@ class Domain {
   std::unique_ptr<Timer> member_limit_;
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);
   std::unique_ptr<DomainLoss> loss_;
+  std::uint64_t epoch_ = 1;  // of what slices send each other
 };
 
 }  // namespace xenspan::daemon

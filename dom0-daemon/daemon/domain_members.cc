@@ -185,6 +185,8 @@ void Domain::settle_waits() {
 
 void Domain::begin_member_step() {
   const Step step = membership_.step();
+  // Not while nobody knows whether, and with whom, the domain goes on.
+  if (loss_ != nullptr && step != Step::kNone) return;
   if (step == member_step_ && membership_.host() == member_host_) return;
   member_step_ = step;
   member_host_ = membership_.host();
@@ -256,8 +258,8 @@ std::vector<std::string> Domain::vcpu_hosts() const {
   return on;
 }
 
-// One order to several slices; `then` gets the last answer, or the first error, when all have
-// answered.
+// One order to several slices; `then` gets the last answer, with all of them as `answers`, or the
+// first error, when all have answered.
 void Domain::order(const std::vector<int>& to, Json message, milliseconds limit, MoveDone then) {
   const std::uint64_t id = next_order_++;
   Order& order = orders_[id];
@@ -284,15 +286,19 @@ void Domain::order(const std::vector<int>& to, Json message, milliseconds limit,
 void Domain::on_order_done(int index, const Json& event) {
   const auto found = orders_.find(number_or(event, "id", 0));
   if (found == orders_.end() || found->second.waiting.erase(index) == 0) return;
+  found->second.answers[std::to_string(index)] = event;
   const std::string error = text_or(event, "error", "");
   if (!error.empty() && found->second.error.empty())
     found->second.error =
         fmt::format("host {}: {}", record_.members[static_cast<std::size_t>(index)].host, error);
   if (!found->second.waiting.empty()) return;
-  if (found->second.error.empty())
-    finish_order(found->first, event);
-  else
+  if (found->second.error.empty()) {
+    Json last = event;
+    last["answers"] = std::move(found->second.answers);
+    finish_order(found->first, std::move(last));
+  } else {
     finish_order(found->first, Error{EIO, found->second.error});
+  }
 }
 
 void Domain::finish_order(std::uint64_t id, Result<Json> answer) {
@@ -321,8 +327,9 @@ void Domain::start_member() {
   const int index = index_of(member_host_);
   const auto at = static_cast<std::size_t>(index);
   told_peers_.clear();
-  // The host that had this number may still count: until the others agree that it does not.
-  if (handler_.votes().counts(record_.uuid, index)) {
+  // The host that had this number may still count: until the others agree that it does not. And
+  // the end of its slice is not to be taken for the end of the new one's.
+  if (handler_.votes().counts(record_.uuid, index) || (members_[at].lost && !members_[at].ended)) {
     member_limit_ = std::make_unique<Timer>(loop_, kLookAgain, [this] { start_member(); });
     return;
   }
@@ -380,6 +387,7 @@ Json Domain::join_message(int index) const {
   create["hosts"] = hosts;
   create["vcpus"] = vcpus;
   create["first_hosts"] = first_hosts_;
+  create["epoch"] = epoch_;
   if (Json standing = handler_.votes().standing(record_.uuid); !standing.is_null())
     create["quorum"] = std::move(standing);
   create["cores"] = spec_.placement.hosts[static_cast<std::size_t>(index)].cores;

@@ -81,6 +81,14 @@ std::string runs_text(const std::vector<PageRun>& runs, const std::vector<std::s
   return text + (runs.size() > kShown ? ", ..." : "");
 }
 
+std::string beginning(const LossStory& story) {
+  std::string text =
+      fmt::format("lost host{} {}", story.hosts.size() == 1 ? "" : "s", list_text(story.hosts));
+  if (story.epoch != 0)
+    text += fmt::format(" (epoch {}, agreed on by {})", story.epoch, list_text(story.by));
+  return text + ": " + story.cause;
+}
+
 std::string vcpus_text(const std::vector<std::string>& hosts, const DomainRecord& record) {
   std::vector<std::string> there;
   for (std::size_t i = 0; i < record.vcpus.size(); ++i)
@@ -116,13 +124,14 @@ std::vector<std::uint64_t> bytes_to_name(const LostPages& pages) {
   return bytes;
 }
 
+std::string survived_sentence(const LossStory& story) {
+  return beginning(story) +
+         "; no vCPU ran there and no page was held there alone: the domain goes on";
+}
+
 std::string loss_sentence(const LossStory& story, const DomainRecord& record,
                           const LostPages& pages, const std::vector<std::string>& names) {
-  std::string text =
-      fmt::format("lost host{} {}", story.hosts.size() == 1 ? "" : "s", list_text(story.hosts));
-  if (story.epoch != 0)
-    text += fmt::format(" (epoch {}, agreed on by {})", story.epoch, list_text(story.by));
-  text += fmt::format(": {}; {}", story.cause, vcpus_text(story.hosts, record));
+  std::string text = beginning(story) + "; " + vcpus_text(story.hosts, record);
   const std::uint64_t alone = total(pages.alone), orphaned = total(pages.orphaned);
   if (alone > 0)
     text += fmt::format("; {} that nobody else held: {}", pages_text(alone),

@@ -35,6 +35,8 @@ struct LossStory {
   std::uint64_t epoch = 0;  // 0: nothing was agreed on
   std::vector<std::string> by;
 };
+// The domain went on.
+std::string survived_sentence(const LossStory& story);
 std::string loss_sentence(const LossStory& story, const DomainRecord& record,
                           const LostPages& pages, const std::vector<std::string>& names);
 

@@ -216,6 +216,11 @@ void Membership::failed(const std::string& why) {
   }
 }
 
+void Membership::lost(const std::string& host, const std::string& why) {
+  members_[host] = Member{State::kFailed, why};
+  if (step_ != Step::kNone && host_ == host) finish();
+}
+
 void Membership::finish() {
   step_ = Step::kNone;
   take_up_next();

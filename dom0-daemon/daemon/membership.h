@@ -13,7 +13,8 @@
 //   remove  as drain, and then the member is forgotten; one that has left or failed at once
 //
 // What fails before a host is active is undone (kUndo) and the member is `failed`; the domain goes
-// on. A drain that cannot go on before kDisconnect leaves the member `active`, with the cause.
+// on. A drain that cannot go on before kDisconnect leaves the member `active`, with the cause. A
+// member that died is `failed`, in the middle of anything.
 // Threading: plain value.
 #pragma once
 
@@ -80,6 +81,8 @@ class Membership {
   void done();
   // It cannot be done.
   void failed(const std::string& why);
+  // A member has died, and the domain goes on without it.
+  void lost(const std::string& host, const std::string& why);
   // In kVacate and kShare: whether to go on, asked between two moves. False: somebody has turned
   // the change round, and step() says how.
   bool goes_on(Step step) const { return step_ == step; }

@@ -113,6 +113,7 @@ Status XenstoreStory::remove_leftovers() {
 
 void XenstoreStory::restart() {
   threads_told_.clear();
+  refused_.clear();
   log::error("xenstored ended unexpectedly and is started anew");
   exit_.reset();
   watches_.reset();
@@ -205,13 +206,21 @@ void XenstoreStory::put_domain(const DomainRecord& domain) {
       member.host = each.host;
       member.state = each.state;
       member.vcpus = static_cast<std::uint32_t>(each.vcpus);
-      member.error = each.error;
+      member.error = member_error(domain, each);
       if (Status done = xenstore::write_member(nodes, domain.uuid, member); !done) return done;
     }
     return {};
   }));
   threads_told_.erase(domain.uuid);
   put_counters(domain);
+}
+
+std::string XenstoreStory::member_error(const DomainRecord& domain, const DomainMember& member) {
+  const auto refused = refused_.find(paths::member(domain.uuid, member.host));
+  if (refused == refused_.end()) return member.error;
+  if (refused->second.state == member.state) return refused->second.why;
+  refused_.erase(refused);
+  return member.error;
 }
 
 void XenstoreStory::put_counters(const DomainRecord& domain) {
@@ -246,6 +255,9 @@ Status XenstoreStory::put_vcpus(Nodes& nodes, const DomainRecord& domain) {
 
 void XenstoreStory::remove_domain(const std::string& uuid) {
   threads_told_.erase(uuid);
+  std::erase_if(refused_, [below = paths::domain(uuid) + "/"](const auto& each) {
+    return each.first.starts_with(below);
+  });
   if (store_ && !is_of_another(uuid)) check(xenstore::remove_domain(*store_, uuid));
 }
 
@@ -282,8 +294,13 @@ void XenstoreStory::member_request(const std::string& uuid, const std::string& h
                                    const std::string& word) {
   if (is_of_another(uuid)) return;
   if (word.empty()) return handler_.member_withdrawn(uuid, host);
-  if (Status asked = handler_.member_requested(uuid, host, word); !asked)
-    answer_member(uuid, host, member_request_from(word), asked, std::nullopt);
+  const Status asked = handler_.member_requested(uuid, host, word);
+  if (asked) return;
+  answer_member(uuid, host, member_request_from(word), asked, std::nullopt);
+  const auto told = store_->find(paths::member(uuid, host) + "/" + node::kState);
+  if (!told || !*told) return;
+  if (const auto state = xenstore::from_word<xenstore::MemberState>(**told))
+    refused_[paths::member(uuid, host)] = {*state, asked.error().message};
 }
 
 Status XenstoreStory::request_member(const std::string& uuid, const std::string& host,

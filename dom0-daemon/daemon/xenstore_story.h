@@ -83,6 +83,9 @@ class XenstoreStory {
   // one Xen.
   bool is_told_by(const std::string& home);
   bool is_of_another(const std::string& uuid);
+  // Of a member: what its home says, or why this host, which is not its home, has refused a request
+  // that was written here; until the member's state changes. The home knows nothing of that.
+  std::string member_error(const DomainRecord& domain, const DomainMember& member);
   Status put_vcpus(xenstore::Nodes& nodes, const DomainRecord& domain);
 
   EventLoop& loop_;
@@ -91,6 +94,11 @@ class XenstoreStory {
   bool broken_ = false;
   std::map<std::string, std::string> rdma_told_;                    // host -> device
   std::map<std::string, std::vector<std::uint32_t>> threads_told_;  // uuid -> of each vCPU
+  struct Refused {
+    xenstore::MemberState state;  // as told when that was
+    std::string why;
+  };
+  std::map<std::string, Refused> refused_;  // by the member's path; only members that were told
   std::unique_ptr<xenstore::XenstoredProcess> process_;
   std::unique_ptr<xenstore::XenstoreStore> store_;
   std::unique_ptr<xenstore::WatchLoop> watches_;

@@ -13,15 +13,6 @@ using nlohmann::json;
 
 dsm::HostId host_in(const json& body) { return body.value("host", dsm::HostId{dsm::kMaxHosts}); }
 
-Result<dsm::HostMask> hosts_in(const json& body, const char* key) {
-  dsm::HostMask mask = 0;
-  for (const unsigned host : body.value(key, std::vector<unsigned>{})) {
-    if (host >= dsm::kMaxHosts) return Error{EPROTO, std::string("`") + key + "` is out of range"};
-    mask |= dsm::mask_of(static_cast<dsm::HostId>(host));
-  }
-  return mask;
-}
-
 dsm::tcp::Peer peer_in(const json& body) {
   dsm::tcp::Peer peer;
   peer.name = body.value("name", "");
@@ -32,6 +23,15 @@ dsm::tcp::Peer peer_in(const json& body) {
 }
 
 }  // namespace
+
+Result<dsm::HostMask> hosts_in(const json& body, const char* key) {
+  dsm::HostMask mask = 0;
+  for (const unsigned host : body.value(key, std::vector<unsigned>{})) {
+    if (host >= dsm::kMaxHosts) return Error{EPROTO, std::string("`") + key + "` is out of range"};
+    mask |= dsm::mask_of(static_cast<dsm::HostId>(host));
+  }
+  return mask;
+}
 
 Status MemberSteps::learn(const json& body) {
   const auto table = dsm::SlotTable::parse(body.value("slots", ""));

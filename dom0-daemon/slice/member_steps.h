@@ -17,6 +17,9 @@
 
 namespace xenspan::slice {
 
+// The hosts that a list of an order names.
+Result<dsm::HostMask> hosts_in(const nlohmann::json& body, const char* key);
+
 class MemberSteps {
  public:
   virtual Status add_peer(dsm::HostId host, const dsm::tcp::Peer& peer) = 0;

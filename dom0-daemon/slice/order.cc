@@ -34,6 +34,7 @@ Status read_slice(const json& body, Order& order) {
   const bool began = slice.first_hosts != 0;
   if (slice.vcpus.empty() || slice.vcpus.size() > 1024 || (!began && slice.vcpus[0].host != 0))
     return Error{EPROTO, "`vcpus` needs 1 to 1024 entries, the first on the home"};
+  slice.epoch = body.value("epoch", slice.epoch);
   order.cores = body.value("cores", std::vector<int>{});
   slice.memory = body.at("memory").get<std::uint64_t>();
   if (!secret_of(body.at("secret").get<std::string>(), slice.secret))

@@ -158,6 +158,8 @@ namespace {
 // As many ranges as a packet has room for, of three lists.
 constexpr std::size_t kMostRuns = 12000;
 
+}  // namespace
+
 json runs_json(const std::vector<dsm::PageRun>& runs, bool& cut) {
   json list = json::array();
   for (const auto& run : runs) {
@@ -169,8 +171,6 @@ json runs_json(const std::vector<dsm::PageRun>& runs, bool& cut) {
   }
   return list;
 }
-
-}  // namespace
 
 json holdings_event(hypervisor::usermode::Slice& slice, const json& order) {
   dsm::HostMask lost = 0;

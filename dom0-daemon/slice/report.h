@@ -14,6 +14,8 @@ nlohmann::json engine_stats(const dsm::EngineStats& stats);
 nlohmann::json stats_event(hypervisor::usermode::Slice& slice, std::size_t hottest,
                            const nlohmann::json& id);
 
+// As many ranges as a packet has room for; `cut`: there are more.
+nlohmann::json runs_json(const std::vector<dsm::PageRun>& runs, bool& cut);
 nlohmann::json holdings_event(hypervisor::usermode::Slice& slice, const nlohmann::json& order);
 
 }  // namespace xenspan::slice

@@ -109,6 +109,11 @@ Status Worker::join() {
   order_.slice.connect = [this](const auto& mesh, auto& acceptor) {
     return connect(order_.wire, mesh, acceptor);
   };
+  // Elsewhere there is no way to go on without a host that is lost (dsm-rdma/survival.h).
+  if (!order_.wire.verbs() && !order_.slice.without.has(dsm::Feature::kParallel))
+    order_.slice.on_peer_lost = [this](dsm::HostId host, const std::string& why) {
+      control_.send({{"event", "peer-lost"}, {"host", host}, {"error", why}});
+    };
   if (order_.slice.self == 0) {
     ::umask(order_.umask);
     if (::chdir(order_.cwd.c_str()) != 0) return system_error(errno, "cannot enter " + order_.cwd);
@@ -197,8 +202,8 @@ bool Worker::obey(const ControlChannel::Packet& packet) {
     migrate(body.value("vcpu", ~0U),
             {body.value("host", dsm::HostId{dsm::kMaxHosts}), body.value("core", -1)},
             body.value("id", json()));
-  } else {
-    take_step(control_, op, body);
+  } else if (!take_step(control_, op, body)) {
+    take_survival_step(control_, op, body);
   }
   return true;
 }

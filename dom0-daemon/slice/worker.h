@@ -11,10 +11,11 @@
 #include "dom0-daemon/slice/control_channel.h"
 #include "dom0-daemon/slice/member_steps.h"
 #include "dom0-daemon/slice/order.h"
+#include "dom0-daemon/slice/survival_steps.h"
 
 namespace xenspan::slice {
 
-class Worker : public MemberSteps {
+class Worker : public MemberSteps, public SurvivalSteps {
  public:
   explicit Worker(UniqueFd control) : control_(std::move(control)) {}
   // Returns the process's exit status.
@@ -34,6 +35,8 @@ class Worker : public MemberSteps {
   void learn_slots(const dsm::SlotTable& table) override;
   Result<unsigned> vacate(dsm::HostId host) override;
   dsm::Engine& engine() override;
+  Status freeze(dsm::HostMask lost) override;
+  Status forget(const dsm::SlotTable& table, dsm::Epoch epoch) override;
   void migrate(unsigned vcpu, hypervisor::usermode::VcpuPlace to, nlohmann::json id);
   Result<ControlChannel::Packet> expect(const char* op);
   Status listen();

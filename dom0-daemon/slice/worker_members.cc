@@ -1,4 +1,5 @@
-// The worker's part when hosts join and leave (member_steps.h), for a user-mode domain.
+// The worker's part when hosts join and leave (member_steps.h) or die (survival_steps.h), for a
+// user-mode domain.
 #include <cerrno>
 #include <chrono>
 
@@ -30,5 +31,11 @@ Result<unsigned> Worker::vacate(dsm::HostId host) {
 }
 
 dsm::Engine& Worker::engine() { return slice_->engine(); }
+
+Status Worker::freeze(dsm::HostMask lost) { return slice_->freeze(lost); }
+
+Status Worker::forget(const dsm::SlotTable& table, dsm::Epoch epoch) {
+  return slice_->forget(table, epoch);
+}
 
 }  // namespace xenspan::slice

@@ -34,6 +34,8 @@ class Losses {
       sink.peer_lost(static_cast<HostId>(peer), losses_[peer].why);
     }
   }
+  // Another host has this number now, and can be lost as the one before was.
+  void forget(HostId peer) noexcept { losses_[peer].state.store(Loss::kNone); }
   bool any() const noexcept {
     return std::any_of(losses_.begin(), losses_.end(),
                        [](const Loss& loss) { return loss.state.load() != Loss::kNone; });

@@ -110,6 +110,10 @@ class Transport {
   // it still sends is not looked at. Any thread.
   virtual void remove_peer(HostId /*peer*/) noexcept {}
 
+  // The epoch of all messages from now on (wire.h): when nothing is under way to or from anybody,
+  // and before anything is again. Any thread.
+  virtual void enter_epoch(Epoch /*epoch*/) noexcept {}
+
   // The service thread's body: receives everything that is not for a borrowed lane until stop().
   // Between messages it calls idle(), which returns the microseconds until it wants to be called
   // again (negative: no wish).

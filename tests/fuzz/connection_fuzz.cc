@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -79,8 +80,9 @@ void run(fuzz::Bytes& in) {
   DEMAND(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
   const UniqueFd sender(ends[1]);
   const Lane lane = kind % 3 == 0 ? kServiceLane : Lane{2};
+  const std::atomic<Epoch> epoch{kBounds.epoch};
   Connection connection(std::make_unique<SecureStream>(UniqueFd(ends[0]), nullptr, StreamId{}),
-                        kSelf, kPeer, lane, kind % 2 == 0, kBounds);
+                        kSelf, kPeer, lane, kind % 2 == 0, kBounds, epoch);
   Checker checker(left);
   for (const char* why = nullptr;;) {
     random = random * 1664525u + 1013904223u;

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "dom0-daemon/daemon/loss_report.h"
+#include "dom0-daemon/daemon/quiet.h"
 
 namespace xenspan::daemon {
 namespace {
@@ -43,6 +44,32 @@ TEST(Loss, WhatIsNotKnownIsSaid) {
       lost_pages({{"a", Json{{"alone", {{1}, {-1, 2}, "x"}}, {"gone", 3}}}}, "a", 1);
   EXPECT_TRUE(odd.alone.empty());
   EXPECT_TRUE(odd.orphaned.empty());
+}
+
+TEST(Loss, ADomainThatGoesOnSaysSo) {
+  EXPECT_EQ(survived_sentence({{"b"}, "no sign of life", 3, {"a", "c"}}),
+            "lost host b (epoch 3, agreed on by a and c): no sign of life; no vCPU ran there and "
+            "no page was held there alone: the domain goes on");
+}
+
+// Of hosts 0 and 2; what has to do with host 1, which is lost, does not count.
+TEST(Loss, QuietIsWhenEverythingHasCome) {
+  Json traffic{{"0", {{"idle", true}, {"sent", {0, 9, 5}}, {"received", {0, 7, 4}}}},
+               {"2", {{"idle", true}, {"sent", {4, 8, 0}}, {"received", {5, 6, 0}}}}};
+  EXPECT_TRUE(is_quiet(traffic));
+  traffic["2"]["sent"][0] = 5;
+  EXPECT_FALSE(is_quiet(traffic)) << "one is under way to 0";
+  traffic["0"]["received"][2] = 5;
+  EXPECT_TRUE(is_quiet(traffic));
+  traffic["0"]["sent"][2] = 6;
+  EXPECT_FALSE(is_quiet(traffic)) << "one is under way to 2";
+  traffic["2"]["received"][0] = 6;
+  traffic["2"]["idle"] = false;
+  EXPECT_FALSE(is_quiet(traffic)) << "one waits at 2";
+  traffic["2"] = Json{{"idle", true}, {"sent", {5}}};
+  EXPECT_FALSE(is_quiet(traffic)) << "2 does not tell what it received";
+  traffic["2"] = 3;
+  EXPECT_FALSE(is_quiet(traffic));
 }
 
 }  // namespace

@@ -259,6 +259,27 @@ TEST_F(MembershipTest, ADrainThatCannotGoOnLeavesAMember) {
   }
 }
 
+// The domain goes on without a member that died, in the middle of its drain or of nothing.
+TEST_F(MembershipTest, AMemberThatDiedHasFailedAndMayComeBack) {
+  EXPECT_EQ(ask("b", "drain"), "ok");
+  EXPECT_EQ(ask("c", "add"), "waits");
+  members_.done();
+  members_.lost("b", "lost host b");
+  EXPECT_EQ(state("b"), State::kFailed);
+  EXPECT_EQ(error("b"), "lost host b");
+  EXPECT_FALSE(members_.busy("b"));
+  EXPECT_EQ(members_.step(), Step::kStart) << "what waited is taken up";
+  EXPECT_EQ(members_.host(), "c");
+  run_to(Step::kShare);
+  members_.lost("c", "lost host c");
+  EXPECT_EQ(members_.step(), Step::kNone);
+  EXPECT_EQ(state("c"), State::kFailed);
+  expect_word(ask("c", "drain"), "has failed");
+  EXPECT_EQ(ask("b", "add"), "ok");
+  members_.lost("c", "again");
+  EXPECT_EQ(members_.step(), Step::kStart) << "another member's change goes on";
+}
+
 TEST_F(MembershipTest, NothingIsTakenUpBeforeTheStartAndAfterTheEnd) {
   Membership early("dom", "a", {"a", "b"});
   early.ask("c", "add");

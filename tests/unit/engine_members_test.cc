@@ -96,7 +96,11 @@ class Domain {
     for (unsigned slot = 0; slot < SlotTable::kSlots; ++slot)
       table.assign(slot, table.manager_of_slot(slot),
                    static_cast<Moves>(table.moves_of_slot(slot) % 1000 + 1));
-    all([&](Engine& engine) { check(engine.forget(table)); });
+    ++epoch_;
+    all([&](Engine& engine) { check(engine.forget(table, epoch_)); });
+    for (Host& each : hosts_) {
+      if (each.engine) each.acceptor->enter_epoch(epoch_);
+    }
     all([&](Engine& engine) { check(engine.claim()); });
     wait_until_quiet(rest);
     all([&](Engine& engine) {
@@ -206,6 +210,7 @@ class Domain {
     config.secret = some_secret(1);
     config.self = static_cast<HostId>(host);
     config.hosts = kMost;
+    config.epoch = epoch_;
     auto started = tcp::Acceptor::start(std::move(config));
     ASSERT_TRUE(started);
     hosts_[host].acceptor = std::move(*started);
@@ -249,6 +254,7 @@ class Domain {
   const bool survives_;
   const unsigned prefetch_;
   std::atomic<unsigned> stopped_by_test_{0};
+  Epoch epoch_ = 1;
   tcp::MeshConfig mesh_;
   std::vector<Host> hosts_;
 };
@@ -411,6 +417,31 @@ TEST(EngineMembers, TheOthersGoOnWithoutAManagerThatDies) {
   }
   const std::uint64_t added = a.end() + b.end() + c.end() + d.end();
   EXPECT_FALSE(a.failed || b.failed || c.failed || d.failed);
+  for (unsigned host = 0; host < 3; ++host) EXPECT_EQ(sum(domain, host), added);
+  EXPECT_EQ(domain.rights.violations, 0u);
+}
+
+// One after the other dies, those that came in the place of others too.
+TEST(EngineMembers, HostsThatCameBackMayDieAndBeOutlived) {
+  Domain domain(3, true);
+  ASSERT_EQ(domain.live(), 7u);
+  Load a(domain, 0, 1), b(domain, 0, 2);
+  std::uint32_t incarnations[3] = {};
+  unsigned losses = 0;
+  for (const unsigned host : {2u, 1u, 1u, 2u, 1u}) {
+    a.go_on(20);
+    domain.kill(host);
+    // Each of the others is told of it once.
+    losses += 2;
+    while (domain.losses < losses) std::this_thread::yield();
+    EXPECT_EQ(domain.bury(host), 0u);
+    b.go_on(20);
+    domain.join(host, ++incarnations[host]);
+    ASSERT_EQ(domain.live(), 7u);
+    EXPECT_GT(domain.managed(host), 0u);
+  }
+  const std::uint64_t added = a.end() + b.end();
+  EXPECT_FALSE(a.failed || b.failed);
   for (unsigned host = 0; host < 3; ++host) EXPECT_EQ(sum(domain, host), added);
   EXPECT_EQ(domain.rights.violations, 0u);
 }

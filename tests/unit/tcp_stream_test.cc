@@ -560,9 +560,10 @@ TEST(Connection, RunsAreTakenApart) {
   constexpr wire::Bounds kBounds{3, 4, 1024, 1};
   int ends[2];
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+  const std::atomic<Epoch> epoch{kBounds.epoch};
   const auto connection = [&](int end, HostId self, bool own) {
     return Connection(std::make_unique<SecureStream>(UniqueFd(end), nullptr, StreamId{}), self,
-                      static_cast<HostId>(3 - self), kServiceLane, own, kBounds);
+                      static_cast<HostId>(3 - self), kServiceLane, own, kBounds, epoch);
   };
   Connection requester = connection(ends[0], 2, true), manager = connection(ends[1], 1, false);
   std::vector<Outgoing> messages;
@@ -621,8 +622,9 @@ TEST(Connection, StreamsArriveWholeHoweverTheyAreCut) {
   int ends[2];
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
   const UniqueFd sender(ends[1]);
+  const std::atomic<Epoch> epoch{kBounds.epoch};
   Connection connection(std::make_unique<SecureStream>(UniqueFd(ends[0]), nullptr, StreamId{}), 1,
-                        2, kServiceLane, true, kBounds);
+                        2, kServiceLane, true, kBounds, epoch);
   Collector sink;
   const char* why = nullptr;
   for (std::size_t at = 0; at < bytes.size();) {

@@ -64,6 +64,7 @@ Status Slice::start_engine(UniqueFd listening) {
   const auto hosts_now = static_cast<unsigned>(config_.hosts.size());
   const unsigned most_hosts = config_.hosts_may_join ? dsm::kMaxHosts : hosts_now;
   acceptor.hosts = most_hosts;
+  acceptor.epoch = config_.epoch;
   acceptor.encrypt = config_.encrypt;
   acceptor.log = [](const std::string& line) { log::warning("{}", line); };
   auto accepting = dsm::tcp::Acceptor::start(std::move(acceptor));
@@ -91,6 +92,9 @@ Status Slice::start_engine(UniqueFd listening) {
   engine.prefetch = config_.prefetch;
   engine.without = config_.without;
   engine.names = config_.hosts;
+  engine.epoch = config_.epoch;
+  if (config_.on_peer_lost)
+    engine.on_peer_lost = [this](dsm::HostId peer, const char* why) { peer_lost(peer, why); };
   auto made = dsm::Engine::create(engine, *view_, *transport_,
                                   [this](const std::string& cause) { failed_(cause); });
   if (!made) return made.error();
@@ -98,6 +102,12 @@ Status Slice::start_engine(UniqueFd listening) {
   // One that joins first has to hear who manages what.
   if (config_.first_hosts == 0) start_serving();
   return {};
+}
+
+// Without the home there is no way to go on.
+void Slice::peer_lost(dsm::HostId peer, const char* why) {
+  if (peer == 0) return engine_->stop("host " + config_.hosts[0] + " is lost: " + why);
+  config_.on_peer_lost(peer, why);
 }
 
 void Slice::start_serving() {
@@ -216,6 +226,20 @@ void Slice::outside_signal(int signo) {
   if (home_ != nullptr) home_->outside_signal(signo);
 }
 
+// Where hosts have been lost, this slice and the home enter the new epoch within moments.
+Result<std::unique_ptr<dsm::tcp::SecureStream>> Slice::connect_line(
+    dsm::tcp::ConnectOptions& options) {
+  constexpr std::int64_t kMoments = 15'000'000'000;
+  const std::int64_t end = clock_ns(CLOCK_MONOTONIC) + kMoments;
+  for (;;) {
+    options.epoch = acceptor_->epoch();
+    auto stream = dsm::tcp::connect_stream(options);
+    if (stream || stream.error().code != ESTALE || clock_ns(CLOCK_MONOTONIC) > end) return stream;
+    const timespec a_little{0, 5'000'000};
+    ::nanosleep(&a_little, nullptr);
+  }
+}
+
 std::unique_ptr<Line> Slice::take_line(int tid) {
   if (is_home()) {
     auto thread = home_->thread(tid);
@@ -240,7 +264,7 @@ std::unique_ptr<Line> Slice::take_line(int tid) {
     options.purpose = kLinePurpose;
     options.encrypt = config_.encrypt;
     options.timeout_ms = 15000;
-    auto stream = dsm::tcp::connect_stream(options);
+    auto stream = connect_line(options);
     if (!stream) {
       log::error("{}", stream.error().message);
       return nullptr;

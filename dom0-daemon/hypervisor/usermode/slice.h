@@ -48,6 +48,10 @@ struct SliceConfig {
   bool encrypt = false;
   unsigned prefetch = dsm::kMostPrefetch;
   dsm::FeatureSet without;
+  dsm::Epoch epoch = 1;  // of the connections and messages between slices
+  // Another slice, never the home's, is gone: somebody decides what becomes of the domain, and
+  // until then whoever needs it waits. Empty: the domain stops. From the engine's service thread.
+  std::function<void(dsm::HostId host, const std::string& why)> on_peer_lost;
   std::string directory;
   int descriptor_limit = 1024;
   std::string cwd;  // at the home
@@ -76,6 +80,10 @@ class Slice {
   void learn_slots(const dsm::SlotTable& table);
   Status remove_peer(dsm::HostId host);
   void stop(const std::string& cause) { engine_->stop(cause); }
+  // Others have died, and the domain goes on (dsm-rdma/survival.h): the steps that concern more
+  // than the engine.
+  Status freeze(dsm::HostMask lost);
+  Status forget(const dsm::SlotTable& table, dsm::Epoch epoch);
 
   // For guest threads.
   dsm::Engine& engine() { return *engine_; }
@@ -110,9 +118,11 @@ class Slice {
  private:
   Slice(Ended ended, Failed failed) : ended_(std::move(ended)), failed_(std::move(failed)) {}
   Status start_engine(UniqueFd listening);
+  void peer_lost(dsm::HostId peer, const char* why);
   void start_serving();
   Status start_home();
   Status start_remote();
+  Result<std::unique_ptr<dsm::tcp::SecureStream>> connect_line(dsm::tcp::ConnectOptions& options);
   Status measure_clocks();
   int start_thread_on(dsm::HostId host, const StartThread& start);
   int take_over_on(dsm::HostId host, const Packet& state);

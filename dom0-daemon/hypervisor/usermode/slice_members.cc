@@ -23,6 +23,7 @@ Status Slice::connect_control(dsm::HostId host) {
   options.port = config_.ports[host];
   options.secret = config_.secret;
   options.peer = host;
+  options.epoch = acceptor_->epoch();
   options.purpose = kControlPurpose;
   options.encrypt = config_.encrypt;
   options.timeout_ms = kConnectLimitMs;
@@ -39,6 +40,7 @@ Status Slice::connect_control(dsm::HostId host) {
 void Slice::close_control(dsm::HostId host) {
   const auto control = controls_[host].exchange(nullptr);
   if (control == nullptr) return;
+  control->stream->shutdown();  // for whoever waits for a host that is silent
   {
     std::lock_guard guard(control->lock);
     control->stream.reset();
@@ -83,6 +85,18 @@ Status Slice::remove_peer(dsm::HostId host) {
   if ((engine_->members() & dsm::mask_of(host)) != 0) return engine_->remove_peer(host);
   transport_->remove_peer(host);
   return {};
+}
+
+Status Slice::freeze(dsm::HostMask lost) {
+  if (is_home())
+    for (dsm::HostId host = 1; host < dsm::kMaxHosts; ++host)
+      if ((lost & dsm::mask_of(host)) != 0) close_control(host);
+  return engine_->freeze(lost);
+}
+
+Status Slice::forget(const dsm::SlotTable& table, dsm::Epoch epoch) {
+  acceptor_->enter_epoch(epoch);
+  return engine_->forget(table, epoch);
 }
 
 }  // namespace xenspan::hypervisor::usermode

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <list>
@@ -63,6 +64,7 @@ struct HalfOpen {
 
 struct Acceptor::Impl {
   Config config;
+  std::atomic<Epoch> epoch{1};
   UniqueFd epoll, wake;
   std::mutex
       handlers_lock;  // also held while a handler runs, so that set_handler() returns after it
@@ -135,7 +137,7 @@ Acceptor::Impl::Next Acceptor::Impl::on_hello(HalfOpen& connection) {
 handshake::Code Acceptor::Impl::judge(const StreamId& id) {
   if (id.to != config.self || id.from >= config.hosts || id.from == config.self)
     return handshake::Code::kWrongHost;
-  if (id.epoch != config.epoch) return handshake::Code::kWrongEpoch;
+  if (id.epoch != epoch.load()) return handshake::Code::kWrongEpoch;
   if (id.encrypted != config.encrypt) return handshake::Code::kWrongEncryption;
   const std::lock_guard guard(handlers_lock);
   return handlers.count(id.purpose) != 0 ? handshake::Code::kAccepted : handshake::Code::kNotReady;
@@ -290,6 +292,7 @@ Acceptor::~Acceptor() {
 Result<std::unique_ptr<Acceptor>> Acceptor::start(Config config) {
   auto impl = std::make_unique<Impl>();
   impl->config = std::move(config);
+  impl->epoch = impl->config.epoch;
   impl->config.half_open_limit = std::max(impl->config.half_open_limit, 1u);
   impl->epoll.reset(::epoll_create1(EPOLL_CLOEXEC));
   impl->wake.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -329,7 +332,8 @@ void Acceptor::set_handler(std::uint8_t purpose, Handler handler) {
 const Secret& Acceptor::secret() const { return impl_->config.secret; }
 HostId Acceptor::self() const { return impl_->config.self; }
 unsigned Acceptor::hosts() const { return impl_->config.hosts; }
-Epoch Acceptor::epoch() const { return impl_->config.epoch; }
+Epoch Acceptor::epoch() const { return impl_->epoch.load(); }
+void Acceptor::enter_epoch(Epoch epoch) { impl_->epoch = epoch; }
 bool Acceptor::encrypt() const { return impl_->config.encrypt; }
 
 }  // namespace xenspan::dsm::tcp

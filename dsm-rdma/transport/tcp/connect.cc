@@ -139,7 +139,8 @@ struct Attempt {
     if (!handshake::read_verdict(verdict, code))
       return failure = {EPROTO, "its verdict is malformed", false}, false;
     if (code == handshake::Code::kAccepted) return true;
-    return failure = {EACCES, handshake::text_of(code), code == handshake::Code::kNotReady}, false;
+    const int error = code == handshake::Code::kWrongEpoch ? ESTALE : EACCES;
+    return failure = {error, handshake::text_of(code), code == handshake::Code::kNotReady}, false;
   }
   bool start_tls(const handshake::Hello& hello, const handshake::Challenge& challenge,
                  Failure& failure) {

@@ -24,10 +24,11 @@ const char* phrase_for(long error) noexcept {
 }  // namespace
 
 Connection::Connection(std::unique_ptr<SecureStream> stream, HostId self, HostId peer, Lane lane,
-                       bool own, const wire::Bounds& bounds)
+                       bool own, const wire::Bounds& bounds, const std::atomic<Epoch>& epoch)
     : stream_(std::move(stream)),
       end_{self, peer, lane, own},
       bounds_(bounds),
+      epoch_(epoch),
       buffer_bytes_(!own                   ? kRequestsBytes
                     : lane == kServiceLane ? kStreamBytes
                                            : kAnswersBytes),
@@ -59,7 +60,7 @@ const char* Connection::parse(Sink& sink) noexcept {
   };
   while (wrong == nullptr && page_ == nullptr && filled_ - at >= wire::kMessageBytes) {
     wire::Run run;
-    wrong = wire::decode(buffer_.get() + at, bounds_, run);
+    wrong = wire::decode(buffer_.get() + at, bounds(), run);
     message_ = run.first;
     if (wrong == nullptr) wrong = end_.check(message_);
     if (wrong != nullptr) break;
@@ -96,7 +97,7 @@ const char* Connection::parse_slots(Sink& sink) noexcept {
   bool fits = true;
   while (slots_filled_ - count * kSlot >= wire::kMessageBytes) {
     wire::Run run;
-    wrong = wire::decode(slots_->headers[count], bounds_, run);
+    wrong = wire::decode(slots_->headers[count], bounds(), run);
     message_ = run.first;
     if (wrong == nullptr) wrong = end_.check(message_);
     fits = message_.payload == ivy::Payload::kPage;
@@ -204,7 +205,7 @@ int Connection::send(const Outgoing* const* messages, std::size_t count) noexcep
   // Headers that no page follows go as one piece.
   std::byte *first = headers, *next = headers;
   for (const Parcel& parcel : parcels) {
-    wire::encode(parcel.run, bounds_.epoch, next);
+    wire::encode(parcel.run, epoch_.load(std::memory_order_relaxed), next);
     next += wire::kMessageBytes;
     if (parcel.page == nullptr && &parcel + 1 != parcels.end()) continue;
     pieces[pieces_count++] = {first, static_cast<std::size_t>(next - first)};

@@ -19,9 +19,10 @@ namespace xenspan::dsm::tcp {
 
 class Connection {
  public:
-  // `own`: this slice owns the lane (it made the connection); otherwise the peer does.
+  // `own`: this slice owns the lane (it made the connection); otherwise the peer does. `epoch` is
+  // the transport's, in place of that in `bounds`.
   Connection(std::unique_ptr<SecureStream> stream, HostId self, HostId peer, Lane lane, bool own,
-             const wire::Bounds& bounds);
+             const wire::Bounds& bounds, const std::atomic<Epoch>& epoch);
 
   enum class Outcome { kNothing, kSome, kLost };
   // Takes what is there now and delivers the messages that are whole. kLost: `why` (a phrase,
@@ -71,7 +72,13 @@ class Connection {
 
   std::unique_ptr<SecureStream> stream_;
   const LaneEnd end_;
+  wire::Bounds bounds() const noexcept {
+    wire::Bounds now = bounds_;
+    now.epoch = epoch_.load(std::memory_order_relaxed);
+    return now;
+  }
   const wire::Bounds bounds_;
+  const std::atomic<Epoch>& epoch_;
 
   // The reader's: bytes of a message that is not whole yet, or the page that follows `message_`.
   const std::size_t buffer_bytes_;

@@ -31,6 +31,7 @@ TcpTransport::TcpTransport(const MeshConfig& config, const Acceptor& acceptor)
     : config_(config),
       self_(acceptor.self()),
       bounds_{acceptor.hosts(), config.lanes, config.pages, acceptor.epoch()},
+      epoch_(acceptor.epoch()),
       own_(config.lanes + 1),
       theirs_(config.lanes + 1),
       lanes_(config.lanes + 1) {}
@@ -102,10 +103,11 @@ Status TcpTransport::add_peer(HostId peer, std::vector<std::unique_ptr<SecureStr
   if (lanes_.back().count.load() == kMostConnections) {
     return Error{ENOSPC, "too many hosts have come and gone: start the domain again"};
   }
+  losses_.forget(peer);  // of a host that had this number before
   const auto make = [&](std::unique_ptr<SecureStream>& stream, std::size_t lane, bool ours) {
     const std::lock_guard guard(all_lock_);
     all_.push_back(std::make_unique<Connection>(std::move(stream), self_, peer,
-                                                static_cast<Lane>(lane), ours, bounds_));
+                                                static_cast<Lane>(lane), ours, bounds_, epoch_));
     return all_.back().get();
   };
   for (std::size_t lane = 0; lane < own.size(); ++lane) {

@@ -39,6 +39,7 @@ class TcpTransport final : public Transport {
   void stop() noexcept override;
   Traffic traffic() const noexcept override;
   void remove_peer(HostId peer) noexcept override;
+  void enter_epoch(Epoch epoch) noexcept override { epoch_.store(epoch); }
 
   // A host joins: its streams, by lane. One call at a time.
   Status add_peer(HostId peer, std::vector<std::unique_ptr<SecureStream>> own,
@@ -76,7 +77,8 @@ class TcpTransport final : public Transport {
 
   const MeshConfig config_;
   const HostId self_;
-  const wire::Bounds bounds_;
+  const wire::Bounds bounds_;  // but for the epoch, which is ..
+  std::atomic<Epoch> epoch_;
   // All there ever were: of a peer that has left, the memory stays until the end.
   mutable std::mutex all_lock_;
   std::vector<std::unique_ptr<Connection>> all_;  // GUARDED_BY(all_lock_)

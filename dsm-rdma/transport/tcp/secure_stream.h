@@ -118,7 +118,7 @@ struct ConnectOptions {
 };
 
 // Connects, authenticates both ways, and has the purpose's handler at the peer take the stream.
-// Blocks; any thread. The error says which host, address and what it refused.
+// Blocks; any thread. The error says which host, address and what it refused; ESTALE: the epoch.
 Result<std::unique_ptr<SecureStream>> connect_stream(const ConnectOptions& options);
 
 class Acceptor {
@@ -127,8 +127,8 @@ class Acceptor {
     UniqueFd listening;  // bound and listening; becomes the Acceptor's
     Secret secret{};
     HostId self = 0;
-    unsigned hosts = 1;  // peers declare an index below this
-    Epoch epoch = 1;
+    unsigned hosts = 1;    // peers declare an index below this
+    Epoch epoch = 1;       // at the start
     bool encrypt = false;  // the domain's setting; a peer that declares the other is refused
     unsigned half_open_limit =
         128;  // connections that have not authenticated; the oldest gives way to a new one
@@ -154,7 +154,9 @@ class Acceptor {
   const Secret& secret() const;
   HostId self() const;
   unsigned hosts() const;
+  // Of this slice, which peers have to declare. enter_epoch(): from any thread.
   Epoch epoch() const;
+  void enter_epoch(Epoch epoch);
   bool encrypt() const;
 
  private:

@@ -1,7 +1,8 @@
 # Things happen by chance to running programs that know their answers: hosts are added and drained, vCPUs move, hosts
 # stand still for a moment, are loaded or slow to reach, and in the end one is killed or cut off, in the middle of
 # whatever else is under way. Never a wrong answer, a hang, or anything left behind: the program ends well, or the domain
-# ends with 125 and names a host that something was done to. A host that has left may die: the program goes on.
+# ends with 125 and names a host that something was done to. A host that has left may die: the program goes on; and it
+# may go on after one that ran no vCPU, if that held no page alone.
 # Several beds at a time, each with runs of its own: a busy machine is part of it. --seed N repeats; CHAOS_RUNS,
 # CHAOS_SECONDS and CHAOS_BEDS in the environment say how many runs, how long, and how many beds.
 

@@ -127,5 +127,90 @@ loss_moment() {
   member_end
 }
 
+# --- hosts that nobody has to miss ---
+
+# Host c runs no vCPU: the domain goes on without it, and everybody is told.
+survived_at() { # HOST PATTERN
+  [ "$(store_of "$1" xenstore-read "$(member_node c state)" 2>/dev/null)" = failed ] &&
+    store_of "$1" xenstore-read "$(member_node c error)" 2>/dev/null | grep -Eq -- "$2"
+}
+survived() { # PATTERN HOST...
+  local pattern=$1 host
+  shift
+  for host in "$@"; do
+    wait_until 60 survived_at "$host" "$pattern" && continue
+    echo "the xenstore of $host says of c: $(store_of "$host" xenstore-read "$(member_node c state)"): $(store_of "$host" xenstore-read "$(member_node c error)")"
+    cat err
+    for host in a b c; do bed_log "$host" | tail -n 20; done
+    return 1
+  done
+  cli list | grep -q 'c:failed' || { echo "the list does not show it:"; cli list; return 1; }
+}
+goes_on='no vCPU ran there and no page was held there alone: the domain goes on'
+
+# Two vCPUs on hosts a and b; c joins, and there is none for it.
+idle_start() {
+  migrants_start 2 2 || return 1
+  uuid=$(moving_uuid)
+  # The epochs: c joins in the second, and the third is without it.
+  member_ask c add && member_becomes c active && vcpus_on c 0 && return 0
+  echo "c has a vCPU, or is no member"
+  cli destroy moving
+  exec {migrants_input}>&-
+  return 1
+}
+# Killed with its daemon, added again, and then its slice is killed.
+loss_of_idle_host() {
+  idle_start || return 1
+  local bad=0
+  kill -KILL "$(bed_daemon_pid c)"
+  survived "lost host c \\(epoch 3, agreed on by a and b\\): .*; $goes_on" a b || bad=1
+  [ $bad = 1 ] || bed_restart_daemon c || bad=1
+  if [ $bad = 0 ]; then
+    member_ask c add && member_becomes c active || bad=1
+    cli migrate moving 1 c && cli migrate moving 1 b && cli migrate moving 0 b && cli migrate moving 0 a || bad=1
+  fi
+  if [ $bad = 0 ]; then
+    member_ask c drain && member_becomes c left && member_ask c add && member_becomes c active || bad=1
+    kill -KILL "$(slice_pid c)"
+    survived "lost host c .*: its slice ended with signal 9; $goes_on" a b c || bad=1
+    cli migrate moving 1 c 2>refusal && { echo "a vCPU moved to a host that is lost"; bad=1; }
+    cli migrate moving 1 a || bad=1
+  fi
+  member_end && [ $bad = 0 ]
+}
+# A host may be added as soon as its xenspand is there; before, or while connections from before are closed, that fails.
+comes_back() {
+  member_is c active && return 0
+  [ "$(member_tells c state)" != failed ] || [ -n "$(member_tells c request)" ] || member_ask c add
+  return 1
+}
+# It goes silent, and the others go on; its own slice ends by itself while it is cut off.
+loss_of_idle_host_cut() {
+  idle_start || return 1
+  local bad=0
+  link c down
+  survived "lost host c \\(epoch 3, agreed on by a and b\\): .*; $goes_on" a b || bad=1
+  wait_until 60 no_slice_on c || { echo "the slice on the host that is cut off goes on"; bad=1; }
+  cli migrate moving 1 a || bad=1
+  link c up
+  wait_until 60 comes_back || { echo "c does not come back"; member_becomes c active; bad=1; }
+  [ $bad = 1 ] || cli migrate moving 1 c || bad=1
+  member_end && [ $bad = 0 ]
+}
+# Its vCPU has moved away, what that wrote has not.
+loss_of_pages() {
+  spanning_command 3 --name moving "$guest_probe" hold 8 >out 2>err &
+  work_pid=$!
+  wait_until 60 grep -q ready out || { echo "the guest does not start"; cat err; return 1; }
+  cli migrate moving 2 a || { cli destroy moving; return 1; }
+  loss_began=$EPOCHREALTIME
+  kill -KILL "$(bed_daemon_pid c)"
+  loss_ended 'lost host c \(epoch 2, agreed on by a and b\)' 'no vCPU ran there' 'pages that nobody else held: gfn' || return 1
+  all_gone || return 1
+  bed_restart_daemon c && next_run_works
+}
+
 cases+=("loss.daemon loss_daemon" "loss.slice loss_slice" "loss.cut loss_cut" "loss.two loss_two" "loss.home loss_home"
-  "loss.home.cut loss_home_cut" "loss.stands loss_daemon_stands" "loss.moment loss_moment")
+  "loss.home.cut loss_home_cut" "loss.stands loss_daemon_stands" "loss.moment loss_moment" "loss.idle loss_of_idle_host"
+  "loss.idle.cut loss_of_idle_host_cut" "loss.pages loss_of_pages")

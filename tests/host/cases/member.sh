@@ -86,6 +86,12 @@ member_refusals() {
   store_of b xenstore-write "$(member_node b request)" drain
   mirrored() { store_of b xenstore-read "$(member_node b error)" | grep -q 'host a is the home'; }
   wait_until 30 mirrored || { echo "host b's xenstore takes requests"; bad=1; }
+  # What the home tells of b afterwards leaves that there; what it tells of a comes later still.
+  member_refuses b add 'host b is a member of domain moving already' || bad=1
+  member_refuses a add 'host a is a member of domain moving already' || bad=1
+  told_of_a() { store_of b xenstore-read "$(member_node a error)" | grep -q 'host a is a member'; }
+  wait_until 30 told_of_a || { echo "host b's xenstore does not tell why the home refused"; bad=1; }
+  mirrored || { echo "the home's story wrote over what host b answered: $(store_of b xenstore-read "$(member_node b error)")"; bad=1; }
   refused 1 'host a is the home' drain moving a || bad=1
   refused 1 'no such host: nobody' add-host moving nobody || bad=1
   refused 1 'no such domain' add-host nothing-here c || bad=1
