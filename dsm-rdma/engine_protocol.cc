@@ -296,7 +296,8 @@ bool EngineCore::send(PageEntry& entry, const ivy::Message& message, Event& even
   return send_now(entry, message, event);
 }
 
-// A page is looked at now: it is sent from its frame a little later, unchanged (outbox.h).
+// A page is looked at now: it is sent from its frame a little later, unchanged (outbox.h). Of one
+// that is untouched the frame is not asked for: it would get memory, and nobody would drop it.
 bool EngineCore::send_now(PageEntry& entry, ivy::Message message, Event& event) noexcept {
   if (message.to == config_.self) {
     if (event.push(message)) return true;
@@ -306,9 +307,12 @@ bool EngineCore::send_now(PageEntry& entry, ivy::Message message, Event& event) 
   }
   const std::byte* page = nullptr;
   if (message.payload == ivy::Payload::kPage) {
-    page = backend_.frame(message.gfn);
-    if (page == nullptr) return backend_failed(ENOMEM, "be sent", message.gfn);
-    if (!without(Feature::kZero) && (!entry.touched() || is_zero_page(page))) {
+    const bool untouched = !entry.touched() && !without(Feature::kZero);
+    if (!untouched) {
+      page = backend_.frame(message.gfn);
+      if (page == nullptr) return backend_failed(ENOMEM, "be sent", message.gfn);
+    }
+    if (untouched || (!without(Feature::kZero) && is_zero_page(page))) {
       message.payload = ivy::Payload::kZero;
       page = nullptr;
     } else {

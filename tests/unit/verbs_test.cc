@@ -327,14 +327,14 @@ TEST(VerbsDevice, TheGidIsThatOfTheAddress) {
 }
 
 struct TwoAcceptors {
-  explicit TwoAcceptors(bool encrypt) {
+  explicit TwoAcceptors(bool encrypt, unsigned most_hosts = 2) {
     for (HostId self = 0; self < 2; ++self) {
       std::uint16_t port;
       tcp::Acceptor::Config acceptor;
       acceptor.listening = test::listen_on_loopback(port);
       acceptor.secret = test::some_secret(3);
       acceptor.self = self;
-      acceptor.hosts = 2;
+      acceptor.hosts = most_hosts;
       acceptor.encrypt = encrypt;
       auto started = tcp::Acceptor::start(std::move(acceptor));
       acceptors[self] = std::move(*started);
@@ -354,9 +354,13 @@ TEST(VerbsSetup, EncryptionIsRefused) {
   EXPECT_EQ(made.error().code, EINVAL);
 }
 
-// Both have agreed over the stream; then each needs a device.
-TEST(VerbsSetup, ADeviceThatIsNotThereIsNamed) {
-  TwoAcceptors two(false);
+// Both have agreed over the stream; then each needs a device. Those of a Xen domain take the
+// numbers of hosts that are no members yet.
+class VerbsSetupOfHosts : public testing::TestWithParam<unsigned> {};
+INSTANTIATE_TEST_SUITE_P(MostHosts, VerbsSetupOfHosts, testing::Values(2U, kMaxHosts));
+
+TEST_P(VerbsSetupOfHosts, ADeviceThatIsNotThereIsNamed) {
+  TwoAcceptors two(false, GetParam());
   two.config.device = "xenspan_none";
   std::array<Error, 2> errors;
   std::array<std::thread, 2> running;
@@ -368,6 +372,14 @@ TEST(VerbsSetup, ADeviceThatIsNotThereIsNamed) {
   }
   for (std::thread& each : running) each.join();
   for (const Error& error : errors) EXPECT_EQ(error.code, ENODEV) << error.message;
+}
+
+TEST(VerbsSetup, MoreHostsThanTheAcceptorTakesAreRefused) {
+  TwoAcceptors two(false);
+  two.config.hosts.push_back({"h2", "127.0.0.1", 1});
+  const auto made = connect_verbs(two.config, *two.acceptors[0]);
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().code, EINVAL);
 }
 
 TEST(VerbsSetup, AHostThatDoesNotComeIsNamed) {

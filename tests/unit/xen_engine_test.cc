@@ -60,16 +60,18 @@ class XenEngines : public testing::Test {
     connect(0, mesh);
     other.join();
     ASSERT_TRUE(hosts_[0].transport && hosts_[1].transport);
-    for (Gfn gfn = 0; gfn < kPages; ++gfn) {
+    for (Gfn gfn = 0; gfn < contents(); ++gfn) {
       auto* words = reinterpret_cast<std::uint64_t*>(hosts_[0].guest.put_before(gfn));
       words[0] = words[511] = gfn * 3;
     }
-    hosts_[0].pages->adopt(0, kPages);
-    ASSERT_EQ(hosts_[1].pages->prime(), 0);
+    hosts_[0].pages->adopt(0, contents());
+    for (Host& host : hosts_) ASSERT_EQ(host.pages->prime(), 0);
     for (unsigned i = 0; i < 2; ++i) start(i);
-    ASSERT_EQ(hosts_[0].engine->acquire_range(0, kPages, Right::kExclusive),
+    ASSERT_EQ(hosts_[0].engine->acquire_range(0, contents(), Right::kExclusive),
               dsm::Outcome::kGranted);
   }
+  // Pages that the home has when the domain begins to span; the others are zeros.
+  virtual Gfn contents() const { return kPages; }
   void TearDown() override {
     for (Host& host : hosts_) {
       if (host.engine) host.engine->stop("over");
@@ -148,6 +150,37 @@ TEST_F(XenEngines, CountersLoseNothing) {
     hosts_[1].touch(gfn, Right::kShared, [&](std::uint64_t* words) { sum += words[7]; });
   EXPECT_EQ(sum, 2u * kThreads * kEach);
   EXPECT_EQ(hosts_[0].engine->stop_cause(), "");
+}
+
+class XenEnginesMostlyZero : public XenEngines {
+ protected:
+  Gfn contents() const override { return 16; }
+};
+
+// More of them than may be mapped at a time, each touched by the other host before the home has
+// done anything to it: the home tells that they are zeros, and has no memory for them.
+TEST_F(XenEnginesMostlyZero, TheHomeHasNoMemoryForWhatOnlyTheOtherTouches) {
+  for (Gfn gfn = contents(); gfn < kMoved; ++gfn) {
+    const Right needed = gfn % 2 == 0 ? Right::kExclusive : Right::kShared;
+    std::uint64_t found = 1;
+    ASSERT_TRUE(hosts_[1].touch(gfn, needed,
+                                [&](std::uint64_t* words) {
+                                  found = words[0] | words[511];
+                                  if (needed == Right::kExclusive) words[0] = gfn;
+                                }))
+        << "page " << gfn << ": " << hosts_[0].engine->stop_cause()
+        << hosts_[1].engine->stop_cause();
+    ASSERT_EQ(found, 0u) << "page " << gfn;
+  }
+  unsigned held = 0;
+  for (Gfn gfn = contents(); gfn < kPages; ++gfn) held += hosts_[0].guest.populated(gfn);
+  EXPECT_EQ(held, 0u);
+  for (Gfn gfn = contents(); gfn < kMoved; ++gfn) {
+    std::uint64_t found = 0;
+    ASSERT_TRUE(
+        hosts_[0].touch(gfn, Right::kShared, [&](std::uint64_t* words) { found = words[0]; }));
+    ASSERT_EQ(found, gfn % 2 == 0 ? gfn : 0) << "page " << gfn;
+  }
 }
 
 TEST_F(XenEngines, NoMemoryStopsTheDomainWithItsCause) {

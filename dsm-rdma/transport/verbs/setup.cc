@@ -196,9 +196,10 @@ Status check(const VerbsConfig& config, const tcp::Acceptor& acceptor) {
     return Error{EINVAL,
                  "RDMA does not encrypt pages: set encrypt = false, or use --transport tcp"};
   }
-  if (config.hosts.size() < 2 || config.hosts.size() != acceptor.hosts() ||
-      config.hosts.size() > kMaxHosts || config.lanes == 0 || config.lanes > tcp::kMaxLanes ||
-      config.pages == 0 || config.service_level > 15 || config.traffic_class > 255) {
+  if (config.hosts.size() < 2 || config.hosts.size() > acceptor.hosts() ||
+      acceptor.self() >= config.hosts.size() || config.hosts.size() > kMaxHosts ||
+      config.lanes == 0 || config.lanes > tcp::kMaxLanes || config.pages == 0 ||
+      config.service_level > 15 || config.traffic_class > 255) {
     return Error{EINVAL,
                  fmt::format("cannot connect {} hosts with {} lanes by RDMA: 2 to {} hosts, 1 to "
                              "{} lanes, service level 0 to 15, traffic class 0 to 255",

@@ -41,7 +41,8 @@ namespace xenspan::dsm::verbs {
 inline constexpr std::uint8_t kPurposeVerbs = 16;
 
 struct VerbsConfig {
-  std::vector<tcp::Peer> hosts;         // by HostId, self included
+  // By HostId, self included; at most Acceptor::hosts(). No others can join.
+  std::vector<tcp::Peer> hosts;
   Gfn pages = 0;                        // bound for gfns in messages
   unsigned lanes = 8;                   // as tcp::MeshConfig
   int timeout_ms = 15000;               // until every queue pair stands
