@@ -2,19 +2,22 @@
 // refusal to drain that host.
 //
 // The guest's descriptors at the home are the process's own (dom0-daemon/slice/descriptors.h), so
-// the kernel knows their names. Threading: any.
+// the kernel knows what they are. Threading: any.
 #pragma once
 
 #include <sys/types.h>
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
 namespace xenspan::daemon {
 
-// Each once, in the order of their descriptors; empty when the process has ended.
+// Each descriptor with its number, what it is, and its name: "0 file /data/in", "1 terminal
+// /dev/pts/1", "4 socket". In the order of their numbers; empty when the process has ended.
 std::vector<std::string> bound_files(pid_t slice);
-// "/dev/pts/1, /data/in and 3 more"; "" for none.
-std::string first_names(const std::vector<std::string>& names);
+// "0 file /data/in, 1 terminal /dev/pts/1 and 3 more"; "" for none. As many as fit into so many
+// bytes, but for the last words.
+std::string first_names(const std::vector<std::string>& names, std::size_t most_bytes);
 
 }  // namespace xenspan::daemon

@@ -26,6 +26,8 @@ constexpr milliseconds kJoinLimit{40000};      // longer than a slice tries to c
 constexpr milliseconds kXenJoinLimit{240000};  // `xl` makes a domain, and its memory is given back
 constexpr milliseconds kLookAgain{100};
 constexpr milliseconds kNoLimit{0};
+// Of what is open at the home, in a refusal: the rest of the sentence has to fit, too.
+constexpr std::size_t kMostNamesBytes = xenstore::kMaxText - 400;
 
 bool encrypted(const Placement& placement) {
   return std::any_of(placement.hosts.begin(), placement.hosts.end(),
@@ -70,8 +72,9 @@ std::vector<Domain::MemberWait> Domain::take_waits(const std::string& host) {
 }
 
 void Domain::open_members() {
-  membership_.open([this](const std::string& host) { return may_join(host); },
-                   [this] { return first_names(links_.open_at_home(record_.uuid)); });
+  membership_.open(
+      [this](const std::string& host) { return may_join(host); },
+      [this] { return first_names(links_.open_at_home(record_.uuid), kMostNamesBytes); });
   members_changed();
 }
 

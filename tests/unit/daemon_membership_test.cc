@@ -2,12 +2,16 @@
 // which vCPUs move.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <random>
 
+#include "base/unique_fd.h"
 #include "dom0-daemon/daemon/bound_files.h"
 #include "dom0-daemon/daemon/member_shares.h"
 #include "dom0-daemon/daemon/membership.h"
@@ -124,25 +128,53 @@ TEST_F(MembershipTest, RefusalsChangeNothingAndSayWhy) {
 }
 
 TEST_F(MembershipTest, WhatIsBoundToTheHomeIsNamed) {
-  const std::vector<std::string> open{"/dev/pts/1", "/data/in", "pipe:[7]", "socket:[8]", "/log"};
-  EXPECT_EQ(first_names({}), "");
-  EXPECT_EQ(first_names({open[0], open[1]}), "/dev/pts/1, /data/in");
-  EXPECT_EQ(first_names(open), "/dev/pts/1, /data/in, pipe:[7], socket:[8] and 1 more");
+  const std::vector<std::string> open{"0 terminal /dev/pts/1", "1 file /data/in", "2 pipe",
+                                      "3 socket"};
+  EXPECT_EQ(first_names({}, 100), "");
+  EXPECT_EQ(first_names(open, 100), "0 terminal /dev/pts/1, 1 file /data/in, 2 pipe, 3 socket");
+  EXPECT_EQ(first_names(open, 40), "0 terminal /dev/pts/1, 1 file /data/in and 2 more");
+  EXPECT_EQ(first_names(open, 1), "0 terminal /dev/pts/1 and 3 more");
   Membership members("dom", "a", {"a", "b"});
-  members.open([](const std::string&) { return Status(); }, [&] { return first_names(open); });
+  members.open([](const std::string&) { return Status(); }, [&] { return first_names(open, 100); });
   members.ask("a", "drain");
   const auto answers = members.take_answers();
   ASSERT_EQ(answers.size(), 1u);
-  EXPECT_NE(answers[0].status.error().message.find("bound to that host (/dev/pts/1, /data/in"),
-            std::string::npos);
+  EXPECT_NE(
+      answers[0].status.error().message.find("bound to that host (0 terminal /dev/pts/1, 1 file"),
+      std::string::npos);
 }
 
 TEST_F(MembershipTest, WhatThisProcessHasOpenIsFound) {
-  const int fd = ::open("/proc/self/status", O_RDONLY | O_CLOEXEC);
-  const auto names = bound_files(::getpid());
-  ::close(fd);
-  const std::string status = "/proc/" + std::to_string(::getpid()) + "/status";
-  EXPECT_EQ(std::count(names.begin(), names.end(), status), 1);
+  const std::string directory = ::testing::TempDir();
+  const std::string file = directory + "/bound_" + std::to_string(::getpid());
+  std::vector<UniqueFd> open;
+  std::vector<std::string> expected;
+  const auto expect = [&](int fd, const std::string& what) {
+    ASSERT_GE(fd, 0) << what;
+    open.emplace_back(fd);
+    expected.push_back(std::to_string(fd) + " " + what);
+  };
+  expect(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600), "file " + file);
+  expect(::open("/dev/null", O_RDWR | O_CLOEXEC), "device /dev/null");
+  expect(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "directory /proc");
+  expect(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket");
+  expect(::eventfd(0, EFD_CLOEXEC), "eventfd");
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  expect(ends[0], "pipe");
+  expect(ends[1], "pipe");
+  // More than once: each number is one that has to be seen to.
+  expect(::fcntl(open.front().get(), F_DUPFD_CLOEXEC, 0), "file " + file);
+  if (const int terminal = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC); terminal >= 0)
+    expect(terminal, "terminal /dev/ptmx");
+  auto names = bound_files(::getpid());
+  for (const std::string& each : expected)
+    EXPECT_EQ(std::count(names.begin(), names.end(), each), 1) << each;
+  ::unlink(file.c_str());
+  names = bound_files(::getpid());
+  const std::string deleted =
+      std::to_string(open.front().get()) + " deleted file " + file + " (deleted)";
+  EXPECT_EQ(std::count(names.begin(), names.end(), deleted), 1);
   EXPECT_TRUE(bound_files(-1).empty());
 }
 
