@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <filesystem>
 #include <random>
 
 #include "base/unique_fd.h"
@@ -145,8 +146,8 @@ TEST_F(MembershipTest, WhatIsBoundToTheHomeIsNamed) {
 }
 
 TEST_F(MembershipTest, WhatThisProcessHasOpenIsFound) {
-  const std::string directory = ::testing::TempDir();
-  const std::string file = directory + "/bound_" + std::to_string(::getpid());
+  const std::string file =
+      std::filesystem::canonical(::testing::TempDir()) / ("bound_" + std::to_string(::getpid()));
   std::vector<UniqueFd> open;
   std::vector<std::string> expected;
   const auto expect = [&](int fd, const std::string& what) {
