@@ -41,6 +41,7 @@ bool Home::move(HomeThread& thread, const Packet& request, Packet& answer) {
   auto fixed = Reader(state).get<ThreadState>();
   unsigned vcpu = 0;
   VcpuPlace from, to;
+  unsigned told_before = 0;
   const int proxy = thread.proxy.load();
   {
     std::lock_guard guard(lock_);
@@ -60,7 +61,11 @@ bool Home::move(HomeThread& thread, const Packet& request, Packet& answer) {
       settling_.notify_all();
       return false;
     }
-    // From here on signals for it go to the other host.
+    // From here on signals for it go to the other host. It may run there, and ask for something
+    // else, before this call goes on: then all that is known of it is the other call's.
+    told_before = thread.told_vcpu;
+    thread.told_vcpu = vcpu;
+    thread.move_error = 0;
     thread.host = to.host;
     thread.core = to.core;
     thread.proxy = 0;
@@ -76,16 +81,12 @@ bool Home::move(HomeThread& thread, const Packet& request, Packet& answer) {
     thread.proxy = proxy;
     // A vCPU that was placed anew meanwhile: the thread is called again. One that chose another
     // vCPU and cannot go there stays with the one it has.
-    if (error == -ESTALE) {
-      thread.told_vcpu = vcpu;
-    } else {
+    if (error != -ESTALE) {
       thread.move_error = -error;
-      thread.vcpu = thread.told_vcpu;
+      thread.vcpu = thread.told_vcpu = told_before;
     }
     out.put(std::int64_t{error}).put(std::uint32_t{thread.told_vcpu});
   } else {
-    thread.told_vcpu = vcpu;
-    thread.move_error = 0;
     out.put(std::int64_t{0}).put(std::uint32_t{vcpu});
   }
   settling_.notify_all();

@@ -40,6 +40,17 @@ chaos_event() { # HOST EVENT NUMBER, which is all that chance has to say about i
   true
 }
 
+chaos_takes_for_up() { # HOST OTHER
+  "$xenspan" --socket "$bed_dir/$1/control" hosts --json |
+    jq -e --arg host "$2" 'any(.[]; .name == $host and .state == "up")' >/dev/null
+}
+chaos_parted() { # HOST
+  local other
+  for other in a b c; do
+    [ "$other" = "$1" ] || { ! chaos_takes_for_up "$other" "$1" && ! chaos_takes_for_up "$1" "$other"; } || return 1
+  done
+}
+
 chaos_over() { # what the end of the run has to be, by $deadly, $before, $after, $status and $hurt
   local names
   names=$(echo "$hurt" | tr ' ' '\n' | sort -u | paste -sd '|' | sed 's/^|//')
@@ -95,7 +106,11 @@ chaos_run() {
   wait_until 60 gone "$pid" || { echo "does not end"; kill -KILL "$pid"; status=hang; }
   wait "$pid"
   status=${status:-$?}
-  [ "$deadly" != cut ] || link "$last" up
+  if [ "$deadly" = cut ]; then
+    # The domain may have gone on, or ended, before the daemons notice: whoever connects next is not to meet that.
+    wait_until 60 chaos_parted "$last" || { echo "the hosts do not notice that $last is cut off"; return 1; }
+    link "$last" up
+  fi
   [ "$deadly" != kill-daemon ] || bed_restart_daemon "$last" || return 1
   wait_until 60 no_slices || { echo "slices are left"; return 1; }
   chaos_over || return 1
