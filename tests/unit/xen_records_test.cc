@@ -7,6 +7,7 @@
 
 #include "dom0-daemon/hypervisor/xen/home_pages.h"
 #include "dom0-daemon/hypervisor/xen/hvm_records.h"
+#include "dom0-daemon/hypervisor/xen/reading_widths.h"
 
 extern "C" {
 #include <xen/hvm/save.h>
@@ -98,6 +99,35 @@ std::vector<std::pair<int, int>> kinds_of(const Bytes& bytes) {
     at += sizeof record + record.length;
   }
   return kinds;
+}
+
+TEST(ReadingWidths, OneAloneIsNotBelieved) {
+  ReadingWidths widths;
+  EXPECT_FALSE(widths.agree());
+  EXPECT_TRUE(widths.add(300'000));
+  EXPECT_FALSE(widths.agree());
+}
+
+// Two that were interrupted, for different times, and an undisturbed one, are not enough either.
+TEST(ReadingWidths, TwoThatWereNotInterruptedAgree) {
+  ReadingWidths widths;
+  EXPECT_TRUE(widths.add(2'500'000));
+  EXPECT_FALSE(widths.add(3'900'000));
+  EXPECT_FALSE(widths.agree());
+  EXPECT_TRUE(widths.add(310'000));
+  EXPECT_FALSE(widths.agree());
+  EXPECT_TRUE(widths.add(300'000));
+  EXPECT_TRUE(widths.agree());
+  EXPECT_EQ(widths.shortest(), 300'000U);
+  EXPECT_FALSE(widths.add(4'000'000));
+  EXPECT_TRUE(widths.agree());
+}
+
+TEST(ReadingWidths, ShortOnesMayDifferByWhatCachesDo) {
+  ReadingWidths widths;
+  widths.add(9'000);
+  widths.add(12'000);
+  EXPECT_TRUE(widths.agree());
 }
 
 TEST(HvmRecords, OneVcpuIsTakenOutOfTwo) {

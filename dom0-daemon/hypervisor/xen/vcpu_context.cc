@@ -7,16 +7,17 @@
 #include <utility>
 
 #include "base/log.h"
+#include "dom0-daemon/hypervisor/xen/reading_widths.h"
 
 namespace xenspan::hypervisor::xen {
 namespace {
 
 // Xen reads the TSC of all vCPUs at one moment, soon after it was asked: so a reading is of when it
 // was asked, plus a little that is the same for each. One that was interrupted takes longer, by as
-// much as a guest may have the processor: it is taken again, when it is far from the shortest that
-// this process has seen. Few, because a Xen that logs all about guests writes some 30 lines for
-// each.
-constexpr unsigned kReadings = 2, kMostReadings = 6;
+// much as a guest may have the processor: it is taken again until two took equally long, and not
+// far from the shortest that this process has seen (which is no measure by itself: a Xen that logs
+// all about guests writes some 30 lines for each, and takes longer until it is told not to).
+constexpr unsigned kMostReadings = 8;
 std::atomic<std::uint64_t> shortest_reading{~std::uint64_t{0}};
 
 bool is_short(std::uint64_t ns) {
@@ -35,13 +36,14 @@ struct Reading {
 Result<Reading> read_narrowest(XenCalls& xen, DomainId domain) {
   auto room = xen.room_for_context(domain);
   if (!room) return room.error();
-  Reading best{{}, 0, ~std::uint64_t{0}};
-  for (unsigned i = 0; i < kReadings || (i < kMostReadings && !is_short(best.width_ns)); ++i) {
+  Reading best;
+  ReadingWidths widths;
+  for (unsigned i = 0; i < kMostReadings && !(widths.agree() && is_short(widths.shortest())); ++i) {
     const std::uint64_t begin = monotonic_ns();
     const auto filled = xen.read_context(domain, *room);
     if (!filled) return filled.error();
     const std::uint64_t width = monotonic_ns() - begin;
-    if (width >= best.width_ns) continue;
+    if (!widths.add(width)) continue;
     best.records.assign(room->begin(), room->begin() + static_cast<std::ptrdiff_t>(*filled));
     best.ns = begin;
     best.width_ns = width;
