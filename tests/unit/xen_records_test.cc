@@ -7,6 +7,8 @@
 
 #include "dom0-daemon/hypervisor/xen/home_pages.h"
 #include "dom0-daemon/hypervisor/xen/hvm_records.h"
+#include "dom0-daemon/hypervisor/xen/reading_widths.h"
+#include "dom0-daemon/hypervisor/xen/vcpu_context.h"
 
 extern "C" {
 #include <xen/hvm/save.h>
@@ -100,6 +102,35 @@ std::vector<std::pair<int, int>> kinds_of(const Bytes& bytes) {
   return kinds;
 }
 
+TEST(ReadingWidths, OneAloneIsNotBelieved) {
+  ReadingWidths widths;
+  EXPECT_FALSE(widths.agree());
+  EXPECT_TRUE(widths.add(300'000));
+  EXPECT_FALSE(widths.agree());
+}
+
+// Two that were interrupted, for different times, and an undisturbed one, are not enough either.
+TEST(ReadingWidths, TwoThatWereNotInterruptedAgree) {
+  ReadingWidths widths;
+  EXPECT_TRUE(widths.add(2'500'000));
+  EXPECT_FALSE(widths.add(3'900'000));
+  EXPECT_FALSE(widths.agree());
+  EXPECT_TRUE(widths.add(310'000));
+  EXPECT_FALSE(widths.agree());
+  EXPECT_TRUE(widths.add(300'000));
+  EXPECT_TRUE(widths.agree());
+  EXPECT_EQ(widths.shortest(), 300'000U);
+  EXPECT_FALSE(widths.add(4'000'000));
+  EXPECT_TRUE(widths.agree());
+}
+
+TEST(ReadingWidths, ShortOnesMayDifferByWhatCachesDo) {
+  ReadingWidths widths;
+  widths.add(9'000);
+  widths.add(12'000);
+  EXPECT_TRUE(widths.agree());
+}
+
 TEST(HvmRecords, OneVcpuIsTakenOutOfTwo) {
   const auto records = HvmRecords::parse(two_vcpus());
   ASSERT_TRUE(records.ok()) << records.error().message;
@@ -138,6 +169,18 @@ TEST(HvmRecords, TimeOnTheWayIsAddedToTheTsc) {
   Bytes none = header();
   end(none);
   EXPECT_EQ(advance_tsc(none, 1).error().code, EPROTO);
+}
+
+// A clock that was late in the slice it leaves is right in the next, and so is one that was early.
+TEST(HvmRecords, WhatAClockIsBehindIsMadeUpFor) {
+  VcpuContext context;
+  context.records = *HvmRecords::parse(two_vcpus())->of_vcpu(1);
+  context.registers = *HvmRecords::parse(context.records)->registers(1);
+  for (const auto& [behind, expected] : {std::pair{1000, 6000U}, {-1500, 4500U}, {0, 4500U}}) {
+    ASSERT_TRUE(make_up_for(context, behind).ok());
+    EXPECT_EQ(context.registers.tsc, expected);
+    EXPECT_EQ(HvmRecords::parse(context.records)->registers(1)->tsc, expected);
+  }
 }
 
 // Xen takes down whoever is not in what it loads: those that are up go along, before the one that

@@ -141,14 +141,17 @@ Result<VcpuContext> Slice::take_vcpu(unsigned vcpu) {
     context = xen::take_vcpu(xen_, config_.domain, vcpu);
     if (!context) return context.error();
     here_ &= ~(std::uint64_t{1} << vcpu);
-    return {};
+    return make_up_for(*context, behind_);
   });
   return taken ? std::move(context) : taken.error();
 }
 
 Status Slice::put_vcpu(const VcpuContext& context, TscFit* fit) {
   return between_events([&]() -> Status {
-    if (Status put = xen::put_vcpu(xen_, config_.domain, context, fit); !put) return put;
+    TscFit now;
+    if (Status put = xen::put_vcpu(xen_, config_.domain, context, &now, behind_); !put) return put;
+    behind_ = now.behind;
+    if (fit != nullptr) *fit = now;
     here_ |= std::uint64_t{1} << context.vcpu;
     return {};
   });

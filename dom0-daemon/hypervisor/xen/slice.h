@@ -101,8 +101,9 @@ class Slice {
   std::unique_ptr<PageAccess> pages_;
   bool remote_ = false;
   std::vector<HomePage> home_pages_;  // in order of gfns
-  std::mutex events_lock_;            // events are taken; the next line
+  std::mutex events_lock_;            // events are taken; the next two lines
   std::uint64_t here_;
+  std::int64_t behind_ = 0;  // ticks that the clocks of the vCPUs here are late, since the last put
   dsm::Engine* engine_ = nullptr;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
   std::thread watcher_;

@@ -7,16 +7,17 @@
 #include <utility>
 
 #include "base/log.h"
+#include "dom0-daemon/hypervisor/xen/reading_widths.h"
 
 namespace xenspan::hypervisor::xen {
 namespace {
 
 // Xen reads the TSC of all vCPUs at one moment, soon after it was asked: so a reading is of when it
 // was asked, plus a little that is the same for each. One that was interrupted takes longer, by as
-// much as a guest may have the processor: it is taken again, when it is far from the shortest that
-// this process has seen. Few, because a Xen that logs all about guests writes some 30 lines for
-// each.
-constexpr unsigned kReadings = 2, kMostReadings = 6;
+// much as a guest may have the processor: it is taken again until two took equally long, and not
+// far from the shortest that this process has seen (which is no measure by itself: a Xen that logs
+// all about guests writes some 30 lines for each, and takes longer until it is told not to).
+constexpr unsigned kMostReadings = 8;
 std::atomic<std::uint64_t> shortest_reading{~std::uint64_t{0}};
 
 bool is_short(std::uint64_t ns) {
@@ -35,13 +36,14 @@ struct Reading {
 Result<Reading> read_narrowest(XenCalls& xen, DomainId domain) {
   auto room = xen.room_for_context(domain);
   if (!room) return room.error();
-  Reading best{{}, 0, ~std::uint64_t{0}};
-  for (unsigned i = 0; i < kReadings || (i < kMostReadings && !is_short(best.width_ns)); ++i) {
+  Reading best;
+  ReadingWidths widths;
+  for (unsigned i = 0; i < kMostReadings && !(widths.agree() && is_short(widths.shortest())); ++i) {
     const std::uint64_t begin = monotonic_ns();
     const auto filled = xen.read_context(domain, *room);
     if (!filled) return filled.error();
     const std::uint64_t width = monotonic_ns() - begin;
-    if (width >= best.width_ns) continue;
+    if (!widths.add(width)) continue;
     best.records.assign(room->begin(), room->begin() + static_cast<std::ptrdiff_t>(*filled));
     best.ns = begin;
     best.width_ns = width;
@@ -86,18 +88,21 @@ Result<Others> read_others(XenCalls& xen, DomainId domain, unsigned vcpu) {
 }
 
 // Xen takes every vCPU down that it is not given the registers of: those that are up here go along.
+// `behind`: by how much those others are late.
 Result<std::vector<std::byte>> set_of(const VcpuContext& context, const Others& others,
-                                      unsigned khz, std::int64_t ahead) {
+                                      unsigned khz, std::int64_t ahead, std::int64_t behind) {
   const std::uint64_t now = monotonic_ns();
-  const auto ticks_since = [&](std::uint64_t ns) {
-    const std::int64_t ticks = ticks_in(static_cast<std::int64_t>(now - ns), khz) + ahead;
+  const auto ticks_since = [&](std::uint64_t ns, std::int64_t late) {
+    const std::int64_t ticks = ticks_in(static_cast<std::int64_t>(now - ns), khz) + ahead + late;
     return static_cast<std::uint64_t>(std::max<std::int64_t>(ticks, 0));  // time never goes back
   };
   std::vector<std::byte> set = context.records;
-  if (Status moved = advance_tsc(set, ticks_since(context.taken_ns)); !moved) return moved.error();
+  if (Status moved = advance_tsc(set, ticks_since(context.taken_ns, 0)); !moved)
+    return moved.error();
   if (others.records.empty()) return set;
   std::vector<std::byte> beside = others.records;
-  if (Status moved = advance_tsc(beside, ticks_since(others.ns)); !moved) return moved.error();
+  if (Status moved = advance_tsc(beside, ticks_since(others.ns, behind)); !moved)
+    return moved.error();
   if (Status added = add_others(set, beside); !added) return added.error();
   return set;
 }
@@ -106,7 +111,8 @@ Result<std::vector<std::byte>> set_of(const VcpuContext& context, const Others& 
 // takes to load it; the next try makes up for what was missing. What is good enough starts at a
 // microsecond and grows with the tries, so that it ends on a machine where no two take equally
 // long, too. A try during which somebody else had the processor says nothing about the next one.
-Result<TscFit> put_in_step(XenCalls& xen, DomainId to, const VcpuContext& context, unsigned khz) {
+Result<TscFit> put_in_step(XenCalls& xen, DomainId to, const VcpuContext& context, unsigned khz,
+                           std::int64_t behind) {
   constexpr unsigned kTries = 16;
   const std::int64_t worst_enough = khz / 10 + 1;  // 100 us
   const auto others = read_others(xen, to, context.vcpu);
@@ -116,7 +122,7 @@ Result<TscFit> put_in_step(XenCalls& xen, DomainId to, const VcpuContext& contex
   std::uint64_t shortest = ~std::uint64_t{0};
   for (; fit.tries < kTries; good_enough = std::min(2 * good_enough, worst_enough)) {
     const std::uint64_t began = monotonic_ns();
-    const auto set = set_of(context, *others, khz, ahead);
+    const auto set = set_of(context, *others, khz, ahead, behind);
     if (!set) return set.error();
     if (Status put = xen.set_context(to, *set); !put) return put.error();
     const std::uint64_t took = monotonic_ns() - began;
@@ -128,7 +134,12 @@ Result<TscFit> put_in_step(XenCalls& xen, DomainId to, const VcpuContext& contex
                                     static_cast<std::int64_t>(now->ns - context.taken_ns), khz));
     fit.behind = static_cast<std::int64_t>(due - now->tsc);
     ++fit.tries;
-    if (std::llabs(fit.behind) <= good_enough) return fit;
+    if (std::llabs(fit.behind) <= good_enough) {
+      log::debug(
+          "the clock of vCPU {} of domain {} is {} ticks behind, after {} tries, and took {} ns",
+          context.vcpu, to, fit.behind, fit.tries, now->width_ns);
+      return fit;
+    }
     if (took < shortest + shortest / 2) ahead += fit.behind;
   }
   log::warning("vCPU {} of domain {} has a clock that is {} ticks behind: this host is too busy",
@@ -160,11 +171,18 @@ Result<VcpuContext> take_vcpu(XenCalls& xen, DomainId from, unsigned vcpu) {
   return context;
 }
 
-Status put_vcpu(XenCalls& xen, DomainId to, const VcpuContext& context, TscFit* fit) {
+Status make_up_for(VcpuContext& context, std::int64_t behind) {
+  const auto ticks = static_cast<std::uint64_t>(behind);  // less than none wraps, as a TSC does
+  context.registers.tsc += ticks;
+  return advance_tsc(context.records, ticks);
+}
+
+Status put_vcpu(XenCalls& xen, DomainId to, const VcpuContext& context, TscFit* fit,
+                std::int64_t behind) {
   const auto khz = xen.tsc_khz(to);
   if (!khz) return khz.error();
   if (Status paused = xen.pause(to); !paused) return paused;
-  const auto done = put_in_step(xen, to, context, *khz);
+  const auto done = put_in_step(xen, to, context, *khz, behind);
   Status down;
   if (!done) down = xen.take_down(to, context.vcpu);
   Status running = xen.unpause(to);

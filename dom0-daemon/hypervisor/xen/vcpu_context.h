@@ -42,8 +42,12 @@ struct TscPoint {
 Result<VcpuContext> take_vcpu(XenCalls& xen, DomainId from, unsigned vcpu);
 // It runs from now on, unless the domain is paused, and its TSC goes on as if it had never been
 // away: what the way into Xen takes is measured and made up for. When it fails the vCPU is down
-// here, and can be put back where it came from.
-Status put_vcpu(XenCalls& xen, DomainId to, const VcpuContext& context, TscFit* fit = nullptr);
+// here, and can be put back where it came from. `behind`: of those that are up here already; they
+// are late by as much as this one afterwards.
+Status put_vcpu(XenCalls& xen, DomainId to, const VcpuContext& context, TscFit* fit = nullptr,
+                std::int64_t behind = 0);
+// For one that was taken where all are so much behind.
+Status make_up_for(VcpuContext& context, std::int64_t behind);
 
 // The narrowest of some readings; the domain is paused meanwhile.
 Result<TscPoint> read_tsc(XenCalls& xen, DomainId domain, unsigned vcpu);

@@ -57,7 +57,7 @@ KINDS = {
     "xen-rdma": Kind(
         summary="Xen, and a software RDMA device (rxe0) on Dom0's network",
         packages=BASE + XEN + RDMA,
-        modules=(*DOM0, *RXE),
+        modules=(*DOM0, "dummy", *RXE),
         setup=("setup-xen", "setup-rdma"),
         memory_mib=2048,
         nic="e1000",
