@@ -149,27 +149,14 @@ else
   fi
 fi
 
-# Virtual machines with an RDMA device and with Xen: what this machine has not. Each keeps two processors busy.
-beside=
-if [ "$quick" = no ]; then
-  if [ "$(nproc)" -ge 4 ]; then
-    make -C "$build" check-xen-qemu >"$build/check-xen-qemu.log" 2>&1 &
-    beside=$!
-    trap 'kill "$beside" 2>/dev/null' EXIT
-  fi
-  say check-rdma
-  make -C "$build" check-rdma 2>&1 | tee "$build/check-rdma.log"
-  count_lab check-rdma
-fi
-say check-xen-qemu
-if [ -n "$beside" ]; then
-  wait "$beside"
-  trap - EXIT
-  cat "$build/check-xen-qemu.log"
-else
-  make -C "$build" check-xen-qemu 2>&1 | tee "$build/check-xen-qemu.log"
-fi
-count_lab check-xen-qemu
+# Virtual machines with an RDMA device and with Xen: what this machine has not.
+targets=(check-rdma check-xen-qemu)
+[ "$quick" = yes ] && targets=(check-xen-qemu)
+for target in "${targets[@]}"; do
+  say "$target"
+  make -C "$build" "$target" 2>&1 | tee "$build/$target.log"
+  count_lab "$target"
+done
 
 say "manual pages"
 ok=0 bad=0
