@@ -128,10 +128,13 @@ bool EngineCore::release_parked(PageEntry& entry, Gfn gfn, Event& event) noexcep
   for (ivy::Message message; parked_.pop(gfn, message);) {
     // Where the queue has no room, the window counts less than that nothing is forgotten; what is
     // more than one event takes is left to the service thread.
-    const bool waits = until != 0 && held_.push(message, until);
-    if (!waits && event.push(message)) continue;
-    held = true;
-    if (!waits && !held_.push(message, 0)) {
+    if (until != 0 && held_.push(message, until)) {
+      held = true;
+    } else if (event.push(message)) {
+      continue;
+    } else if (held_.push(message, 0)) {
+      held = true;
+    } else {
       parked_left_.store(true);
       transport_.nudge();
       return park(entry, message);
@@ -182,7 +185,8 @@ long EngineCore::serve_held(Inbox& inbox) noexcept {
     const std::lock_guard guard(entry);
     feed(entry, message, false, inbox.outbox());
   }
-  if (parked_left_.exchange(false)) look_at_parked(inbox.outbox());
+  if (parked_left_.load(std::memory_order_relaxed) && parked_left_.exchange(false))
+    look_at_parked(inbox.outbox());
   serve_slots(inbox.outbox());
   inbox.flush();
   rounds_.fetch_add(1);

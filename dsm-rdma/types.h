@@ -25,6 +25,11 @@ constexpr HostMask mask_of(HostId host) { return HostMask{1} << host; }
 // apart: hosts hear of every move.
 using Moves = std::uint16_t;
 constexpr bool newer(Moves a, Moves b) { return static_cast<std::int16_t>(a - b) > 0; }
+// Zero is for slots that have never moved.
+constexpr Moves next_move(Moves moves) {
+  const auto next = static_cast<Moves>(moves + 1);
+  return next == 0 ? Moves{1} : next;
+}
 
 // A slice's right to a page. Xen: n, rx, rwx. User-mode: not mapped, write-protected, mapped.
 enum class Right : std::uint8_t { kInvalid = 0, kShared = 1, kExclusive = 2 };

@@ -4,7 +4,7 @@
 #include <cerrno>
 #include <vector>
 
-#include "dom0-daemon/hypervisor/usermode/service_threads.h"
+#include "dom0-daemon/slice/answered_step.h"
 
 namespace xenspan::slice {
 namespace {
@@ -67,21 +67,12 @@ bool MemberSteps::take_step(ControlChannel& control, const std::string& op, cons
   constexpr const char* kOps[] = {"add-peer", "admit-peer", "remove-peer", "slots", "learn-slots",
                                   "settle",   "vacate",     "take-slots",  "drain"};
   if (std::find(std::begin(kOps), std::end(kOps), op) == std::end(kOps)) return false;
-  using hypervisor::usermode::Priority;
-  hypervisor::usermode::start_service_thread(
-      "xs-members", Priority::kCalls, [this, &control, op, body] {
-        json answer{{"event", "done"}, {"id", body.value("id", json())}};
-        // A step that was given up may still be waiting for a host.
-        std::unique_lock guard(lock_, std::defer_lock);
-        if (op != "vacate") guard.lock();
-        try {
-          if (Status done = carry_out(op, body, answer); !done)
-            answer["error"] = done.error().message;
-        } catch (const json::exception& error) {
-          answer["error"] = std::string("xenspand's order is wrong: ") + error.what();
-        }
-        control.send(answer);
-      });
+  take_answered_step("xs-members", control, body, [this, op, body](json& answer) {
+    // A step that was given up may still be waiting for a host.
+    std::unique_lock guard(lock_, std::defer_lock);
+    if (op != "vacate") guard.lock();
+    return carry_out(op, body, answer);
+  });
   return true;
 }
 

@@ -4,7 +4,7 @@
 #include <cerrno>
 #include <vector>
 
-#include "dom0-daemon/hypervisor/usermode/service_threads.h"
+#include "dom0-daemon/slice/answered_step.h"
 #include "dom0-daemon/slice/member_steps.h"
 #include "dom0-daemon/slice/report.h"
 
@@ -22,8 +22,7 @@ json traffic_json(const dsm::PeerTraffic& traffic) {
 dsm::SlotTable without_the_dead(dsm::SlotTable table, dsm::HostMask live) {
   table.rebalance(live);
   for (unsigned slot = 0; slot < dsm::SlotTable::kSlots; ++slot) {
-    const auto moves = static_cast<dsm::Moves>(table.moves_of_slot(slot) + 1);
-    table.assign(slot, table.manager_of_slot(slot), moves == 0 ? dsm::Moves{1} : moves);
+    table.assign(slot, table.manager_of_slot(slot), dsm::next_move(table.moves_of_slot(slot)));
   }
   return table;
 }
@@ -61,18 +60,8 @@ bool SurvivalSteps::take_survival_step(ControlChannel& control, const std::strin
   constexpr const char* kOps[] = {"freeze", "traffic", "forget", "claim",
                                   "judge",  "abandon", "thaw"};
   if (std::find(std::begin(kOps), std::end(kOps), op) == std::end(kOps)) return false;
-  using hypervisor::usermode::Priority;
-  hypervisor::usermode::start_service_thread(
-      "xs-survival", Priority::kCalls, [this, &control, op, body] {
-        json answer{{"event", "done"}, {"id", body.value("id", json())}};
-        try {
-          if (Status done = carry_out(op, body, answer); !done)
-            answer["error"] = done.error().message;
-        } catch (const json::exception& error) {
-          answer["error"] = std::string("xenspand's order is wrong: ") + error.what();
-        }
-        control.send(answer);
-      });
+  take_answered_step("xs-survival", control, body,
+                     [this, op, body](json& answer) { return carry_out(op, body, answer); });
   return true;
 }
 

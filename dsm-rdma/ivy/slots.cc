@@ -7,12 +7,6 @@ namespace {
 
 using Phase = SlotState::Phase;
 
-// Zero is for slots that have never moved.
-Moves after(Moves moves) {
-  const auto next = static_cast<Moves>(moves + 1);
-  return next == 0 ? Moves{1} : next;
-}
-
 Message about(Kind kind, HostId self, HostId to, unsigned number, Moves moves) {
   Message message{.kind = kind, .from = self, .to = to, .requester = self};
   message.moves = moves;
@@ -44,7 +38,7 @@ Verdict on_ask(SlotState& slot, HostId self, const Message& ask, SlotStep& step)
     return Verdict::kAccepted;
   }
   slot.manager = ask.requester;
-  slot.moves = after(slot.moves);
+  slot.moves = next_move(slot.moves);
   slot.phase = Phase::kGoing;
   step = {SlotStep::Kind::kHandOver,
           about(Kind::kRow, self, slot.manager, static_cast<unsigned>(ask.gfn), slot.moves)};
