@@ -17,7 +17,7 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineConfig& config, PageB
                                                std::function<void(const std::string&)> on_stop) {
   const unsigned most = config.most_hosts != 0 ? config.most_hosts : config.hosts;
   if (config.hosts == 0 || config.hosts > most || most > kMaxHosts || config.self >= most ||
-      config.home >= most) {
+      (config.home >= most && config.home != kNoHost)) {
     return Error{EINVAL, fmt::format("host {} of {} with home {}: a domain has 1 to {} hosts",
                                      config.self, most, config.home, kMaxHosts)};
   }
@@ -35,6 +35,7 @@ EngineCore::EngineCore(const EngineConfig& config, PageBackend& backend, Transpo
       slots_(config.hosts),
       members_((config.members != 0 ? config.members : ~HostMask{0} >> (64 - config.hosts)) |
                mask_of(config.self)),
+      home_(config.home),
       parked_(most_hosts() * Requests::kPlaces),  // every place of every host: it cannot run out
       held_(config.without.has(Feature::kHold) ? 0 : config.hold_us, config.least_hold_us),
       predictor_(config.without.has(Feature::kPrefetch) ? 0 : config.prefetch),

@@ -30,7 +30,7 @@ namespace xenspan::dsm {
 
 struct EngineConfig {
   HostId self = 0;
-  HostId home = 0;
+  HostId home = 0;          // has all pages at the start; kNoHost: it has left (forget_home())
   unsigned hosts = 1;       // 0 .. hosts-1 are there at the start, and manage the slots
   unsigned most_hosts = 0;  // every host that may join has a number below this; 0: `hosts`
   HostMask members = 0;     // who is there, where some numbers below `hosts` are nobody's; 0: all

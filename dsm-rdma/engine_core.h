@@ -63,6 +63,7 @@ class EngineCore final : public Engine {
   Status take_slots(HostMask live) override;
   Status drain(HostMask heirs) override;
   Status settle() override;
+  void forget_home() noexcept override;
   Status remove_peer(HostId host) override;
 
   Status freeze(HostMask lost) override;
@@ -109,7 +110,7 @@ class EngineCore final : public Engine {
   ivy::View view(Gfn gfn) const noexcept {
     const LiveSlots::Place place = slots_.of(gfn);
     return {config_.self,
-            config_.home,
+            home_.load(std::memory_order_relaxed),
             place.manager,
             nullptr,
             place.moves,
@@ -228,6 +229,7 @@ class EngineCore final : public Engine {
   LiveSlots slots_;
   std::bitset<SlotTable::kSlots> going_, arrived_;  // the service thread's
   std::atomic<HostMask> members_;
+  std::atomic<HostId> home_;  // kNoHost: it leaves, or has left
   std::atomic<HostMask> heirs_{0};
   std::atomic<unsigned> releases_{0};  // of this host, not answered
   std::atomic<bool> draining_{false}, drained_{false};

@@ -234,6 +234,8 @@ void EngineCore::offer(Gfn gfn, Outbox& outbox) noexcept {
 
 SlotTable EngineCore::slots() const { return slots_.table(); }
 
+void EngineCore::forget_home() noexcept { home_.store(kNoHost); }
+
 void EngineCore::learn_slots(const SlotTable& table) noexcept {
   if (server_.load() == pthread_t{}) {
     slots_.become(table);
@@ -263,7 +265,7 @@ Status EngineCore::add_peer(HostId host, const std::string& name) {
 }
 
 Status EngineCore::remove_peer(HostId host) {
-  if (host == config_.self || host == config_.home || host >= kMaxHosts ||
+  if (host == config_.self || host == home_.load() || host >= kMaxHosts ||
       (members() & mask_of(host)) == 0) {
     return Error{
         EINVAL, fmt::format("host {} cannot leave: it is no other member that can", name_of(host))};
@@ -430,11 +432,6 @@ bool EngineCore::drain_slots(HostMask heirs) {
 
 Status EngineCore::drain(HostMask heirs) {
   if (Status status = check_hosts(heirs, false, "drain"); !status) return status;
-  if (config_.self == config_.home) {
-    return Error{EINVAL, fmt::format("host {} cannot drain: it is the domain's home, and holds "
-                                     "all pages that nobody has touched",
-                                     name_of(config_.self))};
-  }
   draining_ = true;
   heirs_ = heirs;
   if (!drain_pages() || !drain_slots(heirs) || !drain_pages()) return stopped_error();

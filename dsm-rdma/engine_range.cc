@@ -17,7 +17,7 @@ Outcome EngineCore::run_range(Gfn first, std::uint64_t count, Wish wish) noexcep
   for (Gfn gfn = first; gfn < end;) {
     if (wish.discard()) {
       // Where the home has never done anything it holds all pages, and they are zero.
-      if (config_.self == config_.home) gfn = table_.next_active(gfn, end);
+      if (config_.self == home_.load()) gfn = table_.next_active(gfn, end);
       if (gfn < end) gfn = discard_held(gfn, end);
       if (gfn == end) break;
     }

@@ -31,7 +31,7 @@ Status EngineCore::each_page(Stage stage, Call call) {
 // who comes later sees the stage under it. (A page becomes active before the stage is looked at.)
 Status EngineCore::freeze(HostMask lost) {
   if (!survives() || without(Feature::kParallel) || (lost & ~members()) != 0 ||
-      (lost & (mask_of(config_.self) | mask_of(config_.home))) != 0) {
+      home_.load() == kNoHost || (lost & (mask_of(config_.self) | mask_of(home_.load()))) != 0) {
     return Error{EINVAL,
                  fmt::format("host {} cannot go on without these hosts", name_of(config_.self))};
   }

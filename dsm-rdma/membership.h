@@ -12,11 +12,18 @@
 //                  L: drain(the others), then slots() of L goes to every other member:
 //                  member: learn_slots(of L), settle(); once that is over on all of them,
 //                  member: remove_peer(L); L: stop() at last.
+//   home leaves    H: its vCPUs are gone, nobody calls acquire*() or discard() there any more;
+//                  H: drain(the others), then every other member: forget_home(); once that is over
+//                  on all of them, each of them: settle(); once that is over on all of them,
+//                  H: forget_home(), and it leaves as any other host. It goes on with the pages
+//                  that nobody has touched until it is forgotten, and a reader of one may have made
+//                  it a holder of that page: so it drains twice.
 //   shares change  any host: take_slots(live).
 //
 // A host that fails in between is lost as at any other time (Engine's on_stop). A plan that is
 // given up half way leaves nothing wrong: shares are uneven, a host holds less than it could.
-// The home (EngineConfig::home) cannot leave: it holds every page that nobody has touched.
+// Who joins after the home has left is told by EngineConfig::home. Without a home no host's death can
+// be survived (survival.h): which pages nobody has touched is known to their managers only.
 //
 // Threading: any thread but the service thread, which has to be in serve(); take_slots(), drain()
 // and settle() block until they are done, or the engine has stopped (ECANCELED); EINVAL when what
@@ -55,6 +62,10 @@ class Membership {
   // shares. Afterwards it holds nothing and manages nothing; it still passes on what comes to it by
   // an old table, until it is stopped. A peer that goes is no loss to it any more.
   virtual Status drain(HostMask heirs) = 0;
+
+  // The home leaves. At another host: from now on it gives the pages that nobody has touched away
+  // itself where it manages them. At the home: it has no right to them any more.
+  virtual void forget_home() noexcept = 0;
 
   // Until every request that was under way here at the time of the call is over, and every slot has
   // come that was on its way here.

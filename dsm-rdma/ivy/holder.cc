@@ -24,12 +24,14 @@ Verdict judge(const Context<Page>& at, const Message& asked) {
     }
     return asked.reads > page.reads_served ? Verdict::kEarly : Verdict::kIllegal;
   }
-  // About the right that this host has asked for: a reader will be no owner.
+  // About the right that this host has asked for. A reader will be no owner, but of a page that
+  // nobody had touched (its manager may have heard before this host that the home leaves).
   const bool forward = asked.kind != Kind::kInvalidate;
+  const bool owns = asked.version == next_version<Page>(0);
   switch (pending_of(page)) {
     case Pending::kNothing:
     case Pending::kRelease: return Verdict::kIllegal;
-    case Pending::kRead: return forward ? Verdict::kIllegal : Verdict::kEarly;
+    case Pending::kRead: return forward && !owns ? Verdict::kIllegal : Verdict::kEarly;
     case Pending::kWrite:
     case Pending::kDiscard: return Verdict::kEarly;
   }

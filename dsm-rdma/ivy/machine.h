@@ -75,7 +75,7 @@ class WideSteps : public Steps {
 
 struct View {  // what a machine knows beside the page
   HostId self = 0;
-  HostId home = 0;
+  HostId home = 0;  // kNoHost: it has left, and a page's manager gives away what nobody has touched
   HostId manager = 0;  // of this gfn, from the slot table
   // With a WidePageState, at the manager: the copyset of this gfn, kRowWords words, zero at first.
   // Guarded and owned like the page itself; unused elsewhere.

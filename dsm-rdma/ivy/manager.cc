@@ -69,6 +69,26 @@ void serve_write(const Context<Page>& at, const Message& request, bool upgrade) 
   page.only_shared = 0;
 }
 
+// A page that nobody has touched, of a domain whose home has left: the manager gives it away
+// itself. Whoever asks is its owner, and a reader may be all there is.
+template <typename Page>
+Verdict serve_untouched(const Context<Page>& at, const Message& request) {
+  Page& page = at.page;
+  const bool read = request.kind == Kind::kReadRequest;
+  if (read && request.discard) return Verdict::kIllegal;
+  page.directory_set = 1;
+  page.owner = request.requester;
+  Copyset<Page>(page, at.view).become(request.requester);
+  page.version = next_version<Page>(page.version);
+  page.reads_sent = 0;
+  page.only_shared = read;
+  Message grant = from_manager(at, request, Kind::kGrant, request.requester);
+  grant.right = read ? Right::kShared : Right::kExclusive;
+  grant.payload = Payload::kZero;
+  at.steps.push(Step::Kind::kSend, grant);
+  return Verdict::kAccepted;
+}
+
 // To the host that has become the manager: the sender had not heard of it.
 template <typename Page>
 Verdict pass_on(const Context<Page>& at, const Message& request) {
@@ -96,6 +116,7 @@ Verdict manage_request(const Context<Page>& at, const Message& request) noexcept
   if (const Verdict verdict = judge(at, request); verdict != Verdict::kAccepted) return verdict;
   Page& page = at.page;
   const HostId requester = request.requester;
+  if (!page.directory_set && at.view.home == kNoHost) return serve_untouched(at, request);
   Copyset<Page> copyset(page, at.view);
   const bool holds = page.directory_set ? copyset.contains(requester) : requester == at.view.home;
   const bool read = request.kind == Kind::kReadRequest;

@@ -24,8 +24,8 @@
 
 namespace xenspan::dsm::ivy {
 
-// This host's right as stored. Zero has to mean "as at the start", which is exclusive at the home,
-// invalid elsewhere.
+// This host's right as stored. Zero has to mean "as at the start", which is exclusive at the home
+// until it leaves, invalid elsewhere.
 enum class Access : std::uint8_t { kInitial = 0, kShared = 1, kExclusive = 2, kInvalid = 3 };
 
 // The local request that is under way.
@@ -55,8 +55,8 @@ struct PageState {
 
   std::uint32_t owner : 6;          // manager: valid once directory_set
   std::uint32_t reads_sent : 6;     // manager: read forwards to the owner since `version` began
-  std::uint32_t directory_set : 1;  // manager; 0: owner and only holder is the home
-  std::uint32_t only_shared : 1;    // manager: rebuilt (rebuild.h); who is alone may be a reader
+  std::uint32_t directory_set : 1;  // manager; 0: owner and only holder is the home, or nobody
+  std::uint32_t only_shared : 1;    // manager: who is alone may be a reader
   std::uint32_t reads_served : 6;   // holder: read forwards answered since `held_version` began
   std::uint32_t access : 2;         // holder: Access
   std::uint32_t pending : 2;        // requester: Pending

@@ -29,7 +29,10 @@ bool contents_fit(const Page& page, const View& view, const Message& grant) {
     case Payload::kPage:
       return held == Right::kInvalid && grant.from != view.self &&
              pending_of(page) != Pending::kDiscard;
-    case Payload::kZero: return held == Right::kInvalid && grant.from != view.self;
+    case Payload::kZero:
+      // From itself only as the manager of a page that nobody has touched.
+      return held == Right::kInvalid &&
+             (grant.from != view.self || (view.home == kNoHost && from_manager(view, grant)));
   }
   return false;
 }

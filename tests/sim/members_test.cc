@@ -113,6 +113,52 @@ const Shape kShapes[] = {
              .leaver = 1}),
 };
 
+// The home drains and leaves. Not only pages that its guest has touched: ops 1 leave some to
+// others.
+const Shape kHomeShapes[] = {
+    members(
+        {.hosts = 2, .pages = 1, .ops = 2, .refaults = 0, .managers = {0}, .leaver = 0, .heir = 1}),
+    members(
+        {.hosts = 2, .pages = 1, .ops = 2, .refaults = 0, .managers = {1}, .leaver = 0, .heir = 1}),
+    members({.hosts = 2,
+             .pages = 1,
+             .ops = 2,
+             .kinds = 2,
+             .refaults = 0,
+             .fine = true,
+             .repeats = true,
+             .managers = {1},
+             .leaver = 0,
+             .heir = 1}),
+    members({.hosts = 2,
+             .pages = 2,
+             .ops = 1,
+             .refaults = 0,
+             .managers = {0, 1},
+             .leaver = 0,
+             .heir = 1}),
+    members(
+        {.hosts = 3, .pages = 1, .ops = 1, .refaults = 0, .managers = {1}, .leaver = 0, .heir = 2}),
+    members({.hosts = 2,
+             .pages = 1,
+             .ops = 1,
+             .kinds = 2,
+             .refaults = 0,
+             .managers = {1},
+             .moves = 1,
+             .leaver = 0,
+             .heir = 1}),
+    members({.hosts = 3,
+             .pages = 1,
+             .ops = 1,
+             .kinds = 2,
+             .refaults = 0,
+             .crash = true,
+             .managers = {0},
+             .leaver = 0,
+             .heir = 1}),
+};
+
 // A host dies, at any step of anything, and the others go on.
 Shape survive(Shape shape) {
   shape.elastic = shape.crash = shape.survive = true;
@@ -141,7 +187,7 @@ std::string in_words(const Shape& shape) {
   if (shape.one_slot) what += " in one slot";
   if (shape.moves != 0) what += ", " + std::to_string(shape.moves) + " moves";
   if (shape.joiner >= 0) what += ", one joins";
-  if (shape.leaver >= 0) what += ", one leaves";
+  if (shape.leaver >= 0) what += shape.leaver == shape.home ? ", the home leaves" : ", one leaves";
   if (shape.fine) what += ", step by step";
   if (shape.crash) what += ", a host may die at any moment";
   if (shape.survive) what += shape.idle ? ", which only manages" : ", and the others go on";
@@ -238,8 +284,10 @@ int main(int argc, char** argv) {
   good = run_schedules(options) && good;
   if (all) {
     good = explore_all(kShapes) && good;
+    good = explore_all(kHomeShapes) && good;
     good = explore_all(kRebuildShapes) && good;
     for (Mutation mutation : kMemberMutations) good = finds(mutation, kShapes) && good;
+    for (Mutation mutation : kHomeMutations) good = finds(mutation, kHomeShapes) && good;
     for (Mutation mutation : kRebuildMutations) good = finds(mutation, kRebuildShapes) && good;
   }
   return good ? EXIT_SUCCESS : EXIT_FAILURE;

@@ -120,6 +120,8 @@ const char* name_of(Mutation mutation) {
     case Mutation::kCopyKept: return "copy-kept";
     case Mutation::kOwnerReleased: return "owner-released";
     case Mutation::kLeavesUnsettled: return "leaves-unsettled";
+    case Mutation::kHomeUnsettled: return "home-unsettled";
+    case Mutation::kHomeForgottenSoon: return "home-forgotten-soon";
     case Mutation::kClaimForgotten: return "claim-forgotten";
     case Mutation::kRowKept: return "row-kept";
     case Mutation::kNotQuiet: return "not-quiet";

@@ -34,6 +34,9 @@ enum class Mutation {
   kCopyKept,           // a host that drains releases a copy that its guest can still read
   kOwnerReleased,      // an owner is let go, and the contents with it
   kLeavesUnsettled,    // a host is switched off as soon as it has drained
+  // Of a home that leaves.
+  kHomeUnsettled,      // it gives up what nobody has touched while others may still ask it for that
+  kHomeForgottenSoon,  // the others give that away before the home has drained
   // Of the directory that is built anew after a death.
   kClaimForgotten,     // a reader does not claim its copy
   kRowKept,            // a manager keeps what it knew
@@ -58,6 +61,11 @@ inline constexpr Mutation kMemberMutations[] = {
     Mutation::kLostForward,   Mutation::kRowWithoutCopyset, Mutation::kRowWithoutReads,
     Mutation::kRowNotSent,    Mutation::kServedBeforeRows,  Mutation::kCopyKept,
     Mutation::kOwnerReleased, Mutation::kLeavesUnsettled,
+};
+
+inline constexpr Mutation kHomeMutations[] = {
+    Mutation::kHomeUnsettled,
+    Mutation::kHomeForgottenSoon,
 };
 
 inline constexpr Mutation kRebuildMutations[] = {

@@ -71,6 +71,11 @@ Shape draw_members(Random& random, Mutation mutation) {
   if (random.one_in(2)) shape.joiner = another(1);
   if (!random.one_in(3)) shape.leaver = another(2);
   shape.heir = random.one_in(2) || shape.hosts == 3 ? shape.home : another(3);
+  if (random.one_in(4)) {
+    shape.joiner = -1;
+    shape.leaver = shape.home;
+    shape.heir = another(1);
+  }
   // Whoever joins manages nothing before.
   for (HostId& manager : shape.managers) manager = random.one_in(2) ? shape.home : another(2);
   return shape;

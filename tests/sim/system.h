@@ -76,10 +76,11 @@ struct Event {
     kJoin,     // host a is there, and has the home's table
     kDrain,    // host a begins to drain
     kGiveUp,   // host a releases page b, or offers it to the heir
-    kGiveSlot,  // host a offers slot b to the heir
-    kLearn,     // host a learns the table of the host that has drained
-    kLeave,     // host a is switched off
-    kRebuild,   // host a takes its next step after another one's death
+    kGiveSlot,    // host a offers slot b to the heir
+    kLearn,       // host a learns the table of the host that has drained
+    kForgetHome,  // host a hears that the home leaves
+    kLeave,       // host a is switched off
+    kRebuild,     // host a takes its next step after another one's death
   };
   Kind kind{};
   std::uint16_t a = 0;
@@ -165,6 +166,7 @@ class System {
     std::array<std::uint8_t, kMaxPackedHosts> own_txns{};
     std::uint8_t moves_left = 0, learned = 0, kept = 0, unanswered = 0;
     bool joined = true, draining = false, left = false;
+    std::uint8_t homeless = 0;  // hosts that know that the home leaves
   };
   unsigned slot_of(unsigned page) const { return shape_.one_slot ? 0 : page; }
   unsigned slot_count() const { return shape_.one_slot ? 1 : shape_.pages; }
@@ -177,6 +179,11 @@ class System {
   bool offer_pending(unsigned page) const;
   bool holds_pages(unsigned host) const;
   bool drained() const;
+  bool home_leaves() const { return shape_.leaver == static_cast<int>(shape_.home); }
+  bool homeless(unsigned host) const { return (members_.homeless >> host & 1) != 0; }
+  bool untouched(unsigned host, unsigned page) const;
+  bool all_others(unsigned mask) const;
+  void list_home_events(std::vector<Event>& events) const;
   bool has_settled(unsigned host) const;
   bool may_leave() const;
   void list_member_events(std::vector<Event>& events) const;
@@ -234,7 +241,7 @@ class System {
     if (!shape_.elastic) return {static_cast<HostId>(host), shape_.home, shape_.managers[page]};
     const ivy::SlotState& slot = members_.slots[host][slot_of(page)];
     return {static_cast<HostId>(host),
-            shape_.home,
+            homeless(host) ? kNoHost : shape_.home,
             slot.manager,
             nullptr,
             slot.moves,

@@ -65,11 +65,47 @@ bool System::offer_pending(unsigned page) const {
   });
 }
 
+// As at the start, and its guest has written nothing either (the engine: PageTable::next_active).
+bool System::untouched(unsigned host, unsigned page) const {
+  const Place& place = places_[host][page];
+  return place.frame == 0 && place.mapped == Right::kInvalid &&
+         place.state.with(false, [](const auto& state) {
+           return state.access == static_cast<std::uint32_t>(ivy::Access::kInitial);
+         });
+}
+
 bool System::holds_pages(unsigned host) const {
   for (unsigned page = 0; page < shape_.pages; ++page) {
-    if (right_at(host, page) != Right::kInvalid || locked(host, page)) return true;
+    if (locked(host, page)) return true;
+    if (right_at(host, page) != Right::kInvalid && !untouched(host, page)) return true;
   }
   return false;
+}
+
+// Of the hosts that are there and do not leave, all are in the mask.
+bool System::all_others(unsigned mask) const {
+  for (unsigned host = 0; host < shape_.hosts; ++host) {
+    if (present(host) && static_cast<int>(host) != shape_.leaver && (mask >> host & 1) == 0)
+      return false;
+  }
+  return true;
+}
+
+// The home has drained for the first time.
+void System::list_home_events(std::vector<Event>& events) const {
+  const bool forgotten = all_others(members_.homeless);
+  bool settled = forgotten && all_others(members_.learned);
+  for (unsigned host = 0; host < shape_.hosts; ++host) {
+    if (!present(host) || static_cast<int>(host) == shape_.leaver) continue;
+    settled = settled && has_settled(host);
+    const auto number = static_cast<std::uint16_t>(host);
+    if (!homeless(host) && shape_.mutation != Mutation::kHomeForgottenSoon)
+      events.push_back({Event::Kind::kForgetHome, number, 0, 0});
+    if (forgotten && (members_.learned >> host & 1) == 0)
+      events.push_back({Event::Kind::kLearn, number, 0, 0});
+  }
+  if (shape_.mutation == Mutation::kHomeUnsettled) settled = forgotten;
+  if (settled) events.push_back({Event::Kind::kForgetHome, shape_.home, 0, 0});
 }
 
 bool System::drained() const {
@@ -134,7 +170,8 @@ void System::list_member_events(std::vector<Event>& events) const {
     return;
   }
   for (unsigned page = 0; page < shape_.pages; ++page) {
-    if (right_at(leaver, page) != Right::kInvalid && !locked(leaver, page) && !offer_pending(page))
+    if (right_at(leaver, page) != Right::kInvalid && !untouched(leaver, page) &&
+        !locked(leaver, page) && !offer_pending(page))
       add(Event::Kind::kGiveUp, leaver, page);
   }
   if (!holds_pages(leaver)) {
@@ -149,7 +186,12 @@ void System::list_member_events(std::vector<Event>& events) const {
         add(Event::Kind::kGiveSlot, leaver, slot);
     }
   }
+  const bool soon = home_leaves() && shape_.mutation == Mutation::kHomeForgottenSoon;
+  for (unsigned host = 0; soon && host < shape_.hosts; ++host) {
+    if (host != leaver && present(host) && !homeless(host)) add(Event::Kind::kForgetHome, host);
+  }
   if (!drained()) return;
+  if (home_leaves() && !homeless(leaver)) return list_home_events(events);
   for (unsigned host = 0; host < shape_.hosts; ++host) {
     if (host != leaver && present(host) && (members_.learned >> host & 1) == 0)
       add(Event::Kind::kLearn, host);
@@ -199,6 +241,12 @@ void System::run_member_event(const Event& event) {
       members_.learned = static_cast<std::uint8_t>(members_.learned | 1u << host);
       break;
     }
+    case Event::Kind::kForgetHome:
+      members_.homeless = static_cast<std::uint8_t>(members_.homeless | 1u << host);
+      if (static_cast<int>(host) == shape_.leaver) members_.learned = 0;
+      mutated_ = mutated_ || shape_.mutation == Mutation::kHomeUnsettled ||
+                 shape_.mutation == Mutation::kHomeForgottenSoon;
+      break;
     case Event::Kind::kLeave: leave(host); break;
     default: break;
   }

@@ -258,6 +258,7 @@ void System::pack_members(std::vector<std::uint8_t>& bytes) const {
   const auto put = [&](std::size_t value) { bytes.push_back(static_cast<std::uint8_t>(value)); };
   put(members_.moves_left | members_.joined << 4 | members_.draining << 5 | members_.left << 6);
   put(members_.learned);
+  put(members_.homeless);
   put(members_.kept);
   put(members_.unanswered);
   for (unsigned host = 0; host < shape_.hosts; ++host) {
@@ -289,6 +290,7 @@ const std::uint8_t* System::unpack_members(const std::uint8_t* from) {
   members_.draining = (flags >> 5 & 1) != 0;
   members_.left = (flags >> 6 & 1) != 0;
   members_.learned = *from++;
+  members_.homeless = *from++;
   members_.kept = *from++;
   members_.unanswered = *from++;
   for (unsigned host = 0; host < shape_.hosts; ++host) {

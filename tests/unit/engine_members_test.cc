@@ -48,7 +48,9 @@ class Domain {
     }
     for (std::thread& each : joining) each.join();
     if (!hosts_[host].transport) return;
-    const SlotTable table = hosts_[0].engine->slots();
+    unsigned any = 0;
+    while (any == host || !hosts_[any].engine) ++any;
+    const SlotTable table = hosts_[any].engine->slots();
     start(host, kMost, &table, before);
     check(hosts_[host].engine->take_slots(live()));
   }
@@ -72,6 +74,22 @@ class Domain {
     stop(host);
     hosts_[host] = Host{};
     mesh_.hosts[host] = {};
+  }
+  // The same of the home, which goes on with the pages that nobody has touched until the others
+  // know.
+  void leave_home(unsigned host) {
+    const HostMask rest = live() & ~mask_of(static_cast<HostId>(host));
+    check(hosts_[host].engine->drain(rest));
+    const auto others = [&](auto call) {
+      for (unsigned i = 0; i < kMost; ++i) {
+        if ((rest & mask_of(static_cast<HostId>(i))) != 0) call(*hosts_[i].engine);
+      }
+    };
+    others([](Engine& engine) { engine.forget_home(); });
+    others([&](Engine& engine) { check(engine.settle()); });
+    hosts_[host].engine->forget_home();
+    home_ = kNoHost;
+    leave(host);
   }
   // Everything of the host at once, as when its process is killed.
   void kill(unsigned host) {
@@ -232,6 +250,7 @@ class Domain {
     config.hosts = count;
     config.most_hosts = kMost;
     config.members = members;
+    config.home = home_;
     config.pages = kPages;
     config.prefetch = prefetch_;
     if (survives_) config.on_peer_lost = [this](HostId, const char*) { ++losses; };
@@ -251,6 +270,7 @@ class Domain {
     if (each.server.joinable()) each.server.join();
   }
 
+  HostId home_ = 0;
   const bool survives_;
   const unsigned prefetch_;
   std::atomic<unsigned> stopped_by_test_{0};
@@ -473,11 +493,58 @@ TEST(EngineMembers, CopiesOutliveTheirOwner) {
   EXPECT_EQ(domain.rights.violations, 0u);
 }
 
+// The home has written to some pages, others to some, and most are as at the start.
+TEST(EngineMembers, TheHomeLeaves) {
+  Domain domain(3, false, 0);
+  ASSERT_EQ(domain.live(), 7u);
+  for (Gfn gfn = 0; gfn < 100; ++gfn) ASSERT_TRUE(domain.add(0, gfn));
+  for (Gfn gfn = 50; gfn < 150; ++gfn) ASSERT_TRUE(domain.add(1, gfn));
+  for (Gfn gfn = 140; gfn < 200; ++gfn) ASSERT_EQ(domain.read(2, gfn), gfn < 150 ? 1u : 0u);
+  domain.leave_home(0);
+  ASSERT_EQ(domain.live(), 6u);
+  EXPECT_EQ(domain.managed(1) + domain.managed(2), SlotTable::kSlots);
+  // Reads and writes of what nobody had touched, by its manager and by the other one.
+  for (Gfn gfn = 300; gfn < 400; ++gfn) ASSERT_EQ(domain.read(gfn % 2 + 1, gfn), 0u);
+  for (Gfn gfn = 350; gfn < 450; ++gfn) ASSERT_TRUE(domain.add(gfn / 2 % 2 + 1, gfn));
+  ASSERT_EQ(domain.engine(1).discard(500, 10), Outcome::kGranted);
+  ASSERT_EQ(domain.engine(2).discard(505, 10), Outcome::kGranted);
+  for (unsigned host = 1; host < 3; ++host) EXPECT_EQ(sum(domain, host), 300u);
+  EXPECT_EQ(domain.rights.violations, 0u);
+  EXPECT_FALSE(domain.engine(1).freeze(mask_of(2))) << "no home knows what it has given away";
+}
+
+TEST(EngineMembers, TheHomeLeavesUnderLoadAndOthersComeAndGo) {
+  Domain domain(3);
+  ASSERT_EQ(domain.live(), 7u);
+  std::uint64_t added = 0;
+  auto first = std::make_unique<Load>(domain, 0, 1);
+  Load b(domain, 1, 2), c(domain, 2, 3);
+  first->go_on(20);
+  added += first->end();
+  EXPECT_FALSE(first->failed);
+  first.reset();
+  domain.leave_home(0);
+  ASSERT_EQ(domain.live(), 6u);
+  b.go_on(50);
+  domain.join(3, 0);
+  domain.join(0, 1);  // its number, and no home any more
+  ASSERT_EQ(domain.live(), 15u);
+  first = std::make_unique<Load>(domain, 0, 4);
+  first->go_on(20);
+  c.go_on(50);
+  domain.leave(3);
+  b.go_on(20);
+  added += b.end() + c.end() + first->end();
+  EXPECT_FALSE(b.failed || c.failed || first->failed);
+  for (unsigned host = 0; host < 3; ++host) EXPECT_EQ(sum(domain, host), added);
+  EXPECT_EQ(domain.rights.violations, 0u);
+  EXPECT_EQ(domain.stops, 2u) << "those that left";
+}
+
 TEST(EngineMembers, RefusesWhatMakesNoSense) {
   Domain domain(2);
   ASSERT_EQ(domain.live(), 3u);
   Engine& home = domain.engine(0);
-  EXPECT_FALSE(home.drain(mask_of(1))) << "the home";
   EXPECT_FALSE(domain.engine(1).drain(0)) << "no heir";
   EXPECT_FALSE(domain.engine(1).drain(3)) << "its own heir";
   EXPECT_FALSE(home.take_slots(mask_of(1))) << "no share of its own";

@@ -52,7 +52,7 @@ class Machine : public testing::Test {
     ASSERT_EQ(right_of(page(host), view(host)), right);
   }
   PageState& page(HostId host) { return pages_[host]; }
-  View view(HostId self) const { return {self, kHome, kManager}; }
+  View view(HostId self) const { return {self, home_, kManager}; }
   Right right(HostId host) { return right_of(page(host), view(host)); }
   std::vector<StepKind> kinds() const {
     std::vector<StepKind> list;
@@ -76,6 +76,7 @@ class Machine : public testing::Test {
 
   static constexpr Lane kLane = 3;
   PageState pages_[4] = {};
+  HostId home_ = kHome;
   Steps steps_;
   std::uint32_t next_txn_ = 100;
 };
@@ -378,6 +379,56 @@ TEST_F(Machine, AHolderRefusesMessagesAboutRightsItNeitherHasNorWaitsFor) {
   EXPECT_EQ(deliver(kManager, make(Kind::kWriteForward, kManager, kManager, kWriter, 1)),
             Verdict::kIllegal)
       << "who asks to read will not be the owner";
+}
+
+// A page that nobody has touched is its manager's to give, and whoever asks first is its owner.
+TEST_F(Machine, WithoutAHomeTheManagerGivesUntouchedPages) {
+  home_ = kNoHost;
+  for (HostId host = 0; host < 4; ++host) EXPECT_EQ(right(host), Right::kInvalid);
+  ASSERT_EQ(fault(kReader, Right::kShared, 7), FaultStart::kStarted);
+  ASSERT_EQ(deliver(kManager, message(0)), Verdict::kAccepted);
+  const Message grant = message(0);
+  EXPECT_EQ(grant.kind, Kind::kGrant);
+  EXPECT_EQ(grant.payload, Payload::kZero);
+  EXPECT_EQ(grant.right, Right::kShared);
+  EXPECT_EQ(page(kManager).owner, kReader);
+  EXPECT_EQ(page(kManager).hosts(), mask_of(kReader));
+  // A writer's forward may overtake the grant, also to a reader who has not heard of the home.
+  home_ = kHome;
+  Message forward = make(Kind::kWriteForward, kManager, kReader, kWriter, 8);
+  forward.version = grant.version;
+  EXPECT_EQ(deliver(kReader, forward), Verdict::kEarly);
+  EXPECT_EQ(deliver(kReader, grant), Verdict::kAccepted);
+  EXPECT_EQ(right(kReader), Right::kShared);
+  EXPECT_EQ(deliver(kReader, forward), Verdict::kAccepted);
+  EXPECT_EQ(right(kReader), Right::kInvalid);
+}
+
+TEST_F(Machine, WithoutAHomeTheManagerTakesAnUntouchedPageItself) {
+  home_ = kNoHost;
+  give(kManager, Right::kShared);
+  EXPECT_EQ(page(kManager).owner, kManager);
+  give(kReader, Right::kShared);
+  give(kManager, Right::kExclusive);
+  EXPECT_EQ(right(kReader), Right::kInvalid);
+}
+
+TEST_F(Machine, AnUntouchedPageThatIsNotWantedNeedsNoContents) {
+  home_ = kNoHost;
+  ASSERT_EQ(fault(kManager, Right::kExclusive, 3, true), FaultStart::kStarted);
+  settle();
+  EXPECT_EQ(right(kManager), Right::kExclusive);
+  give(kWriter, Right::kExclusive);
+  EXPECT_EQ(right(kManager), Right::kInvalid);
+}
+
+// Where there is a home, nobody grants himself anything.
+TEST_F(Machine, AHostTakesNoZerosFromItself) {
+  ASSERT_EQ(fault(kManager, Right::kExclusive, 3), FaultStart::kStarted);
+  Message zeros = make(Kind::kGrant, kManager, kManager, kManager, 3);
+  zeros.right = Right::kExclusive;
+  zeros.payload = Payload::kZero;
+  EXPECT_EQ(deliver(kManager, zeros), Verdict::kIllegal);
 }
 
 TEST(Steps, HoldOneEventOfTheLargestDomain) {
