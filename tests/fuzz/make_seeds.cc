@@ -5,6 +5,7 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include <cstddef>
 #include <filesystem>
@@ -17,6 +18,7 @@
 #include "dom0-daemon/daemon/host_record.h"
 #include "dom0-daemon/hypervisor/usermode/elf_file.h"
 #include "dom0-daemon/hypervisor/usermode/home_ops.h"
+#include "dom0-daemon/hypervisor/usermode/home_state.h"
 #include "dom0-daemon/hypervisor/usermode/packet.h"
 #include "dom0-daemon/slice/order.h"
 #include "dsm-rdma/transport/tcp/handshake.h"
@@ -275,6 +277,39 @@ void home_seeds() {
   save("home", "all", futex + signals + rest + call_of(Op::kExitGroup, std::int32_t{3}));
 }
 
+void role_seeds() {
+  using namespace hypervisor::usermode;
+  HomeState state;
+  state.pid = 100;
+  state.next_tid = 110;
+  state.threads.resize(2);
+  state.threads[0].tid = 100;
+  state.threads[1].tid = 101;
+  siginfo_t info{};
+  info.si_signo = SIGTERM;
+  state.pending = {info};
+  state.waiters.push_back({std::uint64_t{101} << 32 | 1, ~std::uint32_t{0}, 0x8000001000});
+  state.leases.holders = {{0x8000002000, 2}};
+  state.layout.brk_start = state.layout.brk = 0x5500010000;
+  Mapping mapping;
+  mapping.range = {0x5500000000, 0x5500004000};
+  mapping.prot = 5;
+  mapping.backing = 0;
+  mapping.name = "/bin/program";
+  state.layout.mappings = {mapping};
+  state.layout.contents = {mapping.range};
+  OpenFile file;
+  file.mode = S_IFREG;
+  file.path = "/bin/program";
+  state.backings = {{0, file}};
+  state.program.path = state.cwd = "/bin";
+  state.program.arguments = state.program.environment = {"a", "b=c"};
+  state.files = {file};
+  const Packet packet = pack(state);
+  DEMAND(parse_home_state(packet, 4, 1024, 1 << 30));
+  save("role", "one", std::string(packet.begin(), packet.end()));
+}
+
 // What these targets make of bytes is their own; a few calls of each kind.
 void call_seeds() {
   for (int kind = 0; kind < 3; ++kind) {
@@ -433,6 +468,7 @@ int main(int argc, char** argv) {
   xenspan::frame_seeds();
   xenspan::order_seeds();
   xenspan::home_seeds();
+  xenspan::role_seeds();
   xenspan::call_seeds();
   xenspan::store_seeds();
   xenspan::elf_seeds();

@@ -86,6 +86,15 @@ class AddressSpace {
   // The parts of the range that are shared file mappings and have been writable: what msync and
   // exit write back.
   std::vector<Mapping> writable_shared(Range range) const;
+  // All of it but what is gone (find_freed): for a home whose role moves.
+  struct State {
+    std::vector<Mapping> mappings;  // in order
+    std::vector<Range> contents, file_writes;
+    std::uint64_t brk_start = 0, brk = 0;
+  };
+  State state() const;
+  // Into an empty one. False: it is no layout, or more than the limit allows; nothing has changed.
+  bool take(const State& state);
   std::uint64_t accessible_bytes() const { return accessible_; }
   std::uint64_t mapped_bytes() const { return mapped_; }
   std::size_t count() const { return mappings_.size(); }

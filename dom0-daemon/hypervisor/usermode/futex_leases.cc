@@ -29,6 +29,23 @@ FutexLeases::TakeBack FutexLeases::on_wait(std::uint64_t address) {
   return result;
 }
 
+FutexLeases::State FutexLeases::state() const {
+  State state{version_, {}};
+  for (const Place& place : places_)
+    if (place.holders != 0) state.holders.emplace_back(place.address, place.holders);
+  return state;
+}
+
+void FutexLeases::take(const State& state) {
+  version_ = state.version;
+  for (const auto& [address, holders] : state.holders) {
+    Place& place = places_[futex_lease_place(address)];
+    place.address = address;
+    place.holders = holders;
+    place.idle = place.wanted;
+  }
+}
+
 bool IdleFutexes::idle(std::uint64_t address) {
   Place& place = places_[futex_lease_place(address)];
   const std::lock_guard guard(place.lock);

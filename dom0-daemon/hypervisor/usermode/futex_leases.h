@@ -14,6 +14,8 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "dsm-rdma/futex_lock.h"
 #include "dsm-rdma/types.h"
@@ -37,6 +39,13 @@ class FutexLeases {
     std::uint64_t version = 0;
   };
   TakeBack on_wait(std::uint64_t address);
+  // For a home whose role moves: who holds leases, and the newest version.
+  struct State {
+    std::uint64_t version = 0;
+    std::vector<std::pair<std::uint64_t, dsm::HostMask>> holders;  // by address
+  };
+  State state() const;
+  void take(const State& state);  // into new ones
 
  private:
   static constexpr unsigned kFirst = 4, kMost = 1024;  // wakes in a row that find nobody

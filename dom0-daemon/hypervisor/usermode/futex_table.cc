@@ -5,6 +5,12 @@
 
 namespace xenspan::hypervisor::usermode {
 
+std::vector<FutexTable::Waiter> FutexTable::all() const {
+  std::vector<Waiter> list;
+  for (const auto& [address, queue] : queues_) list.insert(list.end(), queue.begin(), queue.end());
+  return list;
+}
+
 void FutexTable::enqueue(std::uint64_t address, std::uint32_t bitset, FutexTicket ticket) {
   std::list<Waiter>& queue = queues_[address];
   queue.push_back({ticket, bitset, address});

@@ -31,14 +31,16 @@ class FutexTable {
   std::vector<FutexTicket> requeue(std::uint64_t from, std::uint64_t to, unsigned wake_count,
                                    unsigned move_count, unsigned* moved);
   std::size_t waiting() const;
-  bool anyone_at(std::uint64_t address) const { return queues_.contains(address); }
-
- private:
   struct Waiter {
     FutexTicket ticket;
     std::uint32_t bitset;
     std::uint64_t address;
   };
+  // Each queue in its order.
+  std::vector<Waiter> all() const;
+  bool anyone_at(std::uint64_t address) const { return queues_.contains(address); }
+
+ private:
   std::unordered_map<std::uint64_t, std::list<Waiter>> queues_;
   std::unordered_map<FutexTicket, std::list<Waiter>::iterator> index_;
 };

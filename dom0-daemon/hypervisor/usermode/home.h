@@ -67,10 +67,13 @@ struct HomeThread {
   std::array<std::uint64_t, 16> affinity{};  // zeros: all. GUARDED_BY(Home::lock_)
 };
 
+struct HomeState;
+
 class Home {
  public:
   // What the home needs of its slice and of the other slices.
   struct Services {
+    dsm::HostId self = 0;  // its own number
     GuestView* view = nullptr;
     LayoutTable* layout = nullptr;
     dsm::Engine* engine = nullptr;
@@ -136,6 +139,11 @@ class Home {
     const char* state;  // "running" or "home call"
   };
   std::vector<ThreadInfo> threads();
+  // The role moves (home_role.cc): all that this home keeps, while no thread is in a call here; and
+  // a new home begins with it, or refuses it and has nothing. The program's own descriptors, its
+  // working directory and its umask are the caller's to set.
+  HomeState state();
+  Status take(const HomeState& state);
   std::uint64_t calls_served() const { return calls_.load(std::memory_order_relaxed); }
 
  private:
@@ -176,6 +184,7 @@ class Home {
   Result<Program> check_exec(Reader& in);
   bool alone(const HomeThread& caller);
   void exec(HomeThread& caller, Reader& in, Writer& out);
+  void make_files();
   // home_end.cc
   [[noreturn]] static void park_for_ever();
   // By the program itself.
@@ -202,6 +211,7 @@ class Home {
 
   Services services_;
   Program program_;
+  std::string auxv_;  // of the program
   std::unique_ptr<ProcFiles> files_;
   std::atomic<std::uint64_t> calls_{0};
   std::atomic<bool> ending_{false};  // nothing is done for any thread any more

@@ -67,15 +67,28 @@ Result<StartThread> Home::load_image(Program wanted) {
   auto entry = usermode::load(program_, space_, write);
   if (!entry) return entry.error();
   space_.set_brk_start(entry->brk_start);
+  auxv_ = entry->auxv;
+  make_files();
 
+  StartThread start{};
+  start.clone.tid = main_tid_;
+  start.clone.registers.rip = entry->pc;
+  start.clone.registers.rsp = entry->sp;
+  start.clone.registers.mxcsr = 0x1f80;  // what the kernel gives a new program
+  start.clone.registers.fcw = 0x37f;
+  return start;
+}
+
+// What the domain answers instead of this host's /proc and /sys. layout_lock_ is held.
+void Home::make_files() {
   ProcFiles::Sources sources;
   sources.vcpus = services_.places->size();
   sources.memory = services_.memory;
   sources.program = program_.path;
   sources.arguments = program_.arguments;
   sources.environment = program_.environment;
-  sources.auxv = entry->auxv;
-  sources.pid = ::getpid();
+  sources.auxv = auxv_;
+  sources.pid = main_tid_;
   sources.directory = services_.directory;
   sources.maps = [this] {
     std::lock_guard layout(layout_lock_);
@@ -87,14 +100,6 @@ Result<StartThread> Home::load_image(Program wanted) {
     return tids;
   };
   files_ = std::make_unique<ProcFiles>(std::move(sources));
-
-  StartThread start{};
-  start.clone.tid = main_tid_;
-  start.clone.registers.rip = entry->pc;
-  start.clone.registers.rsp = entry->sp;
-  start.clone.registers.mxcsr = 0x1f80;  // what the kernel gives a new program
-  start.clone.registers.fcw = 0x37f;
-  return start;
 }
 
 // Everything that can be wrong is found out before the old program is given up.

@@ -33,8 +33,8 @@ void Home::futex_enqueue(HomeThread& thread, Reader& in, Writer& out) {
 
 // Before whoever waits there is told that it is queued.
 void Home::take_back_leases(std::uint64_t address, const FutexLeases::TakeBack& what) {
-  for (dsm::HostId host = 1; host < services_.hosts.size(); ++host)
-    if ((what.hosts & dsm::mask_of(host)) != 0)
+  for (dsm::HostId host = 0; host < services_.hosts.size(); ++host)
+    if (host != services_.self && (what.hosts & dsm::mask_of(host)) != 0)
       services_.take_back_lease(host, address, what.version);
 }
 
@@ -70,7 +70,8 @@ void Home::futex_wake(const HomeThread& caller, Reader& in, Writer& out) {
   std::lock_guard guard(lock_);
   const auto tickets = futexes_.wake(address, count, bitset);
   wake_tickets(tickets);
-  const bool idle = tickets.empty() && caller.host != 0 && !futexes_.anyone_at(address);
+  const bool idle =
+      tickets.empty() && caller.host != services_.self && !futexes_.anyone_at(address);
   out.put(static_cast<std::int64_t>(tickets.size()))
       .put(idle ? futex_leases_.on_idle_wake(address, caller.host) : std::uint64_t{0});
 }

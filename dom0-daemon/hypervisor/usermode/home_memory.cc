@@ -115,8 +115,9 @@ void Home::forbid(const Range& range) {
     for (const auto& [block, hosts] : known_by_)
       if (block >= first && block <= last) told |= hosts;
   }
-  for (dsm::HostId host = 1; host < services_.hosts.size(); ++host)
-    if ((told & dsm::mask_of(host)) != 0) services_.forbid(host, layout_version_, range);
+  for (dsm::HostId host = 0; host < services_.hosts.size(); ++host)
+    if (host != services_.self && (told & dsm::mask_of(host)) != 0)
+      services_.forbid(host, layout_version_, range);
 }
 
 void Home::layout_query(HomeThread& thread, std::uint64_t address, Packet& answer) {
@@ -127,7 +128,7 @@ void Home::layout_query(HomeThread& thread, std::uint64_t address, Packet& answe
     out.put(layout_version_).put(std::uint64_t{0}).put(std::uint64_t{0}).put(std::int32_t{-1});
     return;
   }
-  if (thread.host == 0) {
+  if (thread.host == services_.self) {
     services_.layout->learn(address, mapping->range, mapping->prot);
   } else {
     known_by_[address / kBlock] |= dsm::mask_of(thread.host);

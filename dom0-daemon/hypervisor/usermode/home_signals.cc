@@ -234,7 +234,7 @@ void Home::interrupt(HomeThread& thread) {
 
 void Home::kick_thread(HomeThread& thread) {
   interrupt(thread);
-  if (thread.host != 0) services_.kick(thread.host, thread.tid);
+  if (thread.host != services_.self) services_.kick(thread.host, thread.tid);
 }
 
 // Tells the threads that could take a pending signal. For the process's: the main thread first, as
@@ -252,7 +252,7 @@ void Home::kick_pending() {
       const std::uint64_t takes_process =
           (process & ~thread->mask.load()) | (process & thread->waiting_for);
       // A thread elsewhere tells its mask with its next call only: what it blocked may be open now.
-      const bool unsure = thread->host != 0 && thread->in_call.load() == 0;
+      const bool unsure = thread->host != services_.self && thread->in_call.load() == 0;
       if (takes != 0 || takes_process != 0 || (unsure && (wanted | process) != 0))
         tids.push_back(tid);
       process &= ~takes_process;

@@ -17,6 +17,8 @@ class Parker {
   std::int64_t sleep(std::int64_t timeout_ns);
   void wake() { set(kWoken); }
   void interrupt() { set(kInterrupted); }
+  // A wake that no sleep has taken.
+  bool woken() const { return state_.load(std::memory_order_acquire) == kWoken; }
 
  private:
   static constexpr std::uint32_t kIdle = 0, kInterrupted = 1, kWoken = 2;

@@ -117,6 +117,7 @@ void Slice::start_serving() {
 
 Status Slice::start_home() {
   Home::Services services;
+  services.self = config_.self;
   services.view = view_.get();
   services.layout = &layout_;
   services.engine = engine_.get();
