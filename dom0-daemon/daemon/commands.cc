@@ -77,7 +77,10 @@ void Commands::client_closed(ClientId client) {
     if (owner == client) left_alone.push_back(uuid);
   for (const std::string& uuid : left_alone) {
     attached_.erase(uuid);
-    if (Domain* domain = domains_.own(uuid)) domain->destroy("the end of its xenspan command");
+    if (Domain* domain = domains_.own(uuid))
+      domain->destroy("the end of its xenspan command");
+    else
+      close_away(uuid);
   }
   for (auto& [uuid, waiting] : destroying_) waiting.erase(client);
   std::erase_if(remote_stats_, [&](const auto& each) { return each.second == client; });
@@ -155,6 +158,7 @@ Result<DomainSpec> Commands::make_spec(const User& user, const Json& message,
   if (!transport) return transport.error();
   spec.transport = *transport;
   spec.lost_after = config_.lost_after;
+  spec.stats_host = config_.name;
   return spec;
 }
 
@@ -188,6 +192,7 @@ void Commands::domain_changed(const DomainRecord& record) {
       std::all_of(record.members.begin(), record.members.end(), active))
     socket_->send(owner->second, {{"event", "ready"}, {"domain", record.uuid}});
   if (!record.over()) return;
+  over_away(record);
   if (const auto found = destroying_.find(record.uuid); found != destroying_.end()) {
     const std::set<ClientId> waiting = std::move(found->second);
     destroying_.erase(found);
@@ -200,7 +205,10 @@ void Commands::domain_over(const Domain& domain) {
   if (owner == attached_.end()) return;
   const ClientId client = owner->second;
   attached_.erase(owner);
-  const Domain::Outcome& outcome = domain.outcome();
+  tell_end(client, domain.outcome());
+}
+
+void Commands::tell_end(ClientId client, const Domain::Outcome& outcome) {
   if (outcome.failed) {
     socket_->send(client,
                   {{"event", "failed"}, {"status", outcome.status}, {"error", outcome.message}});
@@ -223,9 +231,11 @@ void Commands::steer(ClientId client, const std::string& op, const Json& message
       attached_.erase(each);
       return answer(client, Json::object());
     }
-    Domain* domain = domains_.own(each->first);
-    if (domain != nullptr && number >= 1 && number <= kMaxSignal)
+    if (number < 1 || number > kMaxSignal) return;
+    if (Domain* domain = domains_.own(each->first))
       domain->signal(static_cast<int>(number));
+    else
+      steer_away(each->first, static_cast<int>(number));
     return;
   }
 }
@@ -345,7 +355,7 @@ bool Commands::handle(const std::string& host, const std::string& op, const Json
     else
       refuse(client, text_or(message, "error", "no statistics"));
   } else {
-    return handle_at_home(host, op, message);
+    return handle_away(host, op, message) || handle_at_home(host, op, message);
   }
   return true;
 }

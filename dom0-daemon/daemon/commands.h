@@ -5,6 +5,7 @@
 // that domain. dom0-daemon/daemon/control.md has the messages. Threading: the loop's thread.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -32,6 +33,8 @@ class Commands : public ControlSocket::Handler {
   void domain_over(const Domain& domain);
   // A peer's message about a command. False: not such a message.
   bool handle(const std::string& host, const std::string& op, const Json& message);
+  // This daemon ends: commands whose domain's home has moved to another host hear where it is.
+  void end();
   // An admin's request in xenstore.
   Status destroy_requested(const std::string& uuid);
 
@@ -48,6 +51,12 @@ class Commands : public ControlSocket::Handler {
   Result<DomainRecord> managed_domain(const User& user, const Json& message) const;
   Status destroy_domain(const DomainRecord& record, const std::string& by);
   void peer_stats(const std::string& host, const Json& message);
+  // commands_away.cc: the domain of a command that waits here has its home elsewhere now.
+  void steer_away(const std::string& uuid, int number);
+  void close_away(const std::string& uuid);
+  void over_away(const DomainRecord& record);
+  bool handle_away(const std::string& host, const std::string& op, const Json& message);
+  void tell_end(ClientId client, const Domain::Outcome& outcome);
   // commands_at_home.cc
   struct AtHome;
   Domain::MoveDone answer_to(ClientId client);

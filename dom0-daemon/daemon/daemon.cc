@@ -77,6 +77,10 @@ Daemon::Daemon(const Config& config, std::unique_ptr<TlsContext> tls, std::strin
       commands_(config_, cluster_, domains_, [this] { return own_record(); }),
       balancer_(domains_, [this](const std::string& host) { return record_of(host); }),
       load_(config_.cpus) {
+  router_.set_peers(&peer_slices_);
+  peer_slices_.set_at_home([this](const std::string& op, const Json& message) {
+    router_.handle(config_.name, op, message);
+  });
   domains_.set_callbacks(
       [this](const DomainRecord& record) {
         commands_.domain_changed(record);
@@ -200,6 +204,7 @@ void Daemon::begin_end() {
   ending_ = true;
   log::info("host {} ends: stopping its domains", config_.name);
   const std::string cause = fmt::format("host {}'s xenspand was stopped", config_.name);
+  commands_.end();
   domains_.end_all(cause);
   peer_slices_.stop_all(cause);
   if (xen_slices_) xen_slices_->end_all();

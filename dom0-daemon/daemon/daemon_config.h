@@ -37,10 +37,10 @@ struct Config {
   bool encrypt = false;           // encrypt guest memory on the wire, not only authenticate it
   // For domains whose home is here when they do not say otherwise.
   TransportWish transport = TransportWish::kAuto;
-  RdmaWish rdma;       // this host's device for slices
+  RdmaWish rdma;        // this host's device for slices
   std::string domains;  // folder of what is declared about domains under Xen
-  std::string slice;   // path of xenspan-slice
-  std::string socket;  // control socket; default: rundir/name/control
+  std::string slice;    // path of xenspan-slice
+  std::string socket;   // control socket; default: rundir/name/control
   std::vector<PeerAddress> peers;
   std::chrono::milliseconds lost_after{3000};     // a silent peer is lost after this
   std::chrono::milliseconds start_within{30000};  // a domain whose slices are not ready fails

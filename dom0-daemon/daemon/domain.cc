@@ -39,17 +39,20 @@ std::string command_line(const DomainSpec& spec) {
 }  // namespace
 
 Domain::Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec spec)
+    : Domain(loop, links, handler, std::move(spec), 0) {
+  first_hosts_ = spec_.placement.hosts.size();
+}
+
+Domain::Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec spec,
+               std::size_t first_hosts)
     : loop_(loop),
       links_(links),
       handler_(handler),
       spec_(std::move(spec)),
       secret_(random_hex(kSecretBytes)),
       members_(spec_.placement.hosts.size()),
-      first_hosts_(spec_.placement.hosts.size()),
-      membership_(spec_.name, spec_.placement.hosts.front().name, host_names(spec_.placement),
-                  spec_.kind == xenstore::Backend::kXen
-                      ? "its vCPU 0, its devices and what Xen itself writes into"
-                      : "its files, sockets and terminal") {
+      first_hosts_(first_hosts),
+      membership_(spec_.name, spec_.placement.hosts.front().name, host_names(spec_.placement)) {
   const Placement& placement = spec_.placement;
   record_.uuid = spec_.uuid;
   record_.name = spec_.name;
@@ -115,7 +118,7 @@ Json Domain::create_message(int index) const {
     create["xen"] = spec_.xen;
     return create;
   }
-  if (index != 0) return create;
+  if (index != home_index_) return create;
   create["program"] = spec_.program;
   create["argv"] = spec_.argv;
   create["env"] = spec_.env;
@@ -156,12 +159,12 @@ void Domain::start() {
 
 void Domain::slice_event(const std::string& host, const Json& event) {
   const int index = index_of(host);
-  if (index < 0 || phase_ == Phase::kOver || members_[static_cast<std::size_t>(index)].lost) return;
+  if (index < 0 || phase_ >= Phase::kOver || members_[static_cast<std::size_t>(index)].lost) return;
   const std::string kind = text_or(event, "event", "");
   if (member_event(index, kind, event)) return;
   if (kind == "counters") {
     record_.members[static_cast<std::size_t>(index)].counters = counters_from(event);
-    if (const auto threads = numbers_field(event, "vcpu_threads"); index == 0 && threads)
+    if (const auto threads = numbers_field(event, "vcpu_threads"); index == home_index_ && threads)
       record_.set_threads(*threads);
   } else if (kind == "listening") {
     on_listening(index, event);
@@ -175,7 +178,7 @@ void Domain::slice_event(const std::string& host, const Json& event) {
     on_holdings(index, event);
   } else if (kind == "peer-lost") {
     on_peer_lost(index, event);
-  } else if (index != 0) {
+  } else if (index != home_index_) {
     log::warning("domain {}: host {} sent an unknown event \"{}\"", record_.name, host, kind);
   } else if (kind == "running" && phase_ == Phase::kReady) {
     phase_ = Phase::kRunning;
@@ -218,7 +221,7 @@ void Domain::on_ready(int index) {
     return;
   phase_ = Phase::kReady;
   limit_.reset();
-  links_.send_to_slice(home(), record_.uuid, {{"op", "start"}});
+  order_home({{"op", "start"}});
 }
 
 void Domain::on_exited(const Json& event) {
@@ -248,14 +251,15 @@ void Domain::on_failed(int index, const Json& event) {
   if (may_end_well && loss_->rebuilding)
     return rebuild_failed(fmt::format("host {}: {}", host, error));
   const int lost = lost_host_in(error);
-  if (lost > 0 && lose(lost, error, DomainLoss::Source::kSlice)) return;
+  if (lost >= 0 && lost != home_index_ && lose(lost, error, DomainLoss::Source::kSlice)) return;
   // It could not do without the home. The home's slice does not reach it either, and goes on.
-  if (lost == 0 && index != 0 && phase_ == Phase::kRunning && spec_.kind != xenstore::Backend::kXen)
-    return note_unreached({0, index, "it says that " + error});
+  if (lost == home_index_ && index != home_index_ && phase_ == Phase::kRunning &&
+      spec_.kind != xenstore::Backend::kXen)
+    return note_unreached({home_index_, index, "it says that " + error});
   // What one slice sees of another's death is the loss of a connection. How that one died may
   // follow.
   better_cause_wanted_ = status == kOwnFailure;
-  fail(status, index == 0 ? error : fmt::format("host {}: {}", host, error));
+  fail(status, index == home_index_ ? error : fmt::format("host {}: {}", host, error));
 }
 
 void Domain::fail(int status, const std::string& cause) {
@@ -325,7 +329,7 @@ void Domain::slice_failed(const std::string& host, const std::string& error) {
 
 void Domain::host_lost(const std::string& host, const std::string& cause) {
   const int index = index_of(host);
-  if (index < 0 || phase_ == Phase::kOver) return;
+  if (index < 0 || phase_ >= Phase::kOver) return;
   if (members_[static_cast<std::size_t>(index)].lost)
     members_[static_cast<std::size_t>(index)].ended = true;
   if (members_[static_cast<std::size_t>(index)].gone) return;
@@ -361,7 +365,7 @@ void Domain::member_gone(int index) {
       request.limit =
           std::make_unique<Timer>(loop_, milliseconds(0), [this, id = id] { stats_complete(id); });
   }
-  if (phase_ == Phase::kOver || phase_ < Phase::kStopping) return;
+  if (phase_ >= Phase::kOver || phase_ < Phase::kStopping) return;
   if (!std::all_of(members_.begin(), members_.end(), [](const Member& each) { return each.gone; }))
     return;
   phase_ = Phase::kOver;
@@ -380,7 +384,7 @@ void Domain::member_gone(int index) {
 
 void Domain::signal(int number) {
   if (phase_ == Phase::kRunning || phase_ == Phase::kReady) {
-    links_.send_to_slice(home(), record_.uuid, {{"op", "signal"}, {"signo", number}});
+    order_home({{"op", "signal"}, {"signo", number}});
   } else if (phase_ == Phase::kCreating &&
              (number == SIGINT || number == SIGTERM || number == SIGHUP || number == SIGQUIT)) {
     // There is no program yet that could handle it.
@@ -388,6 +392,12 @@ void Domain::signal(int number) {
     outcome_.signal = number;
     stop_all(fmt::format("signal {} before the program started", number));
   }
+}
+
+// The home's slice.
+void Domain::order_home(const Json& message) {
+  links_.send_to_slice(record_.members[static_cast<std::size_t>(home_index_)].host, record_.uuid,
+                       message);
 }
 
 void Domain::send_all(const Json& message) {
@@ -429,10 +439,11 @@ void Domain::stats_complete(std::uint64_t id) {
   if (found == stats_.end()) return;
   const auto& by_host = found->second.by_host;
   const Json bytes = bytes_to_name(record_, by_host, hottest_pages(by_host));
-  if (bytes.empty() || members_.front().gone) return stats_finish(id, {});
+  if (bytes.empty() || members_[static_cast<std::size_t>(home_index_)].gone)
+    return stats_finish(id, {});
   found->second.limit =
       std::make_unique<Timer>(loop_, kStatsLimit, [this, id] { stats_finish(id, {}); });
-  links_.send_to_slice(home(), record_.uuid, {{"op", "resolve"}, {"id", id}, {"bytes", bytes}});
+  order_home({{"op", "resolve"}, {"id", id}, {"bytes", bytes}});
 }
 
 void Domain::on_resolved(const Json& event) {
@@ -458,15 +469,16 @@ void Domain::migrate(std::uint32_t vcpu, const std::string& host, int core, Move
   if (phase_ != Phase::kRunning || index < 0 || vcpu >= record_.vcpus.size())
     return done(Error{
         EAGAIN, fmt::format("domain {} is not running: its vCPUs cannot move", record_.name)});
+  if (member_step_ == Membership::Step::kRole)
+    return done(
+        Error{EAGAIN, fmt::format("the home of domain {} is moving: try again", record_.name)});
   if (is_lost(index) || members_[static_cast<std::size_t>(index)].gone)
     return done(Error{EHOSTDOWN, fmt::format("host {} is lost: choose another", host)});
   const std::uint64_t id = next_move_++;
   moves_[id] = {vcpu, index, core, std::move(done)};
   log::info("domain {}: vCPU {} goes from host {} to host {}, core {}", record_.name, vcpu,
             record_.vcpus[vcpu].host, host, core);
-  links_.send_to_slice(
-      home(), record_.uuid,
-      {{"op", "migrate"}, {"id", id}, {"vcpu", vcpu}, {"host", index}, {"core", core}});
+  order_home({{"op", "migrate"}, {"id", id}, {"vcpu", vcpu}, {"host", index}, {"core", core}});
 }
 
 void Domain::tell_move(std::string last_move) {

@@ -5,6 +5,7 @@
 //   the home's slice starts running:  until the program exits, a slice fails, a host is lost, or
 //   somebody destroys the domain stopping: every slice is told to stop and collected; a host that
 //   is lost counts as collected over:     the record stays for a while
+//   given away: the home's role has moved, and this object is the old home's (domain_role.cc)
 //
 // The first cause decides how the domain ends, except that a slice found killed by a signal
 // explains the others' "lost host" better than they do. Threading: the loop's thread. Ownership:
@@ -25,6 +26,7 @@
 #include "dom0-daemon/daemon/event_loop.h"
 #include "dom0-daemon/daemon/membership.h"
 #include "dom0-daemon/daemon/placement.h"
+#include "dom0-daemon/daemon/role_state.h"
 #include "dom0-daemon/daemon/slice_process.h"
 #include "dom0-daemon/daemon/user.h"
 #include "dom0-daemon/daemon/votes.h"
@@ -49,8 +51,16 @@ class SliceLinks {
                                const std::vector<int>& cores) = 0;
   virtual void stop_slice(const std::string& host, const std::string& uuid,
                           const std::string& cause) = 0;
-  // Names of what the program has open here, at its home (bound_files.h).
-  virtual std::vector<std::string> open_at_home(const std::string& uuid) const = 0;
+  // Names of what the program has open here that no other host can have (bound_files.h).
+  virtual std::vector<std::string> bound_here(const std::string& uuid) const = 0;
+  // The home's role moves: that host is to obey `heir` when it claims the slice; answered with
+  // Domain::heir_known().
+  virtual void name_heir(const std::string& host, const std::string& uuid,
+                         const std::string& heir) = 0;
+  // The heir's daemon goes on with the domain: the slice here obeys it.
+  virtual void follow(const std::string& uuid, const std::string& heir) = 0;
+  // The heir: that host's slice obeys this daemon from now on.
+  virtual void claim_slice(const std::string& host, const std::string& uuid) = 0;
 };
 
 // What the user asked for, checked.
@@ -76,6 +86,7 @@ struct DomainSpec {
   std::string note;  // the record's error from the beginning: what it does without
   xenstore::Policy policy = xenstore::Policy::kSpread;
   std::chrono::milliseconds lost_after{3000};
+  std::string stats_host;  // where the command waits that started it; "": nobody's
 };
 
 class Domain {
@@ -88,6 +99,8 @@ class Domain {
     std::string message;  // crash report or cause
     Json stats;           // null when not wanted
   };
+  // What a command waits for: an answer of control.md.
+  using MoveDone = std::function<void(Result<Json> moved)>;
   class Handler {
    public:
     virtual ~Handler() = default;
@@ -103,17 +116,24 @@ class Domain {
     virtual void prepare_slice(const Domain& domain, const std::string& host,
                                std::function<void(Status done)> done) = 0;
     virtual Votes& votes() = 0;
+    // The daemon of the heir is to go on with the domain; `done` once it says that it does.
+    virtual void give_away(Domain& domain, const std::string& heir, Json state,
+                           std::function<void(Status done)> done) = 0;
+    // It does: this object is over, `waits` are commands that wait for a member.
+    virtual void given_away(Domain& domain, const std::string& heir,
+                            std::vector<std::pair<std::string, MoveDone>> waits) = 0;
   };
-  // A vCPU's new place, checked and chosen by the caller; `core` belongs to that host.
-  using MoveDone = std::function<void(Result<Json> moved)>;
   using StatsDone = std::function<void(Result<Json> stats)>;
 
   Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec spec);
+  // At the heir: a running domain whose home is this host from now on. take_role() begins.
+  Domain(EventLoop& loop, SliceLinks& links, Handler& handler, const RoleState& state);
   ~Domain();
   Domain(const Domain&) = delete;
   Domain& operator=(const Domain&) = delete;
 
   void start();
+  void take_role();
   const DomainRecord& record() const { return record_; }
   const Outcome& outcome() const { return outcome_; }
   bool stopping() const { return phase_ >= Phase::kStopping; }
@@ -125,6 +145,8 @@ class Domain {
   void host_lost(const std::string& host, const std::string& cause);
   // The domain's hosts agree on who they are.
   void agreed(const Agreed& agreed);
+  // That host will obey the heir.
+  void heir_known(const std::string& host);
 
   void signal(int number);
   // `by` finishes "destroyed by ".
@@ -132,7 +154,8 @@ class Domain {
   // xenspan's own failure with this cause.
   void fail(int status, const std::string& cause);
   void collect_stats(StatsDone done);
-  // Moves a vCPU; `done` gets threads, waiting, us (of slice/control.md).
+  // Moves a vCPU to a place that the caller has checked and chosen; `core` belongs to that host.
+  // `done` gets threads, waiting, us (of slice/control.md).
   void migrate(std::uint32_t vcpu, const std::string& host, int core, MoveDone done);
   // The policy has moved a vCPU: what and why, for everybody to read.
   void tell_move(std::string last_move);
@@ -147,9 +170,10 @@ class Domain {
   // The request could not be written.
   void member_unwritten(const std::string& host, const Error& error);
   const Membership& membership() const { return membership_; }
+  const std::string& stats_host() const { return spec_.stats_host; }
 
  private:
-  enum class Phase { kCreating, kReady, kRunning, kExited, kStopping, kOver };
+  enum class Phase { kCreating, kReady, kRunning, kExited, kStopping, kOver, kGiven };
   struct Member {
     int port = 0;
     bool ready = false;
@@ -167,6 +191,8 @@ class Domain {
     std::unique_ptr<Timer> limit;
   };
 
+  Domain(EventLoop& loop, SliceLinks& links, Handler& handler, DomainSpec spec,
+         std::size_t first_hosts);
   int index_of(const std::string& host) const;
   const std::string& home() const { return record_.home; }
   Json create_message(int index) const;
@@ -207,6 +233,11 @@ class Domain {
   void judge_pages();
   void go_on_without();
   void place_vcpu(std::uint32_t vcpu, int index, int core);
+  // Who knows which pages somebody has touched; "": nobody any more.
+  std::string pages_home() const {
+    return engine_home_ < 0 ? "" : record_.members[static_cast<std::size_t>(engine_home_)].host;
+  }
+  void order_home(const Json& message);
   void send_all(const Json& message);
   void stop_all(const std::string& cause);
   void member_gone(int index);
@@ -265,6 +296,19 @@ class Domain {
   void disconnect_member();
   void end_member();
   bool member_ended(int index, const std::string& cause);
+  // domain_role.cc
+  Result<std::string> heir_of_home() const;
+  void move_role();
+  void hold_calls(int looks);
+  void give_home();
+  void tell_home(const std::vector<int>& others);
+  void note_signals(const Json& answer);
+  void role_stays(const std::string& why);
+  void vote_for_heir();
+  void give_away();
+  RoleState role_state() const;
+  void home_leaves(const std::vector<int>& others);
+  void tell_slots(const std::vector<int>& others);
 
   EventLoop& loop_;
   SliceLinks& links_;
@@ -286,7 +330,7 @@ class Domain {
   std::map<std::uint64_t, Move> moves_;
   std::uint64_t next_move_ = 1;
   std::unique_ptr<Timer> limit_;
-  const std::size_t first_hosts_;
+  std::size_t first_hosts_;
   Membership membership_;
   Membership::Step member_step_ = Membership::Step::kNone;  // that is being carried out, for ..
   std::string member_host_;
@@ -301,6 +345,10 @@ class Domain {
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);
   std::unique_ptr<DomainLoss> loss_;
   std::uint64_t epoch_ = 1;  // of what slices send each other
+  int home_index_ = 0;       // whose slice has the program's files, and takes orders for all
+  int engine_home_ = 0;      // who has the pages that nobody has touched; -1: it has left
+  std::set<std::string> heir_unknown_to_;
+  std::vector<std::uint64_t> late_signals_;
 };
 
 }  // namespace xenspan::daemon

@@ -29,7 +29,10 @@ int Domain::lost_host_in(const std::string& error) const {
 
 bool Domain::lose(int index, const std::string& cause, DomainLoss::Source source) {
   // Before the program runs there is nothing to tell, and without the home nobody to tell it.
-  if (index == 0 || phase_ < Phase::kRunning || phase_ >= Phase::kExited) return false;
+  // Nor without who has the pages that nobody has touched.
+  if (index == home_index_ || index == engine_home_ || phase_ < Phase::kRunning ||
+      phase_ >= Phase::kExited)
+    return false;
   if (spec_.kind == xenstore::Backend::kXen) return false;
   if (members_[static_cast<std::size_t>(index)].lost) return true;
   const bool first = loss_ == nullptr || loss_->hosts.empty();
@@ -87,8 +90,10 @@ bool Domain::is_lost(int index) const {
 
 // A slice has lost its connection to another one, and waits for what becomes of the domain.
 void Domain::on_peer_lost(int index, const Json& event) {
-  const std::uint64_t peer = number_or(event, "host", 0);
-  if (peer == 0 || peer >= members_.size() || phase_ >= Phase::kExited) return;
+  const std::uint64_t peer = number_or(event, "host", members_.size());
+  if (peer >= members_.size() || peer == static_cast<std::uint64_t>(home_index_) ||
+      phase_ >= Phase::kExited)
+    return;
   const auto host = static_cast<int>(peer);
   const std::string& name = record_.members[peer].host;
   const std::string why = text_or(event, "error", "its connection ended");
@@ -242,9 +247,8 @@ void Domain::go_on_with_loss() {
   }
   loss.naming = true;
   loss.limit = std::make_unique<Timer>(loop_, kTellLimit, [this] { conclude_loss({}); });
-  const auto bytes = bytes_to_name(lost_pages(loss.holdings, home(), loss.expected));
-  links_.send_to_slice(home(), record_.uuid,
-                       {{"op", "resolve"}, {"id", loss.id}, {"bytes", bytes}});
+  const auto bytes = bytes_to_name(lost_pages(loss.holdings, pages_home(), loss.expected));
+  order_home({{"op", "resolve"}, {"id", loss.id}, {"bytes", bytes}});
 }
 
 // The members that are lost count as gone by the time their daemons or connections say so.
@@ -256,7 +260,7 @@ void Domain::conclude_loss(const std::vector<std::string>& names) {
   for (const int index : loss->hosts)
     loss->story.hosts.push_back(record_.members[static_cast<std::size_t>(index)].host);
   const std::string sentence = loss_sentence(
-      loss->story, record_, lost_pages(loss->holdings, home(), loss->expected), names);
+      loss->story, record_, lost_pages(loss->holdings, pages_home(), loss->expected), names);
   for (const int index : loss->hosts) {
     set_member_state(index, xenstore::MemberState::kFailed);
     record_.members[static_cast<std::size_t>(index)].error = sentence;

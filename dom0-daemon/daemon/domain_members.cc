@@ -9,7 +9,6 @@
 #include <cerrno>
 
 #include "base/log.h"
-#include "dom0-daemon/daemon/bound_files.h"
 #include "dom0-daemon/daemon/domain.h"
 #include "dom0-daemon/daemon/member_shares.h"
 #include "dom0-daemon/daemon/size_text.h"
@@ -26,8 +25,6 @@ constexpr milliseconds kJoinLimit{40000};      // longer than a slice tries to c
 constexpr milliseconds kXenJoinLimit{240000};  // `xl` makes a domain, and its memory is given back
 constexpr milliseconds kLookAgain{100};
 constexpr milliseconds kNoLimit{0};
-// Of what is open at the home, in a refusal: the rest of the sentence has to fit, too.
-constexpr std::size_t kMostNamesBytes = xenstore::kMaxText - 400;
 
 bool encrypted(const Placement& placement) {
   return std::any_of(placement.hosts.begin(), placement.hosts.end(),
@@ -72,9 +69,8 @@ std::vector<Domain::MemberWait> Domain::take_waits(const std::string& host) {
 }
 
 void Domain::open_members() {
-  membership_.open(
-      [this](const std::string& host) { return may_join(host); },
-      [this] { return first_names(links_.open_at_home(record_.uuid), kMostNamesBytes); });
+  membership_.open([this](const std::string& host) { return may_join(host); },
+                   [this] { return heir_of_home(); });
   members_changed();
 }
 
@@ -92,7 +88,9 @@ Status Domain::may_join(const std::string& host) {
   const auto record = handler_.find_host(host);
   if (!record) return record.error();
   const Placement& placement = spec_.placement;
-  if (Status fits = check_joins(placement.hosts.front(), *record); !fits) return fits;
+  if (Status fits = check_joins(placement.hosts[static_cast<std::size_t>(home_index_)], *record);
+      !fits)
+    return fits;
   if (spec_.transport == xenstore::Transport::kVerbs)
     return Error{EOPNOTSUPP,
                  fmt::format("the pages of domain {} travel by RDMA, and hosts join over TCP only: "
@@ -209,6 +207,7 @@ void Domain::run_member_step() {
     case Step::kConnect: return connect_member();
     case Step::kShare: return share_vcpus();
     case Step::kVacate: return vacate_member();
+    case Step::kRole: return move_role();
     case Step::kHandOver: return hand_over();
     case Step::kDisconnect: return disconnect_member();
     case Step::kStop:
@@ -389,6 +388,10 @@ Json Domain::join_message(int index) const {
                      {"core", spec_.kind == xenstore::Backend::kXen ? -1 : vcpu.core}});
   create["hosts"] = hosts;
   create["vcpus"] = vcpus;
+  create["home"] = home_index_;
+  create["engine_home"] = engine_home_;
+  if (record_.members[static_cast<std::size_t>(index)].host == membership_.heir())
+    create["heir"] = true;
   create["first_hosts"] = first_hosts_;
   create["epoch"] = epoch_;
   if (Json standing = handler_.votes().standing(record_.uuid); !standing.is_null())
@@ -487,7 +490,7 @@ void Domain::member_connected() {
           failed_or(learnt));
   };
   const auto admitted = [this, told, failed_or](const Json&) {
-    order({0}, {{"op", "slots"}}, kNoLimit, failed_or(told));
+    order({home_index_}, {{"op", "slots"}}, kNoLimit, failed_or(told));
   };
   order(told_peers_, {{"op", "admit-peer"}, {"host", index}}, kNoLimit, failed_or(admitted));
 }
@@ -524,7 +527,7 @@ void Domain::vacate_member() {
       return move_member_vcpu(static_cast<std::uint32_t>(vcpu),
                               heir_of(vcpu_hosts(), active_hosts(member_host_)));
   // Some of its threads may still be in calls that nothing interrupts.
-  order({0}, {{"op", "vacate"}, {"host", index_of(member_host_)}}, kNoLimit,
+  order({home_index_}, {{"op", "vacate"}, {"host", index_of(member_host_)}}, kNoLimit,
         [this](const Result<Json>& answer) {
           if (!answer) return member_failed(answer.error().message);
           const std::uint64_t threads = number_or(*answer, "threads", 0);
@@ -562,14 +565,21 @@ void Domain::hand_over() {
   order({index}, {{"op", "drain"}, {"heirs", others}}, kNoLimit,
         [this, index, others](const Result<Json>& drained) {
           if (!drained) return member_failed(drained.error().message);
-          order({index}, {{"op", "slots"}}, kNoLimit, [this, others](const Result<Json>& told) {
-            if (!told) return member_stuck(told.error().message);
-            order(others, {{"op", "settle"}, {"slots", text_or(*told, "slots", "")}}, kNoLimit,
-                  [this](const Result<Json>& settled) {
-                    if (!settled) return member_stuck(settled.error().message);
-                    member_done();
-                  });
-          });
+          if (index == engine_home_) return home_leaves(others);
+          tell_slots(others);
+        });
+}
+
+// The others learn who manages now what this one did, and wait until nobody asks it any more.
+void Domain::tell_slots(const std::vector<int>& others) {
+  order({index_of(member_host_)}, {{"op", "slots"}}, kNoLimit,
+        [this, others](const Result<Json>& told) {
+          if (!told) return member_stuck(told.error().message);
+          order(others, {{"op", "settle"}, {"slots", text_or(*told, "slots", "")}}, kNoLimit,
+                [this](const Result<Json>& settled) {
+                  if (!settled) return member_stuck(settled.error().message);
+                  member_done();
+                });
         });
 }
 

@@ -115,6 +115,7 @@ Json to_json(const DomainRecord& record) {
               {"name", record.name},
               {"state", xenstore::to_word(record.state)},
               {"home", record.home},
+              {"former_homes", record.former_homes},
               {"kind", xenstore::to_word(record.kind)},
               {"uid", record.uid},
               {"user", record.user},
@@ -140,6 +141,7 @@ Result<DomainRecord> domain_record_from(const Json& object) {
   if (!is_uuid(record.uuid)) return bad("uuid");
   if (!is_domain_name(record.name)) return bad("name");
   if (!is_host_name(record.home)) return bad("home");
+  record.former_homes = texts_field(object, "former_homes").value_or(std::vector<std::string>{});
   const auto state = xenstore::from_word<DomainState>(text_or(object, "state", ""));
   if (!state) return bad("state");
   record.state = *state;

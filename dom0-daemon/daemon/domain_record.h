@@ -37,6 +37,7 @@ struct DomainRecord {
   std::string name;
   xenstore::DomainState state = xenstore::DomainState::kCreating;
   std::string home;
+  std::vector<std::string> former_homes;  // the last one last
   xenstore::Backend kind = xenstore::Backend::kUsermode;
   uid_t uid = 0;
   std::string user;

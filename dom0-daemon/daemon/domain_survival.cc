@@ -33,6 +33,8 @@ Json all_answers(const Json& answer) {
 // What is known now. The rest turns out while the directory is made.
 bool Domain::may_go_on() const {
   const DomainLoss& loss = *loss_;
+  // Which pages nobody has touched would not be known.
+  if (engine_home_ < 0) return false;
   if (loss.stops || loss.rebuilding || record_.transport != xenstore::Transport::kTcp ||
       std::find(spec_.without.begin(), spec_.without.end(), "parallel") != spec_.without.end())
     return false;
@@ -112,7 +114,7 @@ void Domain::rebuild_failed(const std::string& why) {
 // A thread may have stayed in a call when its vCPU went.
 void Domain::leave_no_thread(std::size_t next) {
   if (next == loss_->hosts.size()) return freeze_the_rest();
-  rebuild_step({0}, {{"op", "vacate"}, {"host", loss_->hosts[next]}},
+  rebuild_step({home_index_}, {{"op", "vacate"}, {"host", loss_->hosts[next]}},
                [this, next](const Json& answer) {
                  const std::uint64_t threads = number_or(answer, "threads", 0);
                  if (threads == 0) return leave_no_thread(next + 1);
@@ -124,7 +126,7 @@ void Domain::leave_no_thread(std::size_t next) {
 void Domain::freeze_the_rest() {
   rebuild_step(partners(""), {{"op", "freeze"}, {"lost", loss_->hosts}}, [this](const Json&) {
     when_quiet([this] {
-      rebuild_step({0}, {{"op", "slots"}},
+      rebuild_step({home_index_}, {{"op", "slots"}},
                    [this](const Json& answer) { make_directory(text_or(answer, "slots", "")); });
     });
   });
@@ -168,7 +170,7 @@ void Domain::judge_pages() {
     const Json all = all_answers(answer);
     for (const auto& [index, told] : all.items()) loss.holdings[index] = told;
     loss.expected = rest.size();
-    if (!lost_pages(loss.holdings, home(), loss.expected).alone.empty()) {
+    if (!lost_pages(loss.holdings, pages_home(), loss.expected).alone.empty()) {
       // The program's memory has a hole.
       loss.stops = true;
       loss.id = next_stats_++;

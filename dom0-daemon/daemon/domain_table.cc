@@ -106,6 +106,7 @@ void DomainTable::domain_changed(Domain& domain) {
 
 void DomainTable::domain_over(Domain& domain) {
   const std::string uuid = domain.record().uuid;
+  tell_outcome(domain);
   publish(domain.record());
   const auto found = own_.find(uuid);
   // The domain is on the call stack: it goes when that has returned.
@@ -116,6 +117,20 @@ void DomainTable::domain_over(Domain& domain) {
   if (on_over_) on_over_(*ended);
   if (on_change_) on_change_(ended->record());
   prune(config_.name);
+}
+
+// To the command that waits for it where the domain began.
+void DomainTable::tell_outcome(const Domain& domain) {
+  const std::string& host = domain.stats_host();
+  if (host.empty() || host == config_.name) return;
+  const Domain::Outcome& outcome = domain.outcome();
+  cluster_.send(host, {{"op", "domain-outcome"},
+                       {"uuid", domain.record().uuid},
+                       {"status", outcome.status},
+                       {"signal", outcome.signal},
+                       {"failed", outcome.failed},
+                       {"message", outcome.message},
+                       {"stats", outcome.stats}});
 }
 
 void DomainTable::forget(const std::string& uuid) {
@@ -148,6 +163,10 @@ bool DomainTable::handle(const std::string& host, const std::string& op, const J
     if (const auto threads = numbers_field(message, "vcpu_threads"))
       found->second.set_threads(*threads);
     if (story_ != nullptr) story_->put_counters(found->second);
+  } else if (op == "domain-role") {
+    take_role(host, message);
+  } else if (op == "domain-role-taken") {
+    role_answered(host, message);
   } else if (op == "domain-removed") {
     const auto found = others_.find(text_or(message, "uuid", ""));
     if (found != others_.end() && found->second.home == host) forget(found->first);
@@ -165,10 +184,12 @@ void DomainTable::put_mirror(const std::string& host, const Json& message) {
     log::warning("host {} sent a malformed domain record: {}", host, record.error().message);
     return;
   }
-  // A home speaks for its own domains only.
+  // A home speaks for its own domains only; also one that was another's before.
   const auto known = others_.find(record->uuid);
+  const auto& former = record->former_homes;
   if (record->home != host || own_.contains(record->uuid) ||
-      (known != others_.end() && known->second.home != host) ||
+      (known != others_.end() && known->second.home != host &&
+       std::find(former.begin(), former.end(), known->second.home) == former.end()) ||
       (known == others_.end() && others_.size() >= kMaxMirrored)) {
     log::warning("host {} sent a record of a domain that is not its own", host);
     return;
@@ -176,6 +197,7 @@ void DomainTable::put_mirror(const std::string& host, const Json& message) {
   DomainRecord& kept = others_[record->uuid] = std::move(*record);
   if (story_ != nullptr) story_->put_domain(kept);
   const DomainRecord copy = kept;
+  settle_waits(copy);
   if (on_change_) on_change_(copy);
   prune(host);
 }
@@ -205,8 +227,10 @@ void DomainTable::host_lost(const std::string& host, const std::string& cause) {
     if (story_ != nullptr) story_->put_domain(record);
     ended.push_back(record);
   }
-  if (on_change_)
-    for (const DomainRecord& record : ended) on_change_(record);
+  for (const DomainRecord& record : ended) {
+    settle_waits(record);
+    if (on_change_) on_change_(record);
+  }
 }
 
 std::vector<Domain*> DomainTable::running() {

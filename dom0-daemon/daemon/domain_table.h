@@ -86,7 +86,17 @@ class DomainTable : public Domain::Handler {
   void prepare_slice(const Domain& domain, const std::string& host,
                      std::function<void(Status done)> done) override;
   Votes& votes() override { return votes_; }
+  // domain_table_role.cc
+  void give_away(Domain& domain, const std::string& heir, Json state,
+                 std::function<void(Status done)> done) override;
+  void given_away(Domain& domain, const std::string& heir,
+                  std::vector<std::pair<std::string, Domain::MoveDone>> waits) override;
+  void take_role(const std::string& from, const Json& message);
+  Status may_take_role(const std::string& from, const RoleState& state) const;
+  void role_answered(const std::string& from, const Json& message);
+  void settle_waits(const DomainRecord& record);
   void publish(const DomainRecord& record);
+  void tell_outcome(const Domain& domain);
   void put_mirror(const std::string& host, const Json& message);
   void prune(const std::string& home);
   void forget(const std::string& uuid);
@@ -103,6 +113,17 @@ class DomainTable : public Domain::Handler {
   OnOver on_over_;
   std::map<std::string, std::unique_ptr<Domain>> own_;
   std::map<std::string, DomainRecord> others_;  // mirrors, and own ones that are over
+  struct Giving {
+    std::string heir;
+    std::function<void(Status done)> done;
+    std::unique_ptr<Timer> limit;
+  };
+  std::map<std::string, Giving> giving_;  // whose role is on its way to the heir
+  struct Wait {
+    std::string uuid, host;
+    Domain::MoveDone done;
+  };
+  std::vector<Wait> waits_;  // for members of domains that were given away
 };
 
 }  // namespace xenspan::daemon

@@ -23,6 +23,7 @@ Json to_json(const std::string& uuid, const Message& message) {
             {"to", message.to},
             {"epoch", message.epoch},
             {"members", message.members},
+            {"home", message.home},
             {"ballot", message.ballot}};
   if (message.kind == Message::Kind::kBeat) {
     json["sent"] = message.sent;
@@ -33,6 +34,7 @@ Json to_json(const std::string& uuid, const Message& message) {
   } else {
     json["accepted"] = message.accepted;
     json["value"] = message.value;
+    json["value_home"] = message.value_home;
     json["ended"] = message.ended;
   }
   return json;
@@ -46,6 +48,7 @@ Message message_from(const Json& json) {
   message.to = static_cast<quorum::Member>(number_or(json, "to", 0) & 0xff);
   message.epoch = static_cast<quorum::Epoch>(number_or(json, "epoch", 0));
   message.members = number_or(json, "members", 0);
+  message.home = static_cast<quorum::Member>(number_or(json, "home", 0) & 0xff);
   message.ballot = number_or(json, "ballot", 0);
   message.sent = static_cast<quorum::Time>(number_or(json, "sent", 0));
   message.echo = static_cast<quorum::Time>(number_or(json, "echo", 0));
@@ -54,6 +57,7 @@ Message message_from(const Json& json) {
   message.open = flag_field(json, "open");
   message.accepted = number_or(json, "accepted", 0);
   message.value = number_or(json, "value", 0);
+  message.value_home = static_cast<quorum::Member>(number_or(json, "value_home", 0) & 0xff);
   message.ended = number_or(json, "ended", 0);
   return message;
 }
@@ -86,7 +90,9 @@ void Leases::slice_created(const std::string& uuid, const Json& create) {
     for (const Json& host : *hosts) entry.hosts.push_back(text_or(host, "name", ""));
   entry.self = static_cast<quorum::Member>(number_or(create, "self", 0) & 0xff);
   const std::size_t count = entry.hosts.size();
-  if (count == 0 || count > quorum::kMaxMembers || entry.self >= count) return;
+  setup.home = static_cast<quorum::Member>(number_or(create, "home", 0) & 0xff);
+  if (count == 0 || count > quorum::kMaxMembers || entry.self >= count || setup.home >= count)
+    return;
   setup.self = entry.self;
   setup.members = ~quorum::Members{0} >> (quorum::kMaxMembers - count);
   if (const Json* joins = object_field(create, "quorum")) {
@@ -141,6 +147,18 @@ void Leases::leave(const std::string& uuid, int index, bool ended) {
   tick_soon(uuid);
 }
 
+void Leases::give_home(const std::string& uuid, int index) {
+  const auto found = entries_.find(uuid);
+  if (found == entries_.end()) return;
+  found->second.quorum->give_home(static_cast<quorum::Member>(index));
+  tick_soon(uuid);
+}
+
+int Leases::home_of(const std::string& uuid) const {
+  const auto found = entries_.find(uuid);
+  return found == entries_.end() ? -1 : int{found->second.quorum->home()};
+}
+
 // From the loop: who asks must not get the answer in the middle.
 void Leases::tick_soon(const std::string& uuid) {
   loop_.later([this, uuid] { tick(uuid); });
@@ -175,7 +193,9 @@ void Leases::forget_later(const std::string& uuid) {
 
 void Leases::home_lost(const std::string& home) {
   for (auto& [uuid, entry] : entries_)
-    if (entry.self != 0 && entry.hosts.front() == home) entry.home_gone = true;
+    if (const quorum::Member of = entry.quorum->home();
+        entry.self != of && of < entry.hosts.size() && entry.hosts[of] == home)
+      entry.home_gone = true;
 }
 
 bool Leases::handle(const std::string& host, const std::string& op, const Json& message) {
@@ -232,7 +252,7 @@ void Leases::event(const std::string& uuid, Entry& entry, const Event& event) {
     log::info("domain {}: epoch {}: members are {}", uuid, agreed.epoch, list_text(agreed.by));
   } else {
     agreed.gone = names(entry, event.members);
-    agreed.home_lost = (event.members & 1) != 0;
+    agreed.home_lost = (event.members & quorum::bit(quorum.home())) != 0;
     log::info("domain {}: epoch {} is without {}", uuid, agreed.epoch, list_text(agreed.gone));
     if (agreed.home_lost || entry.ended) {
       entry.home_gone = false;

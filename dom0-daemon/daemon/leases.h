@@ -51,6 +51,8 @@ class Leases : public LocalSlices::Watcher, public Votes {
   Json standing(const std::string& uuid) const override;
   void join(const std::string& uuid, int index) override;
   void leave(const std::string& uuid, int index, bool ended) override;
+  void give_home(const std::string& uuid, int index) override;
+  int home_of(const std::string& uuid) const override;
 
   // The connection to the home has ended: its domains end here, and what is agreed on about that is
   // waited for.

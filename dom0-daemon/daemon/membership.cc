@@ -9,9 +9,8 @@
 
 namespace xenspan::daemon {
 
-Membership::Membership(std::string domain, std::string home, const std::vector<std::string>& hosts,
-                       std::string bound)
-    : domain_(std::move(domain)), home_(std::move(home)), bound_(std::move(bound)) {
+Membership::Membership(std::string domain, std::string home, const std::vector<std::string>& hosts)
+    : domain_(std::move(domain)), home_(std::move(home)) {
   for (const std::string& host : hosts) members_[host] = Member{};
 }
 
@@ -21,7 +20,8 @@ const Membership::Member* Membership::find(const std::string& host) const {
 }
 
 bool Membership::busy(const std::string& host) const {
-  return (step_ != Step::kNone && host_ == host) ||
+  const bool role = !heir_.empty() && (host == home_ || host == heir_);
+  return (step_ != Step::kNone && (host_ == host || role)) ||
          std::any_of(waiting_.begin(), waiting_.end(),
                      [&](const Waiting& each) { return each.host == host; });
 }
@@ -52,6 +52,12 @@ void Membership::ask(const std::string& host, const std::string& word) {
 
 // A request for the very change that is under way, or one that turns it round.
 bool Membership::joins_under_way(const std::string& host, Request request) {
+  if (!heir_.empty()) {
+    if (host != home_ || request == Request::kAdd) return false;
+    forget_ = forget_ || request == Request::kRemove;
+    answer(host, request, {});
+    return true;
+  }
   if (step_ == Step::kNone || host_ != host) return false;
   const bool joins = step_ == Step::kStart || step_ == Step::kConnect || step_ == Step::kShare;
   const bool leaves = step_ >= Step::kVacate && step_ <= Step::kStop;
@@ -85,17 +91,28 @@ bool Membership::withdraw(const std::string& host) {
   return std::erase_if(waiting_, [&](const Waiting& each) { return each.host == host; }) != 0;
 }
 
-void Membership::open(MayJoin may_join, BoundAtHome bound_at_home) {
+void Membership::open(MayJoin may_join, HeirOfHome heir_of_home) {
   may_join_ = std::move(may_join);
-  bound_at_home_ = std::move(bound_at_home);
+  heir_of_home_ = std::move(heir_of_home);
   take_up_next();
+}
+
+void Membership::resume(std::map<std::string, State> states, const std::string& leaves,
+                        bool forget) {
+  members_.clear();
+  for (const auto& [host, state] : states) members_[host].state = state;
+  members_[leaves].state = State::kDraining;
+  host_ = leaves;
+  forget_ = forget;
+  step_ = Step::kHandOver;
 }
 
 void Membership::close(const std::string& why) {
   closed_ = why;
   may_join_ = nullptr;
-  bound_at_home_ = nullptr;
+  heir_of_home_ = nullptr;
   step_ = Step::kNone;
+  heir_.clear();
   for (const Waiting& each : std::exchange(waiting_, {})) refuse(each.host, each.request, why);
 }
 
@@ -159,15 +176,7 @@ void Membership::leave(const Waiting& next) {
                   fmt::format("{} is refused: host {} is the last host of domain {}: add another "
                               "host, or `xenspan destroy` the domain",
                               word, next.host, domain_));
-  if (next.host == home_) {
-    const std::string names = bound_at_home_ ? bound_at_home_() : "";
-    return refuse(
-        next.host, next.request,
-        fmt::format("{} is refused: host {} is the home of domain {}, and {} are bound to that "
-                    "host{}: `xenspan migrate` moves its vCPUs",
-                    word, next.host, domain_, bound_,
-                    names.empty() ? "" : fmt::format(" ({})", names)));
-  }
+  if (next.host == home_) return leave_home(next);
   members_[next.host].state = State::kDraining;
   host_ = next.host;
   forget_ = remove;
@@ -175,26 +184,67 @@ void Membership::leave(const Waiting& next) {
   answer(next.host, next.request, {});
 }
 
+// What runs on the heir is confined to its memory: it leaves, and joins anew as one that is not.
+void Membership::leave_home(const Waiting& next) {
+  const auto heir = heir_of_home_ ? heir_of_home_() : Error{EINVAL, "it cannot move"};
+  if (!heir)
+    return refuse(
+        next.host, next.request,
+        fmt::format("{} is refused: host {} is the home of domain {}, and {}: `xenspan "
+                    "migrate` moves its vCPUs",
+                    xenstore::to_word(next.request), next.host, domain_, heir.error().message));
+  members_[home_].state = members_[*heir].state = State::kDraining;
+  host_ = heir_ = *heir;
+  forget_ = next.request == Request::kRemove;
+  step_ = Step::kVacate;
+  answer(next.host, next.request, {});
+}
+
+// Its role stays where it is.
+void Membership::keep_home(const std::string& why) {
+  const bool vacated = host_ == home_;
+  members_[home_] = Member{State::kActive, why};
+  heir_.clear();
+  if (!vacated) return finish();
+  // Its vCPUs have gone, or some.
+  step_ = Step::kShare;
+}
+
 void Membership::done() {
+  const bool heirs = !heir_.empty() && host_ == heir_;
   switch (step_) {
     case Step::kNone: return;
     case Step::kStart: step_ = Step::kConnect; return;
     case Step::kConnect:
       members_[host_].state = State::kActive;
       step_ = Step::kShare;
+      if (!heirs) return;
+      host_ = home_;
+      step_ = Step::kVacate;
       return;
-    case Step::kVacate: step_ = Step::kHandOver; return;
+    case Step::kVacate: step_ = host_ == home_ ? Step::kRole : Step::kHandOver; return;
+    case Step::kRole:
+      home_ = std::exchange(heir_, "");
+      step_ = Step::kHandOver;
+      return;
     case Step::kHandOver: step_ = Step::kDisconnect; return;
     case Step::kDisconnect: step_ = Step::kStop; return;
     case Step::kShare: return finish();
     case Step::kStop:
+      if (heirs) {
+        members_[host_] = Member{State::kJoining, ""};
+        step_ = Step::kStart;
+        return;
+      }
       members_[host_].state = State::kLeft;
       if (forget_) {
         members_.erase(host_);
         forgotten_.push_back(host_);
       }
       return finish();
-    case Step::kUndo: members_[host_] = Member{State::kFailed, undo_cause_}; return finish();
+    case Step::kUndo:
+      members_[host_] = Member{State::kFailed, undo_cause_};
+      return heirs ? keep_home(undo_cause_) : finish();
   }
 }
 
@@ -208,7 +258,10 @@ void Membership::failed(const std::string& why) {
       return;
     case Step::kShare:  // it is a member all the same
     case Step::kVacate:
-    case Step::kHandOver: members_[host_] = Member{State::kActive, why}; return finish();
+    case Step::kHandOver:
+    case Step::kRole:
+      members_[host_] = Member{State::kActive, why};
+      return heir_.empty() ? finish() : keep_home(why);
     case Step::kUndo: return done();
     case Step::kNone:
     case Step::kDisconnect:
@@ -218,7 +271,10 @@ void Membership::failed(const std::string& why) {
 
 void Membership::lost(const std::string& host, const std::string& why) {
   members_[host] = Member{State::kFailed, why};
-  if (step_ != Step::kNone && host_ == host) finish();
+  if (heir_ == host)
+    keep_home(why);
+  else if (step_ != Step::kNone && host_ == host)
+    finish();
 }
 
 void Membership::finish() {

@@ -11,11 +11,15 @@
 //   add     (not a member, left, failed) -> joining: kStart, kConnect -> active: kShare
 //   drain   (active) -> draining: kVacate, kHandOver, kDisconnect, kStop -> left
 //   remove  as drain, and then the member is forgotten; one that has left or failed at once
+//   drain of the home: first its heir leaves as any other and joins anew, ready for the role
+//   (kVacate
+//           .. kStop, kStart, kConnect, of the heir); then kVacate of the home and kRole. The heir
+//           goes on from there: in its Membership the old home is about to hand over (resume()).
 //
 // What fails before a host is active is undone (kUndo) and the member is `failed`; the domain goes
-// on. A drain that cannot go on before kDisconnect leaves the member `active`, with the cause. A
-// member that died is `failed`, in the middle of anything.
-// Threading: plain value.
+// on. A drain that cannot go on before kDisconnect leaves the member `active`, with the cause; a
+// home that keeps its role gets its share of vCPUs again. A member that died is `failed`, in the
+// middle of anything. Threading: plain value.
 #pragma once
 
 #include <deque>
@@ -42,6 +46,7 @@ class Membership {
     kConnect,     // it and all others connect
     kShare,       // it gets vCPUs
     kVacate,      // its vCPUs go to others, and with them the last thread
+    kRole,        // the home's: the heir becomes the home
     kHandOver,    // its pages and manager slots go to others
     kDisconnect,  // the others close their connections to it
     kStop,        // its process ends
@@ -59,24 +64,28 @@ class Membership {
   };
   // Why a host cannot become a member now, or success. Asked when a request to add is taken up.
   using MayJoin = std::function<Status(const std::string& host)>;
-  // Names of the files, sockets and terminals that keep the home where it is; may be empty.
-  using BoundAtHome = std::function<std::string()>;
+  // Who becomes the home when the present one is drained, an active member; or what keeps the role
+  // where it is: "and .." of a sentence. Asked when the request is taken up.
+  using HeirOfHome = std::function<Result<std::string>()>;
 
-  // `bound`: what of the domain cannot leave its home.
-  Membership(std::string domain, std::string home, const std::vector<std::string>& hosts,
-             std::string bound = "its files, sockets and terminal");
+  Membership(std::string domain, std::string home, const std::vector<std::string>& hosts);
 
   // Somebody wrote `word` as the host's request. Answers go to `answers`; none: it waits.
   void ask(const std::string& host, const std::string& word);
   // The node of a waiting request was removed. False: none waited.
   bool withdraw(const std::string& host);
   // The program runs: requests are taken up from now on.
-  void open(MayJoin may_join, BoundAtHome bound_at_home = {});
+  void open(MayJoin may_join, HeirOfHome heir_of_home = {});
+  // At the heir, before open(): how each host stands, and that `leaves`, the home until now, is
+  // about to hand over its pages; `forget`: and to be forgotten.
+  void resume(std::map<std::string, State> states, const std::string& leaves, bool forget);
   // The domain is over: what waits is refused with `why`, nothing is under way any more.
   void close(const std::string& why);
 
   Step step() const { return step_; }
   const std::string& host() const { return host_; }  // whose change is under way
+  const std::string& heir() const { return heir_; }  // while the home is drained; else empty
+  bool forgets() const { return forget_; }           // the host that leaves
   // The step has been done.
   void done();
   // It cannot be done.
@@ -109,16 +118,18 @@ class Membership {
   void add(const Waiting& next);
   void leave(const Waiting& next);
   void finish();
+  void leave_home(const Waiting& next);
+  void keep_home(const std::string& why);
   bool last_host(const std::string& host) const;
   const Member* find(const std::string& host) const;
 
-  std::string domain_, home_, bound_;
+  std::string domain_, home_, heir_;
   std::map<std::string, Member> members_;
   std::deque<Waiting> waiting_;
   std::vector<Answer> answers_;
   std::vector<std::string> forgotten_;
   MayJoin may_join_;  // set: requests are taken up
-  BoundAtHome bound_at_home_;
+  HeirOfHome heir_of_home_;
   std::string closed_;
   Step step_ = Step::kNone;
   std::string host_;

@@ -19,6 +19,10 @@ class Votes {
   virtual void join(const std::string& uuid, int index) = 0;
   // `ended`: its slice is known to have ended. Otherwise it has to be silent for a while first.
   virtual void leave(const std::string& uuid, int index, bool ended) = 0;
+  // Another member is to be the home; home_of() says when it is.
+  virtual void give_home(const std::string& uuid, int index) = 0;
+  // In the newest epoch known here; -1: the domain has none.
+  virtual int home_of(const std::string& uuid) const = 0;
 };
 
 }  // namespace xenspan::daemon

@@ -49,6 +49,10 @@ void Quorum::leave(Member member, bool ended) {
   if (ended && in(member)) ended_ |= bit(member);
 }
 
+void Quorum::give_home(Member heir) {
+  if (heir < kMaxMembers && in(heir) && heir != home_) heir_ = heir;
+}
+
 unsigned Quorum::weight(Members of) const {
   const bool second = in(home_) && std::popcount(members_) % 2 == 0;
   return static_cast<unsigned>(std::popcount(of)) + (second && (of & bit(home_)) != 0 ? 1 : 0);
@@ -173,7 +177,8 @@ void Quorum::propose(Time now, Output& out) {
   bool open = accepted_.ballot != 0;
   for_each(members_ & ~bit(self_), [&](Member member) { open = open || peers_[member].open; });
   const Members value = wanted(leave);
-  if (!proposes(self_) || (value == members_ && !open)) {
+  const Member home = wanted_home(value);
+  if (!proposes(self_) || (value == members_ && home == home_ && !open)) {
     proposal_ = {};
     wanted_since_ = 0;
     return;
@@ -182,13 +187,14 @@ void Quorum::propose(Time now, Output& out) {
   // Hosts that died together are to leave together.
   if (leave != 0 && awake_ - wanted_since_ < timing_.beat) return;
   const bool fits = proposal_.ballot != 0 && promised_ == proposal_.ballot &&
-                    (proposal_.accepting || proposal_.value == value);
+                    (proposal_.accepting || (proposal_.value == value && proposal_.home == home));
   // A proposal waits for grants to run out, and once more for what was lost on the way.
   if (fits && awake_ - proposal_.since <= 2 * timing_.grant) return ask(out);
   proposal_ = {};
   const Ballot round = std::max({highest_, promised_, waiting_.ballot}) / kMaxMembers + 1;
   proposal_.ballot = round * kMaxMembers + self_;
   proposal_.value = value;
+  proposal_.home = home;
   proposal_.since = awake_;
   promised_ = proposal_.ballot;
   waiting_ = {};
@@ -197,6 +203,7 @@ void Quorum::propose(Time now, Output& out) {
   own.ballot = proposal_.ballot;
   own.accepted = accepted_.ballot;
   own.value = accepted_.value;
+  own.value_home = accepted_.home;
   count_promise(own, now, out);
 }
 
@@ -207,6 +214,7 @@ void Quorum::ask(Output& out) {
     Message asked = message(kind, member);
     asked.ballot = proposal_.ballot;
     asked.value = proposal_.value;
+    asked.value_home = proposal_.home;
     asked.ended = ended_;
     out.messages.push_back(asked);
   });
@@ -216,14 +224,17 @@ void Quorum::count_promise(const Message& message, Time now, Output& out) {
   if (proposal_.ballot == 0 || message.ballot != proposal_.ballot || proposal_.accepting) return;
   proposal_.answered |= bit(message.from);
   if (message.accepted > proposal_.found.ballot)
-    proposal_.found = {message.accepted, message.value, 0};
+    proposal_.found = {message.accepted, message.value, message.value_home, 0};
   if (!majority(proposal_.answered)) return;
   proposal_.accepting = true;
   proposal_.answered = 0;
-  if (proposal_.found.ballot != 0) proposal_.value = proposal_.found.value;
+  if (proposal_.found.ballot != 0) {
+    proposal_.value = proposal_.found.value;
+    proposal_.home = proposal_.found.home;
+  }
   ask(out);
   if ((proposal_.value & bit(self_)) == 0) return;
-  waiting_ = {proposal_.ballot, proposal_.value, ended_};
+  waiting_ = {proposal_.ballot, proposal_.value, proposal_.home, ended_};
   accept_when_free(now, out);
 }
 
@@ -247,12 +258,12 @@ void Quorum::count_accepted(Member from, Time now, Output& out) {
   proposal_.answered |= bit(from);
   if (!majority(proposal_.answered)) return;
   const Members before = members_;
-  enter(epoch_ + 1, proposal_.value, now, out);
+  enter(epoch_ + 1, proposal_.value, proposal_.home, now, out);
   // Those who are out are told as well.
   for_each((before | members_) & ~bit(self_), [&](Member member) { beat(member, now, out); });
 }
 
-void Quorum::enter(Epoch epoch, Members members, Time now, Output& out) {
+void Quorum::enter(Epoch epoch, Members members, Member home, Time now, Output& out) {
   const Members gone = members_ & ~members;
   for_each(members & ~(outside_ ? 0 : members_), [&](Member member) {
     peers_[member] = {};
@@ -260,10 +271,13 @@ void Quorum::enter(Epoch epoch, Members members, Time now, Output& out) {
   });
   epoch_ = epoch;
   members_ = members;
+  home_ = home;
   if (outside_) joined_ = awake_;
   outside_ = false;
   joining_ &= ~members;
   leaving_ &= members;
+  if (home_ != self_) joining_ = leaving_ = 0;  // not this one's to ask for any more
+  if (home_ != self_ || heir_ >= kMaxMembers || !in(heir_)) heir_ = kNobody;
   ended_ &= members;
   promised_ = highest_ = 0;
   waiting_ = accepted_ = {};
@@ -287,6 +301,7 @@ void Quorum::enter(Epoch epoch, Members members, Time now, Output& out) {
 void Quorum::receive(const Message& message, Time now, Output& out) {
   const Member from = message.from;
   if (fenced_ || message.to != self_ || from >= kMaxMembers || from == self_) return;
+  if (message.home >= kMaxMembers || message.value_home >= kMaxMembers) return;
   if (message.epoch < epoch_) {
     // Of an old epoch: all it is told is that there is a newer one.
     if (!outside_) beat(from, now, out);
@@ -298,7 +313,7 @@ void Quorum::receive(const Message& message, Time now, Output& out) {
     // Who is in an epoch speaks for it.
     if ((message.members & bit(from)) == 0) return;
     if (outside_ && (message.members & bit(self_)) == 0) return;
-    enter(message.epoch, message.members, now, out);
+    enter(message.epoch, message.members, message.home, now, out);
     if (fenced_) return;
   }
   highest_ = std::max(highest_, message.ballot);
@@ -312,6 +327,7 @@ void Quorum::receive(const Message& message, Time now, Output& out) {
       promise.ballot = promised_;
       promise.accepted = accepted_.ballot;
       promise.value = accepted_.value;
+      promise.value_home = accepted_.home;
       out.messages.push_back(promise);
       return;
     }
@@ -320,7 +336,7 @@ void Quorum::receive(const Message& message, Time now, Output& out) {
       if (!proposes(from) || message.ballot < promised_) return;
       if ((message.value & bit(self_)) == 0) return;
       promised_ = message.ballot;
-      waiting_ = {message.ballot, message.value, message.ended};
+      waiting_ = {message.ballot, message.value, message.value_home, message.ended};
       return accept_when_free(now, out);
     }
     case Message::Kind::kAccepted:
@@ -366,6 +382,7 @@ Message Quorum::message(Message::Kind kind, Member to) const {
   made.to = to;
   made.epoch = epoch_;
   made.members = members_;
+  made.home = home_;
   return made;
 }
 

@@ -16,7 +16,8 @@
 //     is not in it may run.
 //   Changes that are wanted. The home asks for a host to join or to leave by the same decision. One
 //     that joins takes part from the epoch on that counts it in. One that leaves has ended before,
-//     and the home knows: nobody has to wait for what was granted to it.
+//     and the home knows: nobody has to wait for what was granted to it. Which member is the home
+//     belongs to the decision, too: the home may ask for another one.
 //   Majority. A vote each, and a second one for the home when the number of members is even: of two
 //     members the home decides, of two halves the one with the home.
 //
@@ -56,7 +57,8 @@ struct Message {
   Kind kind = Kind::kBeat;
   Member from = 0, to = 0;
   Epoch epoch = 0;      // the sender's ..
-  Members members = 0;  // .. and who is in it
+  Members members = 0;  // .. who is in it ..
+  Member home = 0;      // .. and which of them is the home
   Ballot ballot = 0;    // kBeat: the highest the sender has promised
   // kBeat
   Time sent = 0;         // by the sender's clock
@@ -66,8 +68,9 @@ struct Message {
   bool open = false;     // it has accepted something and knows no outcome
   // kPromise: the ballot last accepted, 0: none
   Ballot accepted = 0;
-  // kPromise: what was accepted; kAccept: who is to be a member
+  // kPromise: what was accepted; kAccept: who is to be a member, and the home
   Members value = 0;
+  Member value_home = 0;
   // kAccept: who is known not to run any more, and never will in this epoch
   Members ended = 0;
 };
@@ -110,11 +113,17 @@ class Quorum {
   // that it does not run and never will as the member it was. The next ticks carry it out.
   void join(Member member);
   void leave(Member member, bool ended);
+  // At the home: that member is to be it from now on. One that is none, or leaves first, is not.
+  void give_home(Member heir);
   // What was asked for has come about, or cannot any more.
-  bool settled() const { return fenced_ || (joining_ | (leaving_ & members_)) == 0; }
+  bool settled() const {
+    return fenced_ || ((joining_ | (leaving_ & members_)) == 0 && heir_ == kNobody);
+  }
 
   Epoch epoch() const { return epoch_; }
   Members members() const { return members_; }
+  // It may have left the domain since.
+  Member home() const { return home_; }
   Members suspects() const { return suspects_; }
   // vCPUs may run here while the member's clock says less than this; 0: not yet.
   Time lease_end(Time now) const;
@@ -137,11 +146,13 @@ class Quorum {
   struct Choice {
     Ballot ballot = 0;
     Members value = 0;
+    Member home = 0;
     Members ended = 0;
   };
   struct Proposal {
     Ballot ballot = 0;  // 0: none
     Members value = 0;
+    Member home = 0;
     bool accepting = false;
     Members answered = 0;
     Choice found{};  // of the promises, the latest accepted
@@ -156,6 +167,9 @@ class Quorum {
   void look_around();
   Members to_leave() const;
   Members wanted(Members leave) const { return (members_ | joining_) & ~(leave | leaving_); }
+  Member wanted_home(Members value) const {
+    return heir_ < kMaxMembers && (value & members_ & bit(heir_)) != 0 ? heir_ : home_;
+  }
   void check_lease(Time now, Output& out);
   void propose(Time now, Output& out);
   void ask(Output& out);
@@ -163,11 +177,13 @@ class Quorum {
   void count_promise(const Message& message, Time now, Output& out);
   void count_accepted(Member from, Time now, Output& out);
   void on_beat(const Message& message, Time now);
-  void enter(Epoch epoch, Members members, Time now, Output& out);
+  void enter(Epoch epoch, Members members, Member home, Time now, Output& out);
   void beat(Member to, Time now, Output& out) const;
   Message message(Message::Kind kind, Member to) const;
 
+  static constexpr Member kNobody = 255;
   Member self_, home_;
+  Member heir_ = kNobody;
   Timing timing_;
   Epoch epoch_;
   Members members_;

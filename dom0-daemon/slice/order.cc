@@ -21,6 +21,14 @@ Status read_slice(const json& body, Order& order) {
   if (slice.hosts.empty() || slice.hosts.size() > dsm::kMaxHosts || self >= slice.hosts.size())
     return Error{EPROTO, "`self` or `hosts` is out of range: a domain has 1 to 64 hosts"};
   slice.self = static_cast<dsm::HostId>(self);
+  const auto home = body.value("home", 0U);
+  const auto engine_home = body.value("engine_home", static_cast<int>(home));
+  if (home >= slice.hosts.size() || engine_home < -1 ||
+      engine_home >= static_cast<int>(slice.hosts.size()))
+    return Error{EPROTO, "`home` or `engine_home` is not in `hosts`"};
+  slice.home = static_cast<dsm::HostId>(home);
+  slice.engine_home = engine_home < 0 ? dsm::kNoHost : static_cast<dsm::HostId>(engine_home);
+  slice.heir = body.value("heir", false);
   for (const json& vcpu : body.at("vcpus")) {
     const auto host = vcpu.at("host").get<unsigned>();
     if (host >= slice.hosts.size())
@@ -28,11 +36,11 @@ Status read_slice(const json& body, Order& order) {
     slice.vcpus.push_back({static_cast<dsm::HostId>(host), vcpu.at("core").get<int>()});
   }
   slice.first_hosts = body.value("first_hosts", 0U);
-  if (slice.first_hosts > slice.hosts.size() || (slice.first_hosts != 0 && self == 0))
+  if (slice.first_hosts > slice.hosts.size() || (slice.first_hosts != 0 && self == home))
     return Error{EPROTO, "`first_hosts` is more than there are in `hosts`, or the home is to join"};
   // Later vCPU 0 may be anywhere.
   const bool began = slice.first_hosts != 0;
-  if (slice.vcpus.empty() || slice.vcpus.size() > 1024 || (!began && slice.vcpus[0].host != 0))
+  if (slice.vcpus.empty() || slice.vcpus.size() > 1024 || (!began && slice.vcpus[0].host != home))
     return Error{EPROTO, "`vcpus` needs 1 to 1024 entries, the first on the home"};
   slice.epoch = body.value("epoch", slice.epoch);
   order.cores = body.value("cores", std::vector<int>{});
@@ -94,7 +102,7 @@ Result<Order> parse_order(const json& body) try {
   order.hottest = body.value("stats_hottest", std::size_t{16});
   if (Status status = read_slice(body, order); !status) return status.error();
   if (Status status = read_wire(body, order.wire); !status) return status.error();
-  if (order.slice.self != 0) return order;
+  if (order.slice.self != order.slice.home) return order;
   order.program = body.at("program").get<std::string>();
   order.arguments = body.at("argv").get<std::vector<std::string>>();
   order.environment = body.at("env").get<std::vector<std::string>>();

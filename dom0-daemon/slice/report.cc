@@ -182,7 +182,7 @@ json holdings_event(hypervisor::usermode::Slice& slice, const json& order) {
              {"id", order.value("id", json())},
              {"alone", runs_json(found.alone, cut)},
              {"held", runs_json(found.held, cut)},
-             {"gone", slice.is_home() ? runs_json(found.gone, cut) : json::array()}};
+             {"gone", slice.is_engine_home() ? runs_json(found.gone, cut) : json::array()}};
   event["cut"] = cut;
   return event;
 }

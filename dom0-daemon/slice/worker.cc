@@ -114,7 +114,8 @@ Status Worker::join() {
     order_.slice.on_peer_lost = [this](dsm::HostId host, const std::string& why) {
       control_.send({{"event", "peer-lost"}, {"host", host}, {"error", why}});
     };
-  if (order_.slice.self == 0) {
+  const bool at_home = order_.slice.self == order_.slice.home;
+  if (at_home) {
     ::umask(order_.umask);
     if (::chdir(order_.cwd.c_str()) != 0) return system_error(errno, "cannot enter " + order_.cwd);
   } else if (::chdir("/") != 0) {
@@ -122,7 +123,7 @@ Status Worker::join() {
   }
   if (Status status = slice_->join(order_.slice, std::move(listening_)); !status.ok())
     return status;
-  if (order_.slice.self != 0)
+  if (!at_home && !order_.slice.heir)
     if (Status status = confine(); !status.ok()) return status;
   if (hypervisor::usermode::real_time_refused())
     log::warning(
@@ -202,8 +203,8 @@ bool Worker::obey(const ControlChannel::Packet& packet) {
     migrate(body.value("vcpu", ~0U),
             {body.value("host", dsm::HostId{dsm::kMaxHosts}), body.value("core", -1)},
             body.value("id", json()));
-  } else if (!take_step(control_, op, body)) {
-    take_survival_step(control_, op, body);
+  } else if (!take_step(control_, op, body) && !take_survival_step(control_, op, body)) {
+    take_role_step(control_, *slice_, op, body);
   }
   return true;
 }

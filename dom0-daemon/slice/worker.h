@@ -11,11 +11,12 @@
 #include "dom0-daemon/slice/control_channel.h"
 #include "dom0-daemon/slice/member_steps.h"
 #include "dom0-daemon/slice/order.h"
+#include "dom0-daemon/slice/role_steps.h"
 #include "dom0-daemon/slice/survival_steps.h"
 
 namespace xenspan::slice {
 
-class Worker : public MemberSteps, public SurvivalSteps {
+class Worker : public MemberSteps, public SurvivalSteps, private RoleSteps {
  public:
   explicit Worker(UniqueFd control) : control_(std::move(control)) {}
   // Returns the process's exit status.

@@ -54,7 +54,7 @@ Home::Services services() {
 // Bytes of the answer, or 0 where the call ends the domain or nothing is answered.
 std::size_t answer_bytes(Op op) {
   switch (op) {
-    case Op::kClock: return 8 + 8 + 4 + sizeof(BootId);
+    case Op::kClock: return 8 + 8 + 4 + sizeof(BootId) + 8 + 8;
     case Op::kFutexCancel: return 1;
     case Op::kFutexEnqueue:
     case Op::kFutexSleep:

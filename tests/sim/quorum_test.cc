@@ -73,13 +73,14 @@ bool run_all(const Arguments& arguments) {
   }
   std::printf(
       "quorum: %llu fault schedules from seed %llu, %llu events: %llu crashes, %llu cuts, %llu "
-      "hosts slow, %llu joins, %llu leaves, %llu epochs, %llu leases ended, %llu came back, %llu "
+      "hosts slow, %llu joins, %llu leaves, %llu homes moved, %llu epochs, %llu leases ended, %llu "
+      "came back, %llu "
       "fenced, %llu homes lost; a "
       "simple loss known to all within %lld ms of 3000\n",
       number(all.schedules), number(arguments.seed), number(all.events), number(all.crashes),
-      number(all.cuts), number(all.slow), number(all.joins), number(all.leaves), number(all.epochs),
-      number(all.holds), number(all.resumed), number(all.fenced), number(all.lost_homes),
-      static_cast<long long>(all.slowest_ms));
+      number(all.cuts), number(all.slow), number(all.joins), number(all.leaves), number(all.moves),
+      number(all.epochs), number(all.holds), number(all.resumed), number(all.fenced),
+      number(all.lost_homes), static_cast<long long>(all.slowest_ms));
   return good;
 }
 

@@ -41,7 +41,17 @@ struct Happening {
 };
 
 struct Fault {
-  enum class Kind : std::uint8_t { kCrash, kCut, kHeal, kOneWay, kSlow, kCalm, kJoin, kLeave } kind;
+  enum class Kind : std::uint8_t {
+    kCrash,
+    kCut,
+    kHeal,
+    kOneWay,
+    kSlow,
+    kCalm,
+    kJoin,
+    kLeave,
+    kMove
+  } kind;
   Micros at;
   Member member = 0;
   Members side = 0;
@@ -80,6 +90,8 @@ class World {
   void plan_members(Micros from);
   void join(Member member);
   void leave(Member member);
+  void move_home(Member heir);
+  Machine& home() { return machines_[home_]; }
 
   const QuorumOptions options_;
   QuorumCounts& counts_;
@@ -92,9 +104,11 @@ class World {
   std::uint64_t order_ = 0;
   Micros now_ = 0, calm_ = 0, end_ = 0;
   Micros delay_ = 5 * kMs;
-  unsigned loss_ = 0, spike_ = 0;    // per cent
-  std::vector<Members> heard_from_;  // by receiver: who reaches it
-  std::map<Epoch, Members> epochs_;
+  unsigned loss_ = 0, spike_ = 0;                       // per cent
+  std::vector<Members> heard_from_;                     // by receiver: who reaches it
+  std::map<Epoch, std::pair<Members, Member>> epochs_;  // and the home
+  Member home_ = 0;                                     // whose daemon acts as the home's, since ..
+  Epoch home_epoch_ = 1;
   Member crash_after_ = 0xff;
   std::uint64_t crash_step_ = 0, steps_ = 0;
   // Strikes when the n-th message of a kind is sent.
@@ -136,9 +150,10 @@ void World::build() {
   if (planted(QuorumError::kTwoHomes)) hosts_ = 4;
   if (planted(QuorumError::kPromiseForgets)) hosts_ = 6;
   first_ = hosts_;
-  coming_ = !planted(QuorumError::kTwoHomes) && !planted(QuorumError::kPromiseForgets) &&
-            (chance(50) || planted(QuorumError::kEndsLater) ||
-             planted(QuorumError::kJoinsUnasked) || planted(QuorumError::kJoinsAnew));
+  coming_ =
+      !planted(QuorumError::kTwoHomes) && !planted(QuorumError::kPromiseForgets) &&
+      (chance(50) || planted(QuorumError::kEndsLater) || planted(QuorumError::kJoinsUnasked) ||
+       planted(QuorumError::kJoinsAnew) || planted(QuorumError::kHomeUntold));
   if (coming_) {
     first_ = 1 + static_cast<unsigned>(below(hosts_));
     if (first_ == hosts_) ++hosts_;
@@ -150,34 +165,39 @@ void World::build() {
     machines_.back().offset = offset;
     machines_.back().rate = 1 + (static_cast<double>(below(81)) - 40) / 1000;
     if (planted(QuorumError::kClockRuns) && i % 2 == 1) machines_.back().rate = 3;
-    epochs_[1] = setup_of(0).members;
+    epochs_[1] = {setup_of(0).members, 0};
     machines_.back().crashed = i >= first_;  // nothing of the domain is there yet
     push(static_cast<Micros>(below(150) * kMs),
          {0, 0, Happening::Kind::kTick, static_cast<Member>(i), {}, 0});
   }
 }
 
-// Hosts are asked to join and to leave, also while others are on their way.
+// Hosts are asked to join and to leave and the home to move, also while others are on their way.
 void World::plan_members(Micros at) {
   const auto count = 1 + below(6);
   for (std::uint64_t i = 0; i < count; ++i) {
     at += static_cast<Micros>(below(chance(50) ? 300 : 3000)) * kMs;
-    const auto member = static_cast<Member>(1 + below(hosts_ - 1));
-    faults_.push_back({chance(60) ? Fault::Kind::kJoin : Fault::Kind::kLeave, at, member, 0, 0});
+    const auto member = static_cast<Member>(below(hosts_));
+    const auto kind = below(100);
+    faults_.push_back({kind < 45   ? Fault::Kind::kJoin
+                       : kind < 75 ? Fault::Kind::kLeave
+                                   : Fault::Kind::kMove,
+                       at, member, 0, 0});
   }
 }
 
 void World::join(Member member) {
-  Machine& home = machines_[0];
+  Machine& home = this->home();
   Machine& machine = machines_[member];
   const bool known = (home.quorum.members() & bit(member)) != 0;
   const bool again = planted(QuorumError::kJoinsAnew) && known;
   if (home.crashed || home.stands_until > now_ || home.quorum.fenced()) return;
-  if (!again && (known || !machine.crashed)) return;  // as the daemons refuse it
+  if (member == home_ || (!again && (known || !machine.crashed))) return;  // the daemons refuse it
   ++counts_.joins;
   Quorum::Setup setup = setup_of(member);
   setup.members = home.quorum.members() & ~bit(member);
   setup.epoch = home.quorum.epoch();
+  setup.home = home.quorum.home();
   if (planted(QuorumError::kJoinsUnasked)) setup.members |= bit(member);
   if (again) --setup.epoch;
   machine.quorum = Quorum(setup, clock(machine));
@@ -192,15 +212,23 @@ void World::join(Member member) {
 
 // Its slice has ended, and the home has heard of it.
 void World::leave(Member member) {
-  Machine& home = machines_[0];
+  Machine& home = this->home();
   Machine& machine = machines_[member];
   if (home.crashed || home.stands_until > now_ || home.quorum.fenced() || machine.crashed) return;
+  if (member == home_) return;
   ++counts_.leaves;
   if (planted(QuorumError::kEndsLater))
     machine.lingers = true;
   else
     machine.crashed = true;
   home.quorum.leave(member, true);
+}
+
+void World::move_home(Member heir) {
+  Machine& home = this->home();
+  if (home.crashed || home.stands_until > now_ || home.quorum.fenced() || heir == home_) return;
+  ++counts_.moves;
+  home.quorum.give_home(heir);
 }
 
 void World::plan() {
@@ -314,6 +342,7 @@ void World::strike(const Fault& fault) {
   switch (fault.kind) {
     case Fault::Kind::kJoin: return join(fault.member);
     case Fault::Kind::kLeave: return leave(fault.member);
+    case Fault::Kind::kMove: return move_home(fault.member);
     case Fault::Kind::kCrash:
       if (machines_[fault.member].crashed) return;
       ++counts_.crashes;
@@ -369,7 +398,8 @@ void World::step(Member member, const Message* message) {
     if (event.kind == Event::Kind::kFenced) ++counts_.fenced;
     if (event.kind == Event::Kind::kHold) ++counts_.holds;
     if (event.kind == Event::Kind::kResume) ++counts_.resumed;
-    if (event.kind == Event::Kind::kGone && (event.members & 1) != 0) ++counts_.lost_homes;
+    if (event.kind == Event::Kind::kGone && (event.members & bit(machine.quorum.home())) != 0)
+      ++counts_.lost_homes;
     if (event.kind == Event::Kind::kGone && simple_)
       counts_.slowest_ms = std::max(counts_.slowest_ms, (now_ - simple_at_) / kMs);
     if (event.kind == Event::Kind::kGone && simple_ && now_ - simple_at_ > kLostAfterUs)
@@ -391,6 +421,7 @@ void World::send(const Message& message) {
     sent.granted = clock(machines_[sent.to]);
   if (planted(QuorumError::kPromiseForgets) && sent.kind == Message::Kind::kPromise)
     sent.accepted = sent.value = 0;
+  if (planted(QuorumError::kHomeUntold)) sent.home = 0;
   if (planted(QuorumError::kAcceptsLost) && sent.kind == Message::Kind::kAccepted) return;
   Micros delay = 50 + static_cast<Micros>(below(static_cast<std::uint64_t>(delay_)));
   if (spike_ != 0 && below(100) < spike_) delay += static_cast<Micros>(below(4000)) * kMs;
@@ -426,10 +457,12 @@ void World::check(Member stepped) {
   const Epoch epoch = machine.quorum.epoch();
   if (epoch != machines_[stepped].epoch) {
     machines_[stepped].epoch = epoch;
-    const auto [known, fresh] = epochs_.emplace(epoch, machine.quorum.members());
-    if (known->second != machine.quorum.members())
-      fail(fmt::format("epoch {} has members {:x} for one and {:x} for member {}", epoch,
-                       known->second, machine.quorum.members(), stepped));
+    const std::pair own{machine.quorum.members(), machine.quorum.home()};
+    const auto [known, fresh] = epochs_.emplace(epoch, own);
+    if (known->second != own)
+      fail(fmt::format("epoch {} has members {:x} and home {} for one, {:x} and {} for member {}",
+                       epoch, known->second.first, known->second.second, own.first, own.second,
+                       stepped));
     for (unsigned i = 0; i < hosts_; ++i) {
       if ((machine.quorum.members() >> i & 1) != 0) continue;
       machines_[i].absent = std::max(machines_[i].absent, epoch);
@@ -437,6 +470,11 @@ void World::check(Member stepped) {
         fail(fmt::format("member {} runs although epoch {} of member {} is without it", i, epoch,
                          stepped));
     }
+  }
+  // The daemons hand over their part when the home's own machine says so.
+  if (stepped == home_ && epoch > home_epoch_) {
+    home_ = machine.quorum.home();
+    home_epoch_ = epoch;
   }
   if (machine.absent > epoch && runs(stepped))
     fail(fmt::format("member {} runs although others have gone on without it", stepped));
@@ -448,7 +486,7 @@ void World::check_end() {
     const auto member = static_cast<Member>(i);
     if (machines_[i].crashed || machines_[i].quorum.fenced()) continue;
     // Nobody has taken it in: the home is lost, or has given it up.
-    const bool taken = runs(0) && (machines_[0].quorum.members() & bit(member)) != 0;
+    const bool taken = runs(home_) && (home().quorum.members() & bit(member)) != 0;
     if (machines_[i].quorum.outside() && !taken) continue;
     (runs(member) ? running : waiting) |= bit(member);
   }
@@ -461,10 +499,10 @@ void World::check_end() {
       return fail(fmt::format("member {} runs in epoch {} with {:x}, but running are {:x}", i,
                               quorum.epoch(), quorum.members(), running));
   }
-  if (runs(0) && !machines_[0].quorum.settled())
+  if (runs(home_) && !home().quorum.settled())
     return fail("the home's members are not as it was asked for");
   if (!simple_) return;
-  const Members rest = epochs_[1] & ~simple_lost_;
+  const Members rest = epochs_[1].first & ~simple_lost_;
   // A calm that cuts the survivors makes it another story.
   if (faults_.back().side != 0) return;
   if (running != rest)
@@ -488,6 +526,7 @@ const char* text_of(QuorumError error) {
     case QuorumError::kEndsLater: return "ends-later";
     case QuorumError::kJoinsUnasked: return "joins-unasked";
     case QuorumError::kJoinsAnew: return "joins-anew";
+    case QuorumError::kHomeUntold: return "home-untold";
     case QuorumError::kCount: break;
   }
   return "";
@@ -506,6 +545,7 @@ void QuorumCounts::add(const QuorumCounts& other) {
   lost_homes += other.lost_homes;
   joins += other.joins;
   leaves += other.leaves;
+  moves += other.moves;
   slowest_ms = std::max(slowest_ms, other.slowest_ms);
 }
 

@@ -1,11 +1,13 @@
 // A domain's members on a simulated cluster: seeded crashes, cuts, delays, losses, clocks that run
 // at different speeds, and hosts that stand still, at any step of the real machine
-// (dom0-daemon/quorum); and hosts that join, leave and come back at any of these moments.
+// (dom0-daemon/quorum); and hosts that join, leave and come back, and a home that moves,
+// at any of these moments.
 //
 // Checked after every event: no vCPU may run on a member when anybody is in a later epoch without
-// that member; an epoch has the same members for everybody. At the end, when nothing changes any
-// more: each live member runs in one and the same epoch with all the others that run, or is fenced;
-// and what was expected of simple faults has come about in time. Threading: one world, one thread.
+// that member; an epoch has the same members and home for everybody. At the end, when nothing
+// changes any more: each live member runs in one and the same epoch with all the others that run,
+// or is fenced; and what was expected of simple faults has come about in time. Threading: one
+// world, one thread.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +36,7 @@ enum class QuorumError : std::uint8_t {
   kEndsLater,       // one that leaves is said to have ended, and has not
   kJoinsUnasked,    // one that joins counts itself in before the others do
   kJoinsAnew,       // one starts anew while it still counts as a member
+  kHomeUntold,      // who enters an epoch is not told which member is the home
   kCount,
 };
 const char* text_of(QuorumError error);
@@ -46,7 +49,7 @@ struct QuorumOptions {
 
 struct QuorumCounts {
   std::uint64_t schedules = 0, events = 0, epochs = 0, crashes = 0, cuts = 0, slow = 0, fenced = 0,
-                holds = 0, resumed = 0, lost_homes = 0, joins = 0, leaves = 0;
+                holds = 0, resumed = 0, lost_homes = 0, joins = 0, leaves = 0, moves = 0;
   std::int64_t slowest_ms = 0;  // from a simple crash to the last survivor that knows
   void add(const QuorumCounts& other);
 };

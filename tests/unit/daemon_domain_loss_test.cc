@@ -3,55 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "dom0-daemon/daemon/domain.h"
 #include "dom0-daemon/daemon/leases.h"
+#include "tests/unit/domain_stand_ins.h"
 
 namespace xenspan::daemon {
 namespace {
 
 using testing::HasSubstr;
 using testing::StartsWith;
-
-constexpr char kUuid[] = "0f1e2d3c-0000-4000-8000-000000000001";
-
-// Each host's orders, as words.
-class Slices : public SliceLinks {
- public:
-  Status create_slice(const std::string&, const std::string&, const User&, Json,
-                      std::vector<UniqueFd>, std::uint64_t) override {
-    return {};
-  }
-  void send_to_slice(const std::string& host, const std::string&, const Json& message) override {
-    told[host].push_back(text_or(message, "op", ""));
-    last[host] = message;
-  }
-  void set_slice_cores(const std::string&, const std::string&, const std::vector<int>&) override {}
-  void stop_slice(const std::string& host, const std::string&, const std::string&) override {
-    told[host].push_back("stop");
-  }
-  std::vector<std::string> open_at_home(const std::string&) const override { return {}; }
-
-  std::map<std::string, std::vector<std::string>> told;
-  std::map<std::string, Json> last;
-};
-
-class Household : public Domain::Handler, public Votes {
- public:
-  void domain_changed(Domain&) override {}
-  void domain_over(Domain&) override {}
-  Result<HostRecord> find_host(const std::string& name) override { return Error{ENOENT, name}; }
-  void member_answered(Domain&, const Membership::Answer&) override {}
-  Status may_hold_slice(const Domain&, const HostRecord&) override { return {}; }
-  void prepare_slice(const Domain&, const std::string&, std::function<void(Status)>) override {}
-  Votes& votes() override { return *this; }
-  bool counts(const std::string&, int) const override { return true; }
-  Json standing(const std::string&) const override { return nullptr; }
-  void join(const std::string&, int) override {}
-  void leave(const std::string&, int index, bool ended) override {
-    if (ended) known_to_have_ended.push_back(index);
-  }
-  std::vector<int> known_to_have_ended;
-};
 
 // Hosts a (the home), b, c and d; `vcpus`: where each is.
 class DomainLosses : public testing::Test {
@@ -121,7 +80,7 @@ class DomainLosses : public testing::Test {
   const std::string& end() const { return domain_->outcome().message; }
 
   EventLoop loop_;
-  Slices slices_;
+  StandInSlices slices_;
   Household household_;
   std::unique_ptr<Domain> domain_;
 };

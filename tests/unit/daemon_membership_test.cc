@@ -136,13 +136,16 @@ TEST_F(MembershipTest, WhatIsBoundToTheHomeIsNamed) {
   EXPECT_EQ(first_names(open, 40), "0 terminal /dev/pts/1, 1 file /data/in and 2 more");
   EXPECT_EQ(first_names(open, 1), "0 terminal /dev/pts/1 and 3 more");
   Membership members("dom", "a", {"a", "b"});
-  members.open([](const std::string&) { return Status(); }, [&] { return first_names(open, 100); });
+  members.open([](const std::string&) { return Status(); },
+               [&] {
+                 return Error{EBUSY, first_names(open, 100) + " are bound to it"};
+               });
   members.ask("a", "drain");
   const auto answers = members.take_answers();
   ASSERT_EQ(answers.size(), 1u);
-  EXPECT_NE(
-      answers[0].status.error().message.find("bound to that host (0 terminal /dev/pts/1, 1 file"),
-      std::string::npos);
+  expect_word(answers[0].status.error().message,
+              "the home of domain dom, and 0 terminal /dev/pts/1, 1 file");
+  EXPECT_EQ(members.step(), Step::kNone);
 }
 
 TEST_F(MembershipTest, WhatThisProcessHasOpenIsFound) {
@@ -155,9 +158,15 @@ TEST_F(MembershipTest, WhatThisProcessHasOpenIsFound) {
     open.emplace_back(fd);
     expected.push_back(std::to_string(fd) + " " + what);
   };
-  expect(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600), "file " + file);
-  expect(::open("/dev/null", O_RDWR | O_CLOEXEC), "device /dev/null");
-  expect(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "directory /proc");
+  const auto expect_free = [&](int fd) {
+    ASSERT_GE(fd, 0);
+    open.emplace_back(fd);
+  };
+  expect_free(::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  expect_free(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  expect_free(::open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const std::size_t free = open.size();
+  expect(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "directory of the kernel /proc");
   expect(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket");
   expect(::eventfd(0, EFD_CLOEXEC), "eventfd");
   int ends[2];
@@ -165,18 +174,131 @@ TEST_F(MembershipTest, WhatThisProcessHasOpenIsFound) {
   expect(ends[0], "pipe");
   expect(ends[1], "pipe");
   // More than once: each number is one that has to be seen to.
-  expect(::fcntl(open.front().get(), F_DUPFD_CLOEXEC, 0), "file " + file);
+  expect(::fcntl(open.back().get(), F_DUPFD_CLOEXEC, 0), "pipe");
   if (const int terminal = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC); terminal >= 0)
     expect(terminal, "terminal /dev/ptmx");
   auto names = bound_files(::getpid());
   for (const std::string& each : expected)
     EXPECT_EQ(std::count(names.begin(), names.end(), each), 1) << each;
+  for (std::size_t i = 0; i < free; ++i) {
+    const std::string start = std::to_string(open[i].get()) + " ";
+    EXPECT_TRUE(std::none_of(names.begin(), names.end(), [&](const std::string& name) {
+      return name.starts_with(start);
+    })) << start;
+  }
   ::unlink(file.c_str());
   names = bound_files(::getpid());
   const std::string deleted =
       std::to_string(open.front().get()) + " deleted file " + file + " (deleted)";
   EXPECT_EQ(std::count(names.begin(), names.end(), deleted), 1);
   EXPECT_TRUE(bound_files(-1).empty());
+}
+
+// A domain on a, its home, b and c; b is its heir.
+class HomeLeavesTest : public testing::Test {
+ protected:
+  HomeLeavesTest() {
+    members_.open([](const std::string&) { return Status(); }, [] { return std::string("b"); });
+    members_.ask("a", "drain");
+    members_.take_answers();
+  }
+  std::string now() const {
+    constexpr const char* kNames[] = {"none", "start",     "connect",    "share", "vacate",
+                                      "role", "hand over", "disconnect", "stop",  "undo"};
+    return members_.host() + " " + kNames[static_cast<int>(members_.step())];
+  }
+  // The steps up to and with this one, which is not done yet.
+  std::vector<std::string> steps_to(const std::string& last) {
+    std::vector<std::string> all{now()};
+    while (all.back() != last && all.size() < 20) {
+      members_.done();
+      all.push_back(now());
+    }
+    return all;
+  }
+  State state(const std::string& host) const { return members_.members().at(host).state; }
+  std::string error(const std::string& host) const { return members_.members().at(host).error; }
+  Membership members_{"dom", "a", {"a", "b", "c"}};
+};
+
+TEST_F(HomeLeavesTest, TheHeirLeavesAndJoinsAnewAndTakesTheRole) {
+  EXPECT_EQ(state("a"), State::kDraining);
+  EXPECT_EQ(state("b"), State::kDraining);
+  const std::vector<std::string> expected{"b vacate", "b hand over", "b disconnect", "b stop",
+                                          "b start",  "b connect",   "a vacate",     "a role"};
+  EXPECT_EQ(steps_to("a role"), expected);
+  EXPECT_EQ(state("a"), State::kDraining);
+  EXPECT_EQ(state("b"), State::kActive);
+  EXPECT_TRUE(members_.busy("a"));
+  EXPECT_TRUE(members_.busy("b"));
+  EXPECT_FALSE(members_.busy("c"));
+  EXPECT_FALSE(members_.forgets());
+  members_.ask("a", "remove");
+  EXPECT_TRUE(members_.forgets());
+  // What the heir goes on with.
+  Membership heirs("dom", "b", {});
+  heirs.resume({{"a", State::kDraining}, {"b", State::kActive}, {"c", State::kActive}}, "a", true);
+  heirs.open([](const std::string&) { return Status(); }, [] { return std::string("c"); });
+  EXPECT_EQ(heirs.step(), Step::kHandOver);
+  EXPECT_EQ(heirs.host(), "a");
+  for (int i = 0; i < 3; ++i) heirs.done();
+  EXPECT_EQ(heirs.step(), Step::kNone);
+  EXPECT_FALSE(heirs.members().contains("a"));
+  EXPECT_EQ(heirs.take_forgotten(), std::vector<std::string>{"a"});
+  // And it can be drained itself.
+  heirs.ask("b", "drain");
+  EXPECT_EQ(heirs.heir(), "c");
+}
+
+TEST_F(HomeLeavesTest, OtherRequestsWait) {
+  members_.ask("b", "add");
+  members_.ask("c", "drain");
+  members_.ask("a", "add");
+  EXPECT_TRUE(members_.take_answers().empty());
+  EXPECT_EQ(now(), "b vacate");
+  members_.close("the home is elsewhere");
+  EXPECT_EQ(members_.take_answers().size(), 3u);
+}
+
+TEST_F(HomeLeavesTest, AnHeirThatCannotLeaveLeavesTheHomeWhereItIs) {
+  steps_to("b hand over");
+  members_.failed("stuck");
+  EXPECT_EQ(members_.step(), Step::kNone);
+  EXPECT_EQ(state("a"), State::kActive);
+  EXPECT_EQ(state("b"), State::kActive);
+  EXPECT_EQ(error("a"), "stuck");
+  EXPECT_EQ(members_.heir(), "");
+}
+
+TEST_F(HomeLeavesTest, AnHeirThatDoesNotComeBackHasFailed) {
+  steps_to("b start");
+  members_.failed("no room");
+  EXPECT_EQ(now(), "b undo");
+  members_.done();
+  EXPECT_EQ(members_.step(), Step::kNone);
+  EXPECT_EQ(state("a"), State::kActive);
+  EXPECT_EQ(state("b"), State::kFailed);
+  EXPECT_EQ(error("a"), "no room");
+}
+
+TEST_F(HomeLeavesTest, AHomeThatKeepsItsRoleGetsItsShareAgain) {
+  steps_to("a role");
+  members_.failed("a file is not there");
+  EXPECT_EQ(now(), "a share");
+  EXPECT_EQ(state("a"), State::kActive);
+  EXPECT_EQ(error("a"), "a file is not there");
+  members_.done();
+  EXPECT_EQ(members_.step(), Step::kNone);
+  members_.ask("a", "drain");
+  EXPECT_EQ(now(), "b vacate");
+}
+
+TEST_F(HomeLeavesTest, AnHeirThatDiesLeavesTheHomeWhereItIs) {
+  steps_to("a vacate");
+  members_.lost("b", "no sign of life");
+  EXPECT_EQ(now(), "a share");
+  EXPECT_EQ(state("a"), State::kActive);
+  EXPECT_EQ(state("b"), State::kFailed);
 }
 
 TEST_F(MembershipTest, TheLastHostStays) {

@@ -45,7 +45,10 @@ class NoLinks : public SliceLinks {
   void send_to_slice(const std::string&, const std::string&, const Json&) override {}
   void set_slice_cores(const std::string&, const std::string&, const std::vector<int>&) override {}
   void stop_slice(const std::string&, const std::string&, const std::string&) override {}
-  std::vector<std::string> open_at_home(const std::string&) const override { return {}; }
+  std::vector<std::string> bound_here(const std::string&) const override { return {}; }
+  void name_heir(const std::string&, const std::string&, const std::string&) override {}
+  void claim_slice(const std::string&, const std::string&) override {}
+  void follow(const std::string&, const std::string&) override {}
   std::vector<std::string> created;
 };
 
@@ -55,6 +58,8 @@ class NoVotes : public Votes {
   Json standing(const std::string&) const override { return nullptr; }
   void join(const std::string&, int) override {}
   void leave(const std::string&, int, bool) override {}
+  void give_home(const std::string&, int) override {}
+  int home_of(const std::string&) const override { return -1; }
 };
 
 std::unique_ptr<TlsContext> same_key() {

@@ -94,5 +94,17 @@ TEST(IdleFutexes, AlsoWhenAnotherAddressHadThePlaceMeanwhile) {
   EXPECT_FALSE(idle.idle(kWord));
 }
 
+// The slice has become the home: nothing that an older home gave it counts, however late it comes.
+TEST(IdleFutexes, AllAreTakenBackAtOnce) {
+  IdleFutexes idle;
+  idle.lease(0x1000, 4);
+  idle.take_back_all(5);
+  EXPECT_FALSE(idle.idle(0x1000));
+  idle.lease(0x2000, 5);
+  EXPECT_FALSE(idle.idle(0x2000));
+  idle.lease(0x2000, 6);
+  EXPECT_TRUE(idle.idle(0x2000));
+}
+
 }  // namespace
 }  // namespace xenspan::hypervisor::usermode

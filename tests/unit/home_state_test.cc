@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <random>
+#include <thread>
 
 #include "dom0-daemon/hypervisor/usermode/home.h"
 #include "dom0-daemon/hypervisor/usermode/window.h"
@@ -345,6 +346,71 @@ TEST_F(TwoHomes, AWakeIsNotLostOnTheWay) {
   hand_over();
   const Packet slept = ask(*new_, b, Op::kFutexSleep, ticket, std::int64_t{-1});
   EXPECT_EQ(Reader(slept).get<std::int64_t>(), 0);
+}
+
+// Calls that wait are to be made again while the home is held, and only then.
+TEST_F(TwoHomes, CallsThatWaitEndWhenItIsHeld) {
+  const int a = start_thread(*old_), b = start_thread(*old_);
+  std::int32_t waited = 0;
+  std::int64_t slept = 0;
+  std::thread waiter([&] {
+    const Packet answer = ask(*old_, a, Op::kSignalWait, signal_bit(SIGUSR2), std::int64_t{-1});
+    waited = Reader(answer).get<std::int32_t>();
+  });
+  std::thread sleeper([&] {
+    const Packet queued = ask(*old_, b, Op::kFutexEnqueue, std::uint64_t{0x8000001000}, ~0U);
+    const auto ticket = Reader(queued).get<std::uint64_t>();
+    const Packet answer = ask(*old_, b, Op::kFutexSleep, ticket, std::int64_t{-1});
+    slept = Reader(answer).get<std::int64_t>();
+  });
+  old_->hold();
+  waiter.join();
+  sleeper.join();
+  EXPECT_EQ(waited, kStartAgain);
+  EXPECT_EQ(slept, -EINTR);
+  EXPECT_EQ(old_->calls_under_way(), 0u);
+  EXPECT_EQ(old_->threads_on(1), 2u);
+  EXPECT_EQ(old_->threads_on(0), 0u);
+  old_->release();
+  const Packet again = ask(*old_, a, Op::kSignalWait, signal_bit(SIGUSR2), std::int64_t{1'000'000});
+  EXPECT_EQ(Reader(again).get<std::int32_t>(), -EAGAIN);
+}
+
+// What comes from outside while the state is on its way is neither lost nor there twice.
+TEST_F(TwoHomes, SignalsMeanwhileAreKept) {
+  const int a = start_thread(*old_);
+  const auto pending = [&](Home& home) {
+    return Reader(ask(home, a, Op::kPending)).get<std::uint64_t>();
+  };
+  old_->begin_giving();
+  old_->outside_signal(SIGTERM);
+  EXPECT_EQ(pending(*old_), 0u);
+  old_->keep();
+  EXPECT_EQ(pending(*old_), signal_bit(SIGTERM));
+  old_->begin_giving();
+  old_->outside_signal(SIGINT);
+  hand_over();
+  EXPECT_EQ(old_->retire(), std::vector<int>{SIGINT});
+  EXPECT_EQ(pending(*new_), signal_bit(SIGTERM));
+}
+
+// The domain's clocks go on as they were at its first home.
+TEST_F(TwoHomes, ClocksAreTheDomains) {
+  const int a = start_thread(*old_);
+  Home::Services later = services();
+  later.monotonic_offset = 3600'000'000'000;
+  later.realtime_offset = -60'000'000'000;
+  new_ = std::make_unique<Home>(std::move(later));
+  hand_over();
+  const Packet before = ask(*old_, a, Op::kClock), after = ask(*new_, a, Op::kClock);
+  Reader first(before), second(after);
+  const auto old_monotonic = first.get<std::int64_t>(), old_realtime = first.get<std::int64_t>();
+  EXPECT_GE(second.get<std::int64_t>(), old_monotonic + 3600'000'000'000);
+  EXPECT_LT(second.get<std::int64_t>(), old_realtime);
+  EXPECT_EQ(second.get<std::int32_t>(), first.get<std::int32_t>()) << "the process's id";
+  EXPECT_EQ(second.get<BootId>(), boot_id());
+  EXPECT_EQ(second.get<std::int64_t>(), 3600'000'000'000);
+  EXPECT_EQ(second.get<std::int64_t>(), -60'000'000'000);
 }
 
 TEST_F(TwoHomes, WhatIsMissingThereIsNamedAndNothingIsTaken) {

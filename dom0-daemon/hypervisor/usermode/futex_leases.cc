@@ -67,4 +67,12 @@ void IdleFutexes::take_back(std::uint64_t address, std::uint64_t version) {
   if (place.address == address) place.idle = false;
 }
 
+void IdleFutexes::take_back_all(std::uint64_t version) {
+  for (Place& place : places_) {
+    const std::lock_guard guard(place.lock);
+    place.taken_back = std::max(place.taken_back, version);
+    place.idle = false;
+  }
+}
+
 }  // namespace xenspan::hypervisor::usermode

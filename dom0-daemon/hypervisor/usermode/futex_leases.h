@@ -39,7 +39,8 @@ class FutexLeases {
     std::uint64_t version = 0;
   };
   TakeBack on_wait(std::uint64_t address);
-  // For a home whose role moves: who holds leases, and the newest version.
+  // For a home whose role moves: who holds leases, and the newest version. Nothing is leased to the
+  // home's own host.
   struct State {
     std::uint64_t version = 0;
     std::vector<std::pair<std::uint64_t, dsm::HostMask>> holders;  // by address
@@ -66,6 +67,8 @@ class IdleFutexes {
   bool idle(std::uint64_t address);
   void lease(std::uint64_t address, std::uint64_t version);
   void take_back(std::uint64_t address, std::uint64_t version);
+  // All that were given up to this version.
+  void take_back_all(std::uint64_t version);
 
  private:
   struct Place {

@@ -21,6 +21,20 @@ constexpr std::size_t kSignalStackBytes =
     512 << 10;  // the runtime's whole life inside the guest happens on it
 constexpr std::size_t kHostStackBytes = 256 << 10;
 
+const char* words_for(Op op) {
+  switch (op) {
+    case Op::kIo: return "input or output";
+    case Op::kFutexSleep: return "a wait for another thread";
+    case Op::kMemory: return "a change of its memory";
+    case Op::kSignalWait: return "a wait for a signal";
+    case Op::kClone: return "the start of a thread";
+    case Op::kExec: return "the start of a program";
+    case Op::kExitGroup: return "the program's end";
+    case Op::kMove: return "a move to another host";
+    default: return "a short call";
+  }
+}
+
 }  // namespace
 
 int GuestThread::start(Slice& slice, const StartThread& start) {
@@ -82,8 +96,10 @@ void GuestThread::run() {
   ::sigaltstack(&stack, nullptr);
   block_.thread = this;
   enter_thread_block(block_);
-  line_ = slice_.take_line(tid());
-  if (line_ == nullptr) park();
+  {
+    const InCall call(slice_.gate());
+    connect();
+  }
   const auto restorer = reinterpret_cast<std::uint64_t>(xs_restorer_start);
   if (::prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, restorer,
               static_cast<std::uint64_t>(xs_restorer_end - xs_restorer_start),
@@ -100,7 +116,7 @@ void GuestThread::run() {
     at_door.mxcsr = 0x1f80;
     at_door.fcw = 0x37f;
     xs_enter_guest(&at_door);
-    slice_.give_back(std::move(line_));
+    slice_.give_back(std::move(line_), line_role_);
     return;
   }
   mask_ = start_.clone.signal_mask;
@@ -110,7 +126,7 @@ void GuestThread::run() {
     xs_guest_store32(reinterpret_cast<void*>(start_.clone.child_tid), id);
   if ((start_.clone.flags & CLONE_CHILD_CLEARTID) == 0) start_.clone.child_tid = 0;
   xs_enter_guest(&start_.clone.registers);
-  slice_.give_back(std::move(line_));
+  slice_.give_back(std::move(line_), line_role_);
 }
 
 void GuestThread::keep_to_core() {
@@ -156,7 +172,19 @@ bool GuestThread::read_string(std::string& to, std::uint64_t address, std::size_
 }
 
 void GuestThread::ask(Op op, const Packet& request, Packet& answer) {
+  const InCall call(slice_.gate());
+  asking_.store(words_for(op), std::memory_order_relaxed);
+  if (line_role_ != slice_.role()) connect();  // the home is elsewhere now
   if (!line_->call(op, mask_, request, answer)) park();
+  asking_.store(nullptr, std::memory_order_relaxed);
+}
+
+// While this thread is in a call: the home does not move meanwhile.
+void GuestThread::connect() {
+  line_.reset();
+  line_role_ = slice_.role();
+  line_ = slice_.take_line(tid());
+  if (line_ == nullptr) park();
 }
 
 void GuestThread::park() {

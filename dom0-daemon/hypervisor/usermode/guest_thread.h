@@ -45,6 +45,8 @@ class GuestThread final : public GuestMemory {
   // Makes it ask the home soon where to be, and go there. Any thread.
   void call_away();
   bool called_away() const { return called_away_.load(std::memory_order_relaxed); }
+  // What it asks the home for at this moment, in words; nullptr: nothing. Any thread.
+  const char* asking() const { return asking_.load(std::memory_order_relaxed); }
 
   // GuestMemory
   bool read(void* to, std::uint64_t address, std::size_t bytes) noexcept override;
@@ -72,8 +74,9 @@ class GuestThread final : public GuestMemory {
   void keep_to_core();
   [[noreturn]] void leave(bool ask_home);
   [[noreturn]] void park();
-  // One request to the home; the answer is in answer_.
+  // One request to the home, when the gate lets it; the answer is in answer_.
   void ask(Op op, const Packet& request, Packet& answer);
+  void connect();
   void forget_child_tid();
   void release_robust_list();
 
@@ -121,6 +124,8 @@ class GuestThread final : public GuestMemory {
   pthread_t kernel_thread_{};
   std::atomic<int> kernel_tid_{0};
   std::unique_ptr<Line> line_;
+  unsigned line_role_ = 0;  // the home that the line leads to: Slice::role() at that time
+  std::atomic<const char*> asking_{nullptr};
   void* signal_stack_ = nullptr;
 
   std::uint64_t mask_ = 0;        // the guest's blocked signals

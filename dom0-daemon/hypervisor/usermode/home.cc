@@ -42,7 +42,7 @@ void Home::serve(HomeThread& thread, Op op, const Packet& request, Packet& answe
   calls_.fetch_add(1, std::memory_order_relaxed);
   thread.in_call.store(1, std::memory_order_release);
   if (op == Op::kIo) {
-    usermode::execute({files_.get(), services_.descriptor_limit}, request, answer);
+    usermode::execute({files_.get(), services_.descriptor_limit, main_tid_}, request, answer);
     thread.in_call.store(0, std::memory_order_release);
     if (ending_.load(std::memory_order_acquire)) park_for_ever();
     return;
@@ -51,10 +51,12 @@ void Home::serve(HomeThread& thread, Op op, const Packet& request, Packet& answe
   Writer out(answer);
   switch (op) {
     case Op::kClock:
-      out.put(clock_ns(CLOCK_MONOTONIC))
-          .put(clock_ns(CLOCK_REALTIME))
+      out.put(clock_ns(CLOCK_MONOTONIC) + services_.monotonic_offset)
+          .put(clock_ns(CLOCK_REALTIME) + services_.realtime_offset)
           .put(std::int32_t{main_tid_})
-          .put(boot_id());
+          .put(boot_id())
+          .put(services_.monotonic_offset)
+          .put(services_.realtime_offset);
       break;
     case Op::kFutexEnqueue: futex_enqueue(thread, in, out); break;
     case Op::kFutexCancel: futex_cancel(in, out); break;

@@ -58,6 +58,7 @@ struct HomeThread {
   int move_error = 0;                // of its last try to go, an errno. GUARDED_BY(Home::lock_)
   Parker parker;
   std::atomic<std::uint64_t> mask{0};  // blocked signals at its last call
+  std::atomic<bool> told{true};        // it has made a call at this home
   std::atomic<int> in_call{0};         // 1 while the home works or sleeps for it
   std::atomic<int> proxy{
       0};  // kernel thread id that serves it here (itself, for a thread on the home)
@@ -65,6 +66,10 @@ struct HomeThread {
   std::uint64_t waiting_for = 0;             // rt_sigtimedwait's set. GUARDED_BY(Home::lock_)
   std::uint32_t futex_count = 0;             // makes tickets. Its own thread
   std::array<std::uint64_t, 16> affinity{};  // zeros: all. GUARDED_BY(Home::lock_)
+  void tell(std::uint64_t blocked) {
+    mask.store(blocked, std::memory_order_relaxed);
+    told.store(true, std::memory_order_relaxed);
+  }
 };
 
 struct HomeState;
@@ -82,6 +87,8 @@ class Home {
     std::uint64_t memory = 0;        // bytes
     int descriptor_limit = 1024;
     std::string directory;  // for generated files
+    // ns that the domain's clocks are ahead of this host's.
+    std::int64_t monotonic_offset = 0, realtime_offset = 0;
     // Starts a thread on a host (the home included): 0 or -errno.
     std::function<int(dsm::HostId, const StartThread&)> start_thread;
     std::function<void(dsm::HostId, std::uint64_t version, const Range&)>
@@ -127,7 +134,7 @@ class Home {
   void tell_places(dsm::HostId host, const std::string& name);
   // Waits until no thread is on the host, at most so long: how many are. EBUSY: a vCPU is.
   Result<unsigned> vacate(dsm::HostId host, std::chrono::milliseconds limit);
-  // The thread of the domain's kicks and timers; runs until the process ends.
+  // The thread of the domain's kicks and timers; runs until the home has retired.
   void run_pump();
 
   // Of guest-physical bytes (gfn * 4096 + offset).
@@ -144,6 +151,19 @@ class Home {
   // working directory and its umask are the caller's to set.
   HomeState state();
   Status take(const HomeState& state);
+  // Between these the slices let no call begin; what is under way here is interrupted, again and
+  // again, so that it is made anew later. No timer runs out meanwhile.
+  void hold();
+  void release();
+  // How many threads are on the host, and how many in a call here.
+  unsigned threads_on(dsm::HostId host);
+  unsigned calls_under_way();
+  // Before state(): signals from outside that come from now on are kept. Then either nothing has
+  // come of it, and they are posted; or another home has taken the state, and this one does nothing
+  // any more: the kept ones are that home's.
+  void begin_giving();
+  void keep();
+  std::vector<int> retire();
   std::uint64_t calls_served() const { return calls_.load(std::memory_order_relaxed); }
 
  private:
@@ -204,6 +224,8 @@ class Home {
   void fault(HomeThread& thread, Reader& in, Writer& out);
   void kick_pending();
   void interrupt(HomeThread& thread);
+  bool held() const { return hold_.load() % 2 != 0; }
+  void interrupt_calls(unsigned hold);
   void kick_thread(HomeThread& thread);
   int fatal_pending();
   std::map<int, siginfo_t>::iterator deliverable(std::map<int, siginfo_t>& set, std::uint64_t mask);
@@ -235,7 +257,11 @@ class Home {
   std::array<GuestAction, 65> actions_{};     // GUARDED_BY(lock_)
   std::map<int, siginfo_t> process_pending_;  // GUARDED_BY(lock_)
   std::int64_t timer_due_ = 0,
-               timer_interval_ = 0;  // CLOCK_MONOTONIC ns, 0 = off. GUARDED_BY(lock_)
+               timer_interval_ = 0;   // CLOCK_MONOTONIC ns, 0 = off. GUARDED_BY(lock_)
+  std::atomic<unsigned> hold_{0};     // odd: held
+  std::atomic<bool> retired_{false};  // the role is another's
+  bool giving_ = false;               // GUARDED_BY(lock_)
+  std::vector<int> kept_signals_;     // while giving. GUARDED_BY(lock_)
   Parker pump_;
   std::mutex placing_;                // orders changes of placement
   std::condition_variable settling_;  // a thread has moved or ended; with lock_

@@ -24,9 +24,11 @@ inline constexpr std::size_t kMaxFrame = (1 << 20) + (64 << 10);
 enum class Op : std::uint16_t {
   // thread -> home
   kBind = 1,  // int32 tid -> nothing: this line now speaks for tid
-  kClock,  // nothing -> int64 monotonic ns, int64 realtime ns, int32 the home's process id, u8[36]
-           // its boot id
-  kIo,     // packed call (io_calls.h) -> answer
+  kClock,     // nothing -> the domain's clocks: int64 monotonic ns, int64 realtime ns; int32 its
+              // process
+              // id; u8[36] the home's boot id; what the domain's clocks are ahead of the home's:
+              // int64, int64
+  kIo,        // packed call (io_calls.h) -> answer
   kFutexEnqueue,  // u64 address, u32 bitset -> u64 ticket
   kFutexCancel,   // u64 ticket -> u8 was still queued
   kFutexSleep,    // u64 ticket, i64 ns (-1: for ever) -> i64 0, -ETIMEDOUT, -EINTR
@@ -61,6 +63,10 @@ enum class Op : std::uint16_t {
   kCallAway,           // i32 tid -> nothing: a kick, and the thread asks with kMove where to be
   kTakeOver,           // as kMove's request -> i64 0 or -errno (as kStartThread)
   kPlace,              // u32 vCPU, u32 host, i32 core -> nothing: where it is from now on
+  kTakeHome,  // u64 bytes of the home's state (home_state.h), u64 offset of this part, the part ->
+              // i32
+              // 0 or an errno, text: what is wrong. With the last part the slice has taken it, or
+              // has changed nothing
 };
 
 struct FrameHeader {
@@ -91,8 +97,8 @@ struct StartThread {
   std::uint32_t vcpu;
 };
 
-// Answer of a call at the home that a move interrupted (the kernel's ERESTARTSYS): it is to be made
-// again, and the guest sees nothing of it.
+// Answer of a call at the home that a move (of the thread, or of the home's role) interrupted (the
+// kernel's ERESTARTSYS): it is to be made again, and the guest sees nothing of it.
 inline constexpr std::int32_t kStartAgain = -512;
 
 struct FaultReport {

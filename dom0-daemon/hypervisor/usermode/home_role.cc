@@ -116,6 +116,7 @@ Status Home::take(const HomeState& state) {
     thread->host = in.host;
     thread->core = in.core;
     thread->mask = in.mask;
+    thread->told = false;
     thread->futex_count = in.futex_count;
     if (in.woken != 0) thread->parker.wake();
     thread->affinity = in.affinity;
@@ -124,7 +125,10 @@ Status Home::take(const HomeState& state) {
   }
   for (const FutexTable::Waiter& waiter : state.waiters)
     futexes_.enqueue(waiter.address, waiter.bitset, waiter.ticket);
-  futex_leases_.take(state.leases);
+  FutexLeases::State leases = state.leases;
+  for (auto& [address, holders] : leases.holders)
+    holders &= static_cast<dsm::HostMask>(~dsm::mask_of(services_.self));
+  futex_leases_.take(leases);
   actions_ = state.actions;
   process_pending_ = set_of(state.pending);
   timer_due_ = state.timer_left > 0 ? clock_ns(CLOCK_MONOTONIC) + state.timer_left : 0;

@@ -100,6 +100,10 @@ std::int64_t Home::post(HomeThread* target, int signo, const siginfo_t& info) {
   }
   {
     std::lock_guard guard(lock_);
+    if (giving_) {
+      kept_signals_.push_back(signo);
+      return 0;
+    }
     const GuestAction& action = actions_[static_cast<std::size_t>(signo)];
     const bool ignored =
         action.handler == 1 || (action.handler == 0 && default_action(signo) != Default::kEnd);
@@ -169,7 +173,7 @@ void Home::signal_wait(HomeThread& thread, Reader& in, Writer& out) {
     thread.parker.prepare();
     {
       std::lock_guard guard(lock_);
-      if (!settled(thread)) {
+      if (!settled(thread) || held()) {
         thread.waiting_for = 0;
         out.put(kStartAgain).put(siginfo_t{});
         return;
@@ -252,7 +256,9 @@ void Home::kick_pending() {
       const std::uint64_t takes_process =
           (process & ~thread->mask.load()) | (process & thread->waiting_for);
       // A thread elsewhere tells its mask with its next call only: what it blocked may be open now.
-      const bool unsure = thread->host != services_.self && thread->in_call.load() == 0;
+      // So does one that is here and has been elsewhere for the home before.
+      const bool elsewhere = thread->host != services_.self || !thread->told.load();
+      const bool unsure = elsewhere && thread->in_call.load() == 0;
       if (takes != 0 || takes_process != 0 || (unsure && (wanted | process) != 0))
         tids.push_back(tid);
       process &= ~takes_process;
@@ -278,11 +284,15 @@ int Home::fatal_pending() {
 
 void Home::run_pump() {
   std::int64_t fatal_since = 0;  // monotonic ns, 0: no such signal waits
-  for (;;) {
+  while (!retired_) {
     bool idle = false;
     std::int64_t timer_left = -1;
     int fatal = 0;
     pump_.prepare();
+    if (held()) {
+      pump_.sleep(kPumpPeriod);
+      continue;
+    }
     {
       std::lock_guard guard(lock_);
       idle = process_pending_.empty();
@@ -304,7 +314,7 @@ void Home::run_pump() {
     bool due = false;
     {
       std::lock_guard guard(lock_);
-      if (timer_due_ != 0 && monotonic_ns() >= timer_due_) {
+      if (timer_due_ != 0 && monotonic_ns() >= timer_due_ && !held()) {
         due = true;
         timer_due_ = timer_interval_ > 0 ? monotonic_ns() + timer_interval_ : 0;
       }

@@ -58,6 +58,9 @@ struct HomeIo {
   // Descriptors at and above it are the slice's own and do not exist for the guest: EBADF, POLLNVAL
   // in poll(2); close_range(2) stops there; a call whose new descriptor would be one gets EMFILE.
   int descriptor_limit = 1024;
+  // What the guest calls its process; 0: as this one is called. It keeps its number when its home
+  // changes.
+  int pid = 0;
 };
 // Runs the call. `request` is a peer's bytes: bounds are checked, nonsense gets -EINVAL. `answer`
 // starts with the result. The signal masks of ppoll(2), pselect6(2), epoll_pwait(2) are left out:

@@ -2,86 +2,26 @@
 
 #include <fcntl.h>
 #include <linux/kcmp.h>
-#include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <climits>
-#include <fstream>
+
+#include "base/bound_file.h"
 
 namespace xenspan::hypervisor::usermode {
 namespace {
 
 constexpr int kMade = O_CREAT | O_EXCL | O_TRUNC;  // for the first time only
-// Documentation/admin-guide/devices.txt: null, zero, full, random, urandom.
-constexpr unsigned kMemoryDevices = 1;
-constexpr unsigned kSameEverywhere[] = {3, 5, 7, 8, 9};
 
 std::string link_of(int number) {
   char text[PATH_MAX];
   const std::string link = "/proc/self/fd/" + std::to_string(number);
   const ssize_t bytes = ::readlink(link.c_str(), text, sizeof text);
   return bytes > 0 ? std::string(text, static_cast<std::size_t>(bytes)) : std::string();
-}
-
-bool is_terminal(dev_t device) {
-  const unsigned number = major(device);
-  return number == 4 || number == 5 || (number >= 136 && number <= 143);
-}
-
-bool is_same_everywhere(dev_t device) {
-  return major(device) == kMemoryDevices &&
-         std::find(std::begin(kSameEverywhere), std::end(kSameEverywhere), minor(device)) !=
-             std::end(kSameEverywhere);
-}
-
-// flock(2), fcntl(2) and leases: they are the process's, and nobody can give them on.
-bool is_locked(int number) {
-  std::ifstream info("/proc/self/fdinfo/" + std::to_string(number));
-  for (std::string line; std::getline(info, line);)
-    if (line.starts_with("lock:")) return true;
-  return false;
-}
-
-// What the kernel makes up while it is read differs from host to host.
-bool is_made_up(int number) {
-  struct statfs system {};
-  if (::fstatfs(number, &system) != 0) return false;
-  return system.f_type == PROC_SUPER_MAGIC || system.f_type == SYSFS_MAGIC ||
-         system.f_type == CGROUP2_SUPER_MAGIC || system.f_type == CGROUP_SUPER_MAGIC;
-}
-
-// "": another host may have it.
-std::string why_bound(const OpenFile& file, const struct stat& status) {
-  const bool has_path = file.path.starts_with('/');
-  switch (status.st_mode & S_IFMT) {
-    case S_IFREG:
-      if (file.path.starts_with("/memfd:")) return "memory " + file.path;
-      if (status.st_nlink == 0) return "deleted file " + file.path;
-      if (is_made_up(file.number)) return "file of the kernel " + file.path;
-      if (is_locked(file.number)) return "locked file " + file.path;
-      return "";
-    case S_IFDIR:
-      if (is_made_up(file.number)) return "directory of the kernel " + file.path;
-      // How far it has been read is a number that means something to this host's file system only.
-      return file.offset != 0 ? "directory that is being read " + file.path : "";
-    case S_IFCHR:
-      if (is_terminal(status.st_rdev)) return "terminal " + file.path;
-      return is_same_everywhere(status.st_rdev) ? "" : "device " + file.path;
-    case S_IFBLK: return "device " + file.path;
-    case S_IFIFO: return has_path ? "named pipe " + file.path : "pipe";
-    case S_IFSOCK: return "socket";
-    default: break;
-  }
-  // anon_inode:[eventpoll]
-  const std::size_t begin = file.path.find('['), end = file.path.find(']');
-  if (begin == std::string::npos || end == std::string::npos || end < begin) return file.path;
-  return file.path.substr(begin + 1, end - begin - 1);
 }
 
 void describe(const struct stat& status, OpenFile& file) {
@@ -122,9 +62,7 @@ OpenFiles look_at_open_files(int limit) {
   for (int number = 0; number < limit; ++number) {
     OpenFile file = look_at(number);
     if (file.flags < 0) continue;
-    struct stat status {};
-    ::fstat(number, &status);
-    if (const std::string why = why_bound(file, status); !why.empty()) {
+    if (const std::string why = what_binds("self", number); !why.empty()) {
       found.bound.push_back(std::to_string(number) + " " + why);
       continue;
     }
@@ -160,6 +98,18 @@ Result<UniqueFd> open_again(const OpenFile& file) {
   if (S_ISREG(file.mode) && ::lseek(opened.get(), file.offset, SEEK_SET) < 0)
     return refused(file, "cannot be read from where it was", errno);
   return opened;
+}
+
+Status place_open_files(const std::vector<OpenFile>& files, const std::vector<UniqueFd>& opened,
+                        int limit) {
+  ::close_range(0, static_cast<unsigned>(limit) - 1, 0);
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    const OpenFile& file = files[i];
+    const int from = file.same_as >= 0 ? file.same_as : opened[i].get();
+    if (::dup3(from, file.number, file.close_on_exec != 0 ? O_CLOEXEC : 0) < 0)
+      return refused(file, "cannot get its number", errno);
+  }
+  return {};
 }
 
 void put(const OpenFile& file, Writer& out) {

@@ -46,6 +46,11 @@ OpenFile look_at(int number);
 // path and why not.
 Result<UniqueFd> open_again(const OpenFile& file);
 
+// On the heir, when every file has been opened: opened[i] is files[i], and empty where it has
+// same_as. All numbers below the limit are closed first; an error leaves them in disorder.
+Status place_open_files(const std::vector<OpenFile>& files, const std::vector<UniqueFd>& opened,
+                        int limit);
+
 inline constexpr std::size_t kMostOpenFiles = 4096, kMostPathBytes = 4096;
 void put(const OpenFile& file, Writer& out);
 // nullopt: malformed. same_as is not looked at.

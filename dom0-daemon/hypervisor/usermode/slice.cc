@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/own_descriptors.h"
 #include "dom0-daemon/hypervisor/usermode/clock.h"
 #include "dom0-daemon/hypervisor/usermode/runtime_signals.h"
 #include "dom0-daemon/hypervisor/usermode/service_threads.h"
@@ -16,16 +17,18 @@
 namespace xenspan::hypervisor::usermode {
 namespace {
 
-// Lines a remote slice opens when it joins: descriptors that come later could meet the guest's own
-// numbers at the home for a moment, so most threads find theirs ready.
+// Lines a remote slice opens when it joins, or when the home is another: descriptors that come
+// later could meet the guest's own numbers at the home for a moment, so most threads find theirs
+// ready.
 constexpr std::size_t kReadyLines = 16;
+constexpr int kLineLimitMs = 15000;
 
 class LocalLine final : public Line {
  public:
   LocalLine(Home& home, std::shared_ptr<HomeThread> thread)
       : home_(home), thread_(std::move(thread)) {}
   bool call(Op op, std::uint64_t signal_mask, const Packet& request, Packet& answer) override {
-    thread_->mask.store(signal_mask, std::memory_order_relaxed);
+    thread_->tell(signal_mask);
     home_.serve(*thread_, op, request, answer);
     return true;
   }
@@ -48,6 +51,9 @@ Result<std::unique_ptr<Slice>> Slice::create(Ended ended, Failed failed) {
 
 Status Slice::join(const SliceConfig& config, UniqueFd listening) {
   config_ = config;
+  home_host_ = config_.home;
+  engine_home_ = config_.engine_home;
+  own_descriptors_from = config_.descriptor_limit;
   places_.assign(config_.vcpus);
   if (Status status = start_engine(std::move(listening)); !status) return status;
   config_.hosts.resize(dsm::kMaxHosts);
@@ -85,6 +91,7 @@ Status Slice::start_engine(UniqueFd listening) {
   engine.self = config_.self;
   engine.hosts = config_.first_hosts != 0 ? config_.first_hosts : hosts_now;
   engine.most_hosts = most_hosts;
+  engine.home = config_.engine_home;
   for (std::size_t host = 0; host < config_.hosts.size(); ++host)
     if (!config_.hosts[host].empty())
       engine.members |= dsm::mask_of(static_cast<dsm::HostId>(host));
@@ -106,7 +113,7 @@ Status Slice::start_engine(UniqueFd listening) {
 
 // Without the home there is no way to go on.
 void Slice::peer_lost(dsm::HostId peer, const char* why) {
-  if (peer == 0) return engine_->stop("host " + config_.hosts[0] + " is lost: " + why);
+  if (peer == home_host()) return engine_->stop("host " + config_.hosts[peer] + " is lost: " + why);
   config_.on_peer_lost(peer, why);
 }
 
@@ -115,7 +122,7 @@ void Slice::start_serving() {
   start_service_thread("xs-engine", Priority::kFaults, [this] { engine_->serve(); });
 }
 
-Status Slice::start_home() {
+Home::Services Slice::home_services() {
   Home::Services services;
   services.self = config_.self;
   services.view = view_.get();
@@ -126,6 +133,8 @@ Status Slice::start_home() {
   services.memory = config_.memory;
   services.descriptor_limit = config_.descriptor_limit;
   services.directory = config_.directory;
+  services.monotonic_offset = monotonic_offset_;
+  services.realtime_offset = realtime_offset_;
   services.start_thread = [this](dsm::HostId host, const StartThread& start) {
     return start_thread_on(host, start);
   };
@@ -146,66 +155,103 @@ Status Slice::start_home() {
   };
   services.call_away = [this](dsm::HostId host, int tid) { call_away_on(host, tid); };
   services.end = ended_;
-  home_ = std::make_unique<Home>(std::move(services));
-  home_pid_ = ::getpid();
+  return services;
+}
 
+void Slice::accept_lines() {
   acceptor_->set_handler(kLinePurpose, [this](std::unique_ptr<dsm::tcp::SecureStream> stream) {
     auto shared = std::make_shared<std::unique_ptr<dsm::tcp::SecureStream>>(std::move(stream));
     start_service_thread("xs-call", Priority::kCalls,
                          [this, shared] { serve_line(std::move(*shared)); });
     return true;
   });
-  for (dsm::HostId host = 1; host < config_.hosts.size(); ++host)
-    if (!config_.hosts[host].empty())
+}
+
+Status Slice::start_home() {
+  home_ = std::make_unique<Home>(home_services());
+  home_pid_ = ::getpid();
+  serving_home_ = home_.get();
+  accept_lines();
+  for (dsm::HostId host = 0; host < config_.hosts.size(); ++host)
+    if (host != config_.self && !config_.hosts[host].empty())
       if (Status status = connect_control(host); !status) return status;
   return {};
 }
 
-Status Slice::start_remote() {
+// Only the home controls.
+void Slice::accept_control() {
   acceptor_->set_handler(kControlPurpose, [this](std::unique_ptr<dsm::tcp::SecureStream> stream) {
-    if (stream->id().from != 0) return false;  // only the home controls
+    if (stream->id().from != home_host()) return false;
     auto shared = std::make_shared<std::unique_ptr<dsm::tcp::SecureStream>>(std::move(stream));
     start_service_thread("xs-control", Priority::kCalls,
                          [this, shared] { serve_control(**shared); });
     return true;
   });
+}
+
+Status Slice::start_remote() {
+  accept_control();
+  auto lines = make_ready_lines(home_host());
+  if (!lines) return lines.error();
+  const auto clocks = measure_clocks(home_host(), *lines->front());
+  if (!clocks) return clocks.error();
+  follow_home(home_host(), *clocks, std::move(*lines));
+  return {};
+}
+
+Result<std::vector<std::unique_ptr<Line>>> Slice::make_ready_lines(dsm::HostId home) {
   std::vector<std::unique_ptr<Line>> ready;
   for (std::size_t i = 0; i < kReadyLines; ++i) {
-    auto line = take_line(0);
+    auto line = make_line(home);
     if (line == nullptr)
-      return Error{ECONNREFUSED, "cannot open a line to host " + config_.hosts[0]};
+      return Error{ECONNREFUSED, "cannot open a line to host " + config_.hosts[home]};
     ready.push_back(std::move(line));
   }
-  for (auto& line : ready) give_back(std::move(line));
-  return measure_clocks();
+  return ready;
+}
+
+void Slice::follow_home(dsm::HostId home, const Clocks& clocks,
+                        std::vector<std::unique_ptr<Line>> lines) {
+  std::lock_guard guard(lock_);
+  home_host_ = home;
+  monotonic_offset_ = clocks.monotonic_offset;
+  realtime_offset_ = clocks.realtime_offset;
+  home_pid_ = clocks.home_pid;
+  lines_ = std::move(lines);
+  ++role_;
 }
 
 // The sample with the shortest round trip tells best (Cristian, 1989). Hosts of one machine share
 // their clocks exactly.
-Status Slice::measure_clocks() {
-  auto line = take_line(0);
+Result<Slice::Clocks> Slice::measure_clocks(dsm::HostId home, Line& line) {
+  Clocks clocks;
   std::int64_t best = INT64_MAX;
   Packet request, answer;
-  BootId home_boot{};
+  const BootId here = boot_id();
   for (int sample = 0; sample < 16; ++sample) {
     const std::int64_t sent = clock_ns(CLOCK_MONOTONIC);
     const std::int64_t realtime_sent = clock_ns(CLOCK_REALTIME);
-    if (line == nullptr || !line->call(Op::kClock, 0, request, answer))
-      return Error{ECONNRESET, "lost host " + config_.hosts[0] + " while its slice was joined"};
+    if (!line.call(Op::kClock, 0, request, answer))
+      return Error{ECONNRESET, "lost host " + config_.hosts[home] + " while its slice was joined"};
     const std::int64_t trip = clock_ns(CLOCK_MONOTONIC) - sent;
     Reader in(answer);
     const auto monotonic = in.get<std::int64_t>();
     const auto realtime = in.get<std::int64_t>();
-    home_pid_ = in.get<std::int32_t>();
-    home_boot = in.get<BootId>();
+    clocks.home_pid = in.get<std::int32_t>();
+    const auto boot = in.get<BootId>();
+    const auto monotonic_offset = in.get<std::int64_t>();
+    const auto realtime_offset = in.get<std::int64_t>();
+    if (boot == here) {
+      clocks.monotonic_offset = monotonic_offset;
+      clocks.realtime_offset = realtime_offset;
+      break;
+    }
     if (trip >= best) continue;
     best = trip;
-    monotonic_offset_ = monotonic - (sent + trip / 2);
-    realtime_offset_ = realtime - (realtime_sent + trip / 2);
+    clocks.monotonic_offset = monotonic - (sent + trip / 2);
+    clocks.realtime_offset = realtime - (realtime_sent + trip / 2);
   }
-  if (home_boot == boot_id()) monotonic_offset_ = realtime_offset_ = 0;
-  give_back(std::move(line));
-  return {};
+  return clocks;
 }
 
 Status Slice::run(const std::string& program, std::vector<std::string> arguments,
@@ -215,6 +261,7 @@ Status Slice::run(const std::string& program, std::vector<std::string> arguments
     if (variable.starts_with("PATH=")) path = variable.substr(5);
   auto found = find_program(program, path, config_.cwd);
   if (!found) return found.error();
+  if (home() == nullptr) return Error{EPROTO, "the program starts at the home"};
   auto start = home_->load(*found, std::move(arguments), std::move(environment));
   if (!start) return start.error();
   start_service_thread("xs-signals", Priority::kHouse, [this] { home_->run_pump(); });
@@ -224,7 +271,9 @@ Status Slice::run(const std::string& program, std::vector<std::string> arguments
 }
 
 void Slice::outside_signal(int signo) {
-  if (home_ != nullptr) home_->outside_signal(signo);
+  if (Home* home = serving_home_.load(); home != nullptr) return home->outside_signal(signo);
+  const std::lock_guard guard(signals_lock_);
+  late_signals_.push_back(signo);
 }
 
 // Where hosts have been lost, this slice and the home enter the new epoch within moments.
@@ -241,12 +290,30 @@ Result<std::unique_ptr<dsm::tcp::SecureStream>> Slice::connect_line(
   }
 }
 
+std::unique_ptr<Line> Slice::make_line(dsm::HostId home) {
+  dsm::tcp::ConnectOptions options;
+  options.address = config_.addresses[home];
+  options.port = config_.ports[home];
+  options.secret = config_.secret;
+  options.self = config_.self;
+  options.peer = home;
+  options.purpose = kLinePurpose;
+  options.encrypt = config_.encrypt;
+  options.timeout_ms = kLineLimitMs;
+  auto stream = connect_line(options);
+  if (!stream) {
+    log::error("{}", stream.error().message);
+    return nullptr;
+  }
+  return std::make_unique<StreamLine>(std::move(*stream));
+}
+
 std::unique_ptr<Line> Slice::take_line(int tid) {
-  if (is_home()) {
-    auto thread = home_->thread(tid);
+  if (Home* const here = home(); here != nullptr) {
+    auto thread = here->thread(tid);
     if (thread == nullptr) return nullptr;
     thread->proxy = ::gettid();
-    return std::make_unique<LocalLine>(*home_, std::move(thread));
+    return std::make_unique<LocalLine>(*here, std::move(thread));
   }
   std::unique_ptr<Line> line;
   {
@@ -256,32 +323,17 @@ std::unique_ptr<Line> Slice::take_line(int tid) {
       lines_.pop_back();
     }
   }
-  if (line == nullptr) {
-    dsm::tcp::ConnectOptions options;
-    options.address = config_.addresses[0];
-    options.port = config_.ports[0];
-    options.secret = config_.secret;
-    options.self = config_.self;
-    options.purpose = kLinePurpose;
-    options.encrypt = config_.encrypt;
-    options.timeout_ms = 15000;
-    auto stream = connect_line(options);
-    if (!stream) {
-      log::error("{}", stream.error().message);
-      return nullptr;
-    }
-    line = std::make_unique<StreamLine>(std::move(*stream));
-  }
-  if (tid == 0) return line;
+  if (line == nullptr) line = make_line(home_host());
+  if (line == nullptr) return nullptr;
   Packet request, answer;
   Writer(request).put(std::int32_t{tid});
   return line->call(Op::kBind, 0, request, answer) ? std::move(line) : nullptr;
 }
 
-void Slice::give_back(std::unique_ptr<Line> line) {
-  if (is_home()) return;  // a function call needs no keeping
+void Slice::give_back(std::unique_ptr<Line> line, unsigned role) {
   std::lock_guard guard(lock_);
-  lines_.push_back(std::move(line));
+  // A function call needs no keeping.
+  if (role == this->role() && !is_home()) lines_.push_back(std::move(line));
 }
 
 void Slice::add(std::unique_ptr<GuestThread> thread) {
@@ -309,11 +361,11 @@ std::size_t Slice::threads_here() {
 }
 
 bool Slice::learn(std::uint64_t version, std::uint64_t address, const Range& range, int prot) {
-  if (is_home()) return true;  // the home learnt it under the layout lock
   while (learning_.test_and_set(std::memory_order_acquire)) {
   }
-  const bool current = version >= forbidden_version_;
-  if (current) layout_.learn(address, range, prot);
+  const bool here = is_home();  // the home learnt it under the layout lock
+  const bool current = here || version >= forbidden_version_;
+  if (current && !here) layout_.learn(address, range, prot);
   learning_.clear(std::memory_order_release);
   return current;
 }
@@ -327,16 +379,18 @@ void Slice::serve_line(std::unique_ptr<dsm::tcp::SecureStream> stream) {
   HomeThread nobody;  // for kClock before a thread is bound
   const dsm::HostId from = stream->id().from;
   while (receive_frame(*stream, header, request) == 0) {
+    Home* const home = serving_home_.load();
+    if (home == nullptr) break;
     answer.clear();
     if (header.op == Op::kBind) {
-      thread = home_->thread(Reader(request).get<std::int32_t>());
+      thread = home->thread(Reader(request).get<std::int32_t>());
       // A slice speaks for its own threads only.
       if (thread == nullptr || thread->host != from) break;
       thread->proxy = ::gettid();
     } else if (thread != nullptr || header.op == Op::kClock) {
       HomeThread& caller = thread != nullptr ? *thread : nobody;
-      caller.mask.store(header.signal_mask, std::memory_order_relaxed);
-      home_->serve(caller, header.op, request, answer);
+      caller.tell(header.signal_mask);
+      home->serve(caller, header.op, request, answer);
       if (header.op == Op::kThreadExit) {
         thread->proxy = 0;
         thread.reset();
@@ -350,7 +404,7 @@ void Slice::serve_line(std::unique_ptr<dsm::tcp::SecureStream> stream) {
   }
   // The loss of a host is the engine's to report; a line that breaks the rules is closed with this
   // line of log.
-  if (thread != nullptr)
+  if (thread != nullptr && serving_home_.load() != nullptr)
     log::warning("the line of thread {} on host {} ended", thread->tid, config_.hosts[from]);
 }
 
@@ -396,7 +450,8 @@ int Slice::take_over_on(dsm::HostId host, const Packet& state) {
 }
 
 void Slice::place_on_all(unsigned vcpu, VcpuPlace place) {
-  for (dsm::HostId host = 1; host < config_.hosts.size(); ++host) place_on(host, vcpu, place);
+  for (dsm::HostId host = 0; host < config_.hosts.size(); ++host)
+    if (host != config_.self) place_on(host, vcpu, place);
 }
 
 void Slice::place_on(dsm::HostId host, unsigned vcpu, VcpuPlace place) {
@@ -462,9 +517,11 @@ void Slice::serve_control(dsm::tcp::SecureStream& stream) {
   FrameHeader header;
   Packet request, answer;
   while (receive_frame(stream, header, request) == 0) {
+    if (stream.id().from != home_host()) break;  // no longer
     Reader in(request);
     Writer out(answer);
     switch (header.op) {
+      case Op::kTakeHome: take_home_part(request, answer); break;
       case Op::kStartThread: {
         const auto start = in.get<StartThread>();
         int error = in.ok() ? vcpu_is_here(start.vcpu) : -EINVAL;

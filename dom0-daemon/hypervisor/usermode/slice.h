@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "dom0-daemon/hypervisor/usermode/call_gate.h"
 #include "dom0-daemon/hypervisor/usermode/futex_leases.h"
 #include "dom0-daemon/hypervisor/usermode/guest_thread.h"
 #include "dom0-daemon/hypervisor/usermode/guest_view.h"
@@ -34,8 +35,11 @@ struct SliceConfig {
       const dsm::tcp::MeshConfig& mesh, dsm::tcp::Acceptor& acceptor)>;
 
   dsm::HostId self = 0;
-  // By host number; index 0 is the home. The name of a number that is nobody's is empty. A running
-  // slice has room for kMaxHosts.
+  dsm::HostId home = 0;         // at the time of join()
+  dsm::HostId engine_home = 0;  // dsm::EngineConfig::home
+  bool heir = false;            // will become the home: it may open files
+  // By host number. The name of a number that is nobody's is empty. A running slice has room for
+  // kMaxHosts.
   std::vector<std::string> hosts;
   std::vector<std::string> addresses;  // numeric
   std::vector<std::uint16_t> ports;
@@ -80,6 +84,19 @@ class Slice {
   void learn_slots(const dsm::SlotTable& table);
   Status remove_peer(dsm::HostId host);
   void stop(const std::string& cause) { engine_->stop(cause); }
+  // The home's role moves (slice_role.cc; the steps are control.md's), one of these at a time. An
+  // error changes nothing.
+  // No call begins at the home; how many are under way after the limit, and some of them in words.
+  struct Held {
+    unsigned calls = 0;
+    std::vector<std::string> names;
+  };
+  Held hold(std::chrono::milliseconds limit);
+  void release();
+  // At the home: `to` has all that it kept. The signals are those that came from outside meanwhile.
+  Result<std::vector<int>> give_home(dsm::HostId to);
+  Result<std::vector<int>> set_home(dsm::HostId host);
+  void forget_engine_home();
   // Others have died, and the domain goes on (dsm-rdma/survival.h): the steps that concern more
   // than the engine.
   Status freeze(dsm::HostMask lost);
@@ -91,12 +108,20 @@ class Slice {
   LayoutTable& layout() { return layout_; }
   const SliceConfig& config() const { return config_; }  // its `vcpus`: as they were at the start
   VcpuPlaces& places() { return places_; }
-  bool is_home() const { return config_.self == 0; }
-  Home* home() { return home_.get(); }
+  dsm::HostId home_host() const { return home_host_.load(); }
+  bool is_home() const { return config_.self == home_host(); }
+  // The engine's home is the one the domain began at, until it is forgotten.
+  bool is_engine_home() const { return config_.self == engine_home_.load(); }
+  // nullptr: it is elsewhere.
+  Home* home() { return is_home() ? serving_home_.load() : nullptr; }
+  // Counts the homes; it changes while the gate is closed and no call is under way.
+  unsigned role() const { return role_.load(); }
+  CallGate& gate() { return gate_; }
   IdleFutexes& idle_futexes() { return idle_futexes_; }
   // A line for this thread: taken from those ready, or made. nullptr: the home is gone.
   std::unique_ptr<Line> take_line(int tid);
-  void give_back(std::unique_ptr<Line> line);
+  // `role` as it was when the line was taken.
+  void give_back(std::unique_ptr<Line> line, unsigned role);
   void add(std::unique_ptr<GuestThread> thread);
   void remove(int tid);
   // Gives up one that may go to another host.
@@ -105,7 +130,7 @@ class Slice {
   bool learn(std::uint64_t version, std::uint64_t address, const Range& range, int prot);
   // The domain's process id: the home's slice, the one an outsider's kill would name.
   int home_pid() const { return home_pid_; }
-  // ns to add to this host's clocks to have the home's.
+  // ns to add to this host's clocks to have the domain's, which began as its first home's.
   std::int64_t monotonic_offset() const { return monotonic_offset_; }
   std::int64_t realtime_offset() const { return realtime_offset_; }
 
@@ -120,10 +145,30 @@ class Slice {
   Status start_engine(UniqueFd listening);
   void peer_lost(dsm::HostId peer, const char* why);
   void start_serving();
+  Home::Services home_services();
+  void accept_lines();
+  void accept_control();
   Status start_home();
   Status start_remote();
   Result<std::unique_ptr<dsm::tcp::SecureStream>> connect_line(dsm::tcp::ConnectOptions& options);
-  Status measure_clocks();
+  std::unique_ptr<Line> make_line(dsm::HostId home);
+  // At the start, and when another slice is the home: lines to it, and its clocks.
+  struct Clocks {
+    std::int64_t monotonic_offset = 0, realtime_offset = 0;
+    int home_pid = 0;
+  };
+  Result<std::vector<std::unique_ptr<Line>>> make_ready_lines(dsm::HostId home);
+  Result<Clocks> measure_clocks(dsm::HostId home, Line& line);
+  void follow_home(dsm::HostId home, const Clocks& clocks,
+                   std::vector<std::unique_ptr<Line>> lines);
+  // slice_role.cc
+  Status may_give_home(dsm::HostId to);
+  Status send_home(dsm::HostId to, const Packet& state);
+  void take_home_part(const Packet& request, Packet& answer);
+  Status take_home(const Packet& packet);
+  Status become_home();
+  Status follow(dsm::HostId host);
+  void stop_being_home();
   int start_thread_on(dsm::HostId host, const StartThread& start);
   int take_over_on(dsm::HostId host, const Packet& state);
   void place_on_all(unsigned vcpu, VcpuPlace place);
@@ -150,8 +195,16 @@ class Slice {
   std::unique_ptr<dsm::tcp::Acceptor> acceptor_;
   std::unique_ptr<dsm::Transport> transport_;
   std::unique_ptr<dsm::Engine> engine_;
-  std::unique_ptr<Home> home_;
-  bool serving_ = false;  // before other threads exist, or the one that changes members
+  std::unique_ptr<Home> home_;  // also one that has retired
+  // Serves lines: of the home, and of a slice that has been given all and will be it next.
+  std::atomic<Home*> serving_home_{nullptr};
+  std::atomic<dsm::HostId> home_host_{0}, engine_home_{0};
+  std::atomic<unsigned> role_{0};
+  CallGate gate_;
+  Packet coming_home_;  // parts of a state. The control line's thread
+  std::mutex signals_lock_;
+  std::vector<int> late_signals_;  // came when the home had retired. GUARDED_BY(signals_lock_)
+  bool serving_ = false;           // before other threads exist, or the one that changes members
 
   std::mutex lock_;
   std::map<int, std::unique_ptr<GuestThread>> threads_;  // GUARDED_BY(lock_)
@@ -166,13 +219,13 @@ class Slice {
     Parker kicker;
   };
   void send_kicks(dsm::HostId host, Control& control);
-  // Home only; by host. They come and go: nullptr when it is not there.
+  // At the home only; by host. They come and go: nullptr when it is not there.
   std::array<std::atomic<std::shared_ptr<Control>>, dsm::kMaxHosts> controls_;
 
   std::atomic_flag learning_ = ATOMIC_FLAG_INIT;
   std::uint64_t forbidden_version_ = 0;  // newest prohibition seen. GUARDED_BY(learning_)
-  std::int64_t monotonic_offset_ = 0, realtime_offset_ = 0;
-  int home_pid_ = 0;
+  std::atomic<std::int64_t> monotonic_offset_{0}, realtime_offset_{0};
+  std::atomic<int> home_pid_{0};
 };
 
 }  // namespace xenspan::hypervisor::usermode

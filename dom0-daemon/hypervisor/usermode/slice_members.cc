@@ -22,6 +22,7 @@ Status Slice::connect_control(dsm::HostId host) {
   options.address = config_.addresses[host];
   options.port = config_.ports[host];
   options.secret = config_.secret;
+  options.self = config_.self;
   options.peer = host;
   options.epoch = acceptor_->epoch();
   options.purpose = kControlPurpose;
@@ -89,7 +90,7 @@ Status Slice::remove_peer(dsm::HostId host) {
 
 Status Slice::freeze(dsm::HostMask lost) {
   if (is_home())
-    for (dsm::HostId host = 1; host < dsm::kMaxHosts; ++host)
+    for (dsm::HostId host = 0; host < dsm::kMaxHosts; ++host)
       if ((lost & dsm::mask_of(host)) != 0) close_control(host);
   return engine_->freeze(lost);
 }

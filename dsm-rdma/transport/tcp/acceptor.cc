@@ -19,6 +19,7 @@
 #include <mutex>
 #include <thread>
 
+#include "base/own_descriptors.h"
 #include "dsm-rdma/futex_lock.h"
 #include "dsm-rdma/transport/tcp/handshake.h"
 #include "dsm-rdma/transport/tcp/secure_stream.h"
@@ -213,8 +214,8 @@ void Acceptor::Impl::accept_all() {
   for (;;) {
     sockaddr_storage from{};
     socklen_t bytes = sizeof from;
-    UniqueFd fd(::accept4(config.listening.get(), reinterpret_cast<sockaddr*>(&from), &bytes,
-                          SOCK_CLOEXEC));
+    UniqueFd fd = own_descriptor(UniqueFd(::accept4(
+        config.listening.get(), reinterpret_cast<sockaddr*>(&from), &bytes, SOCK_CLOEXEC)));
     if (!fd) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
       if (errno == EAGAIN) return;

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <memory>
 
+#include "base/own_descriptors.h"
 #include "dsm-rdma/futex_lock.h"
 #include "dsm-rdma/transport/tcp/handshake.h"
 #include "dsm-rdma/transport/tcp/secure_stream.h"
@@ -79,7 +80,8 @@ void make_blocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONB
 
 // A connected socket, or an errno.
 int connect_socket(const addrinfo& to, const Deadline& deadline, UniqueFd& made) {
-  UniqueFd fd(::socket(to.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  UniqueFd fd = own_descriptor(
+      UniqueFd(::socket(to.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
   if (!fd) return errno;
   const int on = 1;
   ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);

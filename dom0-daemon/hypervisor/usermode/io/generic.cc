@@ -1,5 +1,8 @@
 // Calls whose table entry says everything: arguments are marshalled by their descriptions.
 #include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -235,6 +238,29 @@ int pack_generic(const CallInfo& info, const Call& call, GuestMemory& memory, Pa
   return 0;
 }
 
+namespace {
+
+// The guest's own process, by its number, is this one, by whatever number.
+void name_process(const HomeIo& home, Invocation& invocation) {
+  unsigned arg = 0;
+  switch (invocation.number) {
+    case SYS_getpgid:
+    case SYS_setpgid:
+    case SYS_getsid:
+    case SYS_prlimit64: break;
+    case SYS_getpriority:
+    case SYS_setpriority:
+      if (invocation.int_arg(0) != PRIO_PROCESS) return;
+      arg = 1;
+      break;
+    default: return;
+  }
+  if (home.pid != 0 && invocation.int_arg(arg) == home.pid)
+    invocation.args[arg] = static_cast<std::uint64_t>(::getpid());
+}
+
+}  // namespace
+
 void execute_generic(const HomeIo& home, const CallInfo& info, const RequestHeader& header,
                      const Packet& request, Packet& answer) {
   Invocation invocation{info, header.number, header.args, {}};
@@ -243,6 +269,7 @@ void execute_generic(const HomeIo& home, const CallInfo& info, const RequestHead
   if (error == 0) error = measure(invocation, total);
   if (error == 0) error = check_descriptors(home, invocation);
   if (error != 0) return answer_only(answer, error);
+  name_process(home, invocation);
   size_roughly(answer, total);
   point(invocation, answer);
   std::int64_t result;
