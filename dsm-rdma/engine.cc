@@ -145,6 +145,8 @@ EngineCore::Beginning EngineCore::begin(Gfn gfn, Wish wish, Window& window,
   }
   table_.activate(gfn);
   result.seen = requests_.bell(gfn).value();
+  // Once more: the bell that stop() rang may be the one just seen, and nobody rings after it.
+  if (ended()) return {Begun::kFailed, {}, 0, gfn, false, false};
   result.fresh = !entry.touched() && !wish.discard();
   result.begun = begin_request(entry, gfn, wish, window, place);
   result.remap = result.begun == Begun::kHeld;

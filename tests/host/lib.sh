@@ -4,8 +4,12 @@
 xenspan=$build/dom0-daemon/xenspan
 guest_probe=$build/tests/host/guest_probe
 : "${bed_prefix:=xshost}"
-bed_dir=/run/xenspan/testbed-$bed_prefix
-bed_options=(--socket "$bed_dir/a/control")
+bed_use() { # PREFIX: another bed from now on
+  bed_prefix=$1
+  bed_dir=/run/xenspan/testbed-$bed_prefix
+  bed_options=(--socket "$bed_dir/a/control")
+}
+bed_use "$bed_prefix"
 bed_size=3
 
 # As which user `cli` and `spanning_command` run, see as_nobody.

@@ -100,6 +100,7 @@ class MemoryBackend final : public PageBackend {
     return mapping_[gfn].right;
   }
 
+  bool frames_keep_still() const noexcept override { return !frames_move; }
   std::byte* frame(Gfn gfn) noexcept override {
     if (const unsigned us = frame_takes_us; us != 0) ::usleep(us);
     return memory_ + gfn * kPageSize;
@@ -157,6 +158,7 @@ class MemoryBackend final : public PageBackend {
   std::array<std::atomic<unsigned>, 5> in_runs{};
   std::atomic<bool> fail_grant{false};
   std::atomic<unsigned> frame_takes_us{0};
+  std::atomic<bool> frames_move{false};
 
  private:
   struct Mapped {

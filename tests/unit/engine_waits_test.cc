@@ -2,8 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
+#include <cstdlib>
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -55,9 +58,27 @@ class ScriptedTransport final : public Transport {
       if (const auto said = answer ? answer(message) : std::nullopt) coming_.push_back(*said);
     }
     changed_.notify_all();
+    if (two_threads) both_borrow();
     return 0;
   }
-  Lane borrow() noexcept override { return kServiceLane; }
+  // Two threads with lanes of their own: the first one's request is not sent before the second one
+  // takes its lane, and that takes a while.
+  std::atomic<bool> two_threads{false};
+  bool both_borrow() {
+    std::unique_lock guard(lock_);
+    return changed_.wait_for(guard, kPatience, [&] { return borrowed_ == 2; });
+  }
+  Lane borrow() noexcept override {
+    if (!two_threads) return kServiceLane;
+    Lane lane = 0;
+    {
+      const std::lock_guard guard(lock_);
+      lane = ++borrowed_;
+    }
+    changed_.notify_all();
+    if (lane == 2) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    return lane;
+  }
   void give_back(Lane) noexcept override {}
   int wait(Lane, Sink&, bool (*)(void*), void*) noexcept override { return ECANCELED; }
   void serve(Sink& sink, const std::function<long()>& idle) override {
@@ -89,6 +110,7 @@ class ScriptedTransport final : public Transport {
   std::condition_variable changed_;
   std::vector<ivy::Message> coming_, sent_;  // GUARDED_BY(lock_)
   bool stopped_ = false;                     // GUARDED_BY(lock_)
+  Lane borrowed_ = 0;                        // GUARDED_BY(lock_)
 };
 
 ivy::Message from_peer(ivy::Kind kind, Gfn about) {
@@ -176,6 +198,36 @@ TEST_F(EngineWaits, ARequestThatWasEarlyOutlivesTheHoldWindow) {
   EXPECT_EQ(grant.gfn, gfn);
   EXPECT_EQ(grant.to, kPeer);
   EXPECT_EQ(grant.txn, wanted.txn);
+}
+
+// Two threads want a page that never comes. The second one is held up on its way to where the first
+// one's request shows; the domain stops meanwhile.
+TEST_F(EngineWaits, WhoComesToWaitWhileTheDomainStopsDoesNotWait) {
+  start(0);
+  const Gfn gfn = managed_by_peer(0);
+  transport_.two_threads = true;
+  backend_.frames_move = true;  // so that the first one makes the frame ready with the page's lock
+  backend_.frame_takes_us = 1'000'000;
+  std::promise<void> first_over, second_over;
+  const auto wanting = [&](std::promise<void>& over) {
+    EXPECT_EQ(engine_->acquire(gfn, Right::kExclusive), Outcome::kStopped);
+    over.set_value();
+  };
+  std::thread first([&] { wanting(first_over); });
+  ivy::Message request;
+  ASSERT_TRUE(transport_.heard(ivy::Kind::kWriteRequest, request));
+  std::thread second([&] { wanting(second_over); });
+  ASSERT_TRUE(transport_.both_borrow());
+  // By then it waits for the page's lock, most likely.
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  engine_->stop(kOver);
+  for (std::promise<void>* each : {&first_over, &second_over}) {
+    if (each->get_future().wait_for(kPatience) == std::future_status::ready) continue;
+    ADD_FAILURE() << "a thread waits for ever";
+    std::abort();
+  }
+  first.join();
+  second.join();
 }
 
 // No more messages can be held back than there is room for; one that came early is not forgotten

@@ -120,9 +120,7 @@ chaos_run() {
 # The runs of one bed: BED BEDS RUNS SECONDS. What a failed run printed goes to ../failed.
 chaos_bed() {
   local bed=$1 run host uuid
-  bed_prefix=xc${bed_prefix#xh}-$bed
-  bed_dir=/run/xenspan/testbed-$bed_prefix
-  bed_options=(--socket "$bed_dir/a/control")
+  bed_use "xc${bed_prefix#xh}-$bed"
   mkdir "$bed" && cd "$bed" || return 1
   for ((run = bed; run < $3; run += $2)); do
     if { bed_ensure || bed_ensure || { echo "the test bed does not come up"; false; }; } >log 2>&1 &&
