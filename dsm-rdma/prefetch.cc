@@ -40,8 +40,10 @@ Gfn ahead(Gfn gfn, std::int64_t by) {
 // The early requests of one fault.
 class Predictor::Run {
  public:
-  Run(Predictor& predictor, std::uint64_t now_ns, unsigned sample_at, StartFn start, void* context)
+  Run(Predictor& predictor, Walks& walks, std::uint64_t now_ns, unsigned sample_at, StartFn start,
+      void* context)
       : predictor_(predictor),
+        walks_(walks),
         now_ns_(now_ns),
         sample_at_(sample_at),
         start_(start),
@@ -52,6 +54,7 @@ class Predictor::Run {
     if (started_ == predictor_.most_) return Start::kNoRoom;
     const bool sampled = started_ == sample_at_;
     const Start result = start_(context_, ask, sampled);
+    if (result == Start::kHeld || result == Start::kStarted) walks_.on_early(ask);
     if (result == Start::kHeld) last_ = ask;
     if (result != Start::kStarted) return result;
     if (sampled) predictor_.put_sample(ask.gfn, from);
@@ -64,10 +67,12 @@ class Predictor::Run {
   void sample_among(unsigned next) {
     if (sample_at_ != kMostRun) sample_at_ %= next;
   }
+  void sample_none() { sample_at_ = kMostRun; }
   Ask last() const { return last_; }
 
  private:
   Predictor& predictor_;
+  Walks& walks_;
   const std::uint64_t now_ns_;
   unsigned sample_at_;  // which of them; kMostRun: none
   const StartFn start_;
@@ -94,9 +99,12 @@ unsigned Predictor::on_fault(std::uint64_t thread, Ask fault, std::uint64_t site
     slot.streams = {};
     slot.bursts = {};
     slot.gates = {};
+    slot.walks = {};
   }
+  slot.walk = {};
   const bool sampled = slot.runs % kFewBetween == 0;
-  Run run(*this, now_ns, sampled ? slot.runs / kFewBetween * 5 % 7 : kMostRun, start, context);
+  Run run(*this, slot.walks, now_ns, sampled ? slot.runs / kFewBetween * 5 % 7 : kMostRun, start,
+          context);
   const std::uint64_t gate = Gates::key_of(fault.gfn, site);
   if (slot.gates.knows(gate)) slot.apart = true;
   if (slot.apart) return open_gate(slot, gate, now_ns, run);
@@ -112,7 +120,9 @@ unsigned Predictor::on_fault(std::uint64_t thread, Ask fault, std::uint64_t site
   slot.last_ns = now_ns;
   if (slot.bursts.on_asked(fault, !near || too_soon)) leave_alone(fault.gfn, now_ns);
   if (lost) return 0;
-  burst(slot, fault, run);
+  slot.walks.on_touched(fault);
+  walk(slot, fault, run);
+  if (run.started() == 0) burst(slot, fault, run);
   if (run.started() == 0) follow(fault, run);
   if (run.started() == 0) stream(slot, fault, run);
   if (run.started() == 0) return 0;
@@ -161,6 +171,36 @@ unsigned Predictor::open_gate(Slot& slot, std::uint64_t gate, std::uint64_t now_
   slot.last_ns = now_ns;
   ++slot.runs;
   return run.started();
+}
+
+// What is left of the walk that this fault is part of: what does not go with the fault is asked for
+// by walk_on().
+void Predictor::walk(Slot& slot, Ask fault, Run& run) noexcept {
+  const Gfn end = slot.walks.end(fault);
+  if (end == fault.gfn + 1) return;
+  Gfn gfn = fault.gfn + 1;
+  run.sample_none();
+  for (; gfn < end - 1; ++gfn) {
+    if (run.ask({gfn, fault.right}, kNoLink) == Start::kNoRoom) break;
+  }
+  slot.walk = {gfn, fault.right};
+  slot.walk_end = end;
+  slot.walks.on_asked(fault);
+}
+
+// The last page of a walk is watched.
+unsigned Predictor::walk_on(Slot& slot, StartFn start, void* context) noexcept {
+  unsigned started = 0;
+  Ask ask = std::exchange(slot.walk, {});
+  for (; ask.gfn < slot.walk_end; ++ask.gfn) {
+    const bool last = ask.gfn + 1 == slot.walk_end;
+    const Start result = start(context, ask, last);
+    if (result == Start::kNoRoom) break;
+    if (result != Start::kStarted) continue;
+    ++started;
+    if (last) put_sample(ask.gfn, kOfWalk | static_cast<std::uint64_t>(&slot - slots_.data()));
+  }
+  return started;
 }
 
 // The other pages of the burst that this fault is part of.
@@ -245,15 +285,18 @@ unsigned Predictor::on_marker(std::uint64_t thread, Gfn gfn, StartFn start,
   if (!slot.lock.try_lock()) return 0;
   const std::lock_guard guard(slot.lock, std::adopt_lock);
   if (slot.thread != thread) return 0;
+  if (slot.walk.right != Right::kInvalid && gfn == slot.fault.gfn)
+    return walk_on(slot, start, context);
   for (Stream& each : slot.streams) {
     const auto end = each.markers.begin() + each.marked;
     const auto found = std::find(each.markers.begin(), end, gfn);
     if (found == end) continue;
+    if (slot.fault.gfn != gfn) slot.walks.on_touched({gfn, each.right});
     std::move(found + 1, end, each.markers.begin());
     each.marked -= static_cast<unsigned>(found + 1 - each.markers.begin());
     each.ahead = std::min(each.ahead + 1, kMostAhead);
     unsigned started = 0;
-    while (each.marked < each.ahead && run_ahead(each, start, context, started)) {
+    while (each.marked < each.ahead && run_ahead(each, slot.walks, start, context, started)) {
     }
     return started;
   }
@@ -261,7 +304,7 @@ unsigned Predictor::on_marker(std::uint64_t thread, Gfn gfn, StartFn start,
 }
 
 // One run more. false: it found an end.
-bool Predictor::run_ahead(Stream& stream, StartFn start, void* context,
+bool Predictor::run_ahead(Stream& stream, Walks& walks, StartFn start, void* context,
                           unsigned& started) noexcept {
   bool marked = false;
   unsigned run = 0;
@@ -270,6 +313,7 @@ bool Predictor::run_ahead(Stream& stream, StartFn start, void* context,
     const Start result = start(context, {gfn, stream.right}, !marked);
     if (result == Start::kRefused || result == Start::kNoRoom) return false;
     stream.last = gfn;
+    walks.on_early({gfn, stream.right});
     if (result != Start::kStarted) continue;
     ++run;
     ++started;
@@ -298,10 +342,13 @@ void Predictor::remember(Ask from, Ask to) noexcept {
 
 // What this link leads to was used; or not, and then it has to be seen more often from now on.
 void Predictor::judge(std::uint64_t key, Gfn gfn, bool used) noexcept {
-  if ((key & (kOfBurst | kOfGate)) != 0) {
-    Slot& slot = slots_[key & ~(kOfBurst | kOfGate)];
-    if (used || !slot.lock.try_lock()) return;
-    if ((key & kOfGate) != 0) {
+  if ((key & (kOfBurst | kOfGate | kOfWalk)) != 0) {
+    Slot& slot = slots_[key & ~(kOfBurst | kOfGate | kOfWalk)];
+    const bool of_walk = (key & kOfWalk) != 0;
+    if ((used && !of_walk) || !slot.lock.try_lock()) return;
+    if (of_walk) {
+      slot.walks.on_judged(gfn, used);
+    } else if ((key & kOfGate) != 0) {
       slot.gates.on_too_soon();
     } else {
       slot.bursts.on_unused(gfn);

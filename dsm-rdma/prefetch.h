@@ -1,14 +1,15 @@
 // Which pages a thread will ask for next, guessed from the faults it has had, so that one wait
 // brings them all.
 //
-// Three guesses, in this order. Bursts: pages that the thread has wanted in one go before
-// (bursts.h). Successors: a table remembers which fault followed on which, in one thread and within
-// a short time; what was seen twice is followed as a chain. It knows bursts that come again, such
-// as the boundary rows of a grid: some read, some written. Streams: faults at a constant stride; a
-// run of 1, 2, 4 .. pages is asked for as long as the next fault is the one just behind the run. A
-// stream that has come to full length runs ahead of its thread: the next run is asked for, with no
-// thread waiting for it, when the first page of a run before it is touched. That page, the marker,
-// is held and not mapped, so that its touch is seen (after the page flag PG_readahead of Linux,
+// Four guesses, in this order. Walks: what is left of a run of pages that the thread has gone
+// through before (walks.h). Bursts: pages that it has wanted in one go before (bursts.h).
+// Successors: a table remembers which fault followed on which, in one thread and within a short
+// time; what was seen twice is followed as a chain. It knows bursts that come again, such as the
+// boundary rows of a grid: some read, some written. Streams: faults at a constant stride; a run of
+// 1, 2, 4 .. pages is asked for as long as the next fault is the one just behind the run. A stream
+// that has come to full length runs ahead of its thread: the next run is asked for, with no thread
+// waiting for it, when the first page of a run before it is touched. That page, the marker, is held
+// and not mapped, so that its touch is seen (after the page flag PG_readahead of Linux,
 // mm/readahead.c). Each marker that is touched lets one run more be under way, up to kMostAhead:
 // what can be asked for in vain is never more than what was used before, and a long stream keeps
 // both hosts at work at the same time. Pages that hosts take from each other again and again
@@ -32,6 +33,7 @@
 #include "dsm-rdma/futex_lock.h"
 #include "dsm-rdma/gates.h"
 #include "dsm-rdma/types.h"
+#include "dsm-rdma/walks.h"
 
 namespace xenspan::dsm {
 
@@ -67,11 +69,11 @@ class Predictor {
   // Another host wanted the page within its hold window.
   void on_contention(Gfn gfn, std::uint64_t now_ns) noexcept;
 
-  // A page that is held, and not mapped, is touched. Whether it was a sample.
+  // A page that is held, and not mapped, is touched. Whether it was a sample, other than a walk's.
   bool on_touched(Gfn gfn) noexcept {
     const std::uint64_t key = take_sample(gfn);
     if (key != 0) judge(key, gfn, true);
-    return key != 0;
+    return key != 0 && (key & kOfWalk) == 0;
   }
   // A right to a page is given up.
   void on_lost(Gfn gfn) noexcept {
@@ -94,6 +96,8 @@ class Predictor {
   // A link is followed once it was seen kSure times; twice as many for each time that it was wrong.
   static constexpr unsigned kSure = 2, kMostWrong = 5;
   static constexpr unsigned kMostTrust = 8;
+  // In place of a link's key: a walk of the thread in the slot with the number in the other bits.
+  static constexpr std::uint64_t kOfWalk = std::uint64_t{1} << 61;
 
   struct Stream {
     Gfn last = 0;             // fault, or end of the run
@@ -119,6 +123,9 @@ class Predictor {
     std::array<Stream, kStreams> streams;
     Bursts bursts;
     Gates gates;
+    Walks walks;
+    Ask walk;                   // the first page of a walk that is still to be asked for ..
+    Gfn walk_end = 0;           // .. up to here, once `fault` has been asked for
     bool apart = false;         // the last fault was on a page that is left alone
     bool through_gate = false;  // the burst that is going on was asked for with such a page
   };
@@ -141,12 +148,15 @@ class Predictor {
 
   Slot& slot_of(std::uint64_t thread) noexcept;
   unsigned open_gate(Slot& slot, std::uint64_t gate, std::uint64_t now_ns, Run& run) noexcept;
+  void walk(Slot& slot, Ask fault, Run& run) noexcept;
+  unsigned walk_on(Slot& slot, StartFn start, void* context) noexcept;
   void burst(Slot& slot, Ask fault, Run& run) noexcept;
   Start ask(Slot& slot, Ask ask, std::uint64_t reason, bool first, Run& run) noexcept;
   void follow(Ask fault, Run& run) noexcept;
   void stream(Slot& slot, Ask fault, Run& run) noexcept;
   void extend(Stream& stream, Ask fault, Run& run) noexcept;
-  bool run_ahead(Stream& stream, StartFn start, void* context, unsigned& started) noexcept;
+  bool run_ahead(Stream& stream, Walks& walks, StartFn start, void* context,
+                 unsigned& started) noexcept;
   void remember(Ask from, Ask to) noexcept;
   void judge(std::uint64_t key, Gfn gfn, bool used) noexcept;
   static Knowledge knowledge(const Link& link) noexcept;

@@ -388,11 +388,42 @@ Status write_member(Nodes& nodes, const std::string& uuid, const MemberRecord& r
                      [&](Writer& writer) { visit_member(record, writer); });
 }
 
+namespace {
+
+// What was written last, in the order of the fields.
+class Told {
+ public:
+  void operator()(const Field&, const uint64_t& value) { values_.push_back(value); }
+  const std::vector<uint64_t>& values() const { return values_; }
+
+ private:
+  std::vector<uint64_t> values_;
+};
+
+// Passes on what differs from that.
+class Changed {
+ public:
+  Changed(const Counters& told, Writer& writer) : writer_(writer) { visit_counters(told, told_); }
+  void operator()(const Field& field, const uint64_t& value) {
+    if (told_.values()[next_++] != value) writer_(field, value);
+  }
+
+ private:
+  Told told_;
+  std::size_t next_ = 0;
+  Writer& writer_;
+};
+
+}  // namespace
+
 Status write_counters(Nodes& nodes, const std::string& uuid, const std::string& host,
-                      const Counters& counters) {
+                      const Counters& counters, const Counters* told) {
   if (Status status = check_member(uuid, host); !status) return status;
-  return write_below(nodes, paths::counters(uuid, host),
-                     [&](Writer& writer) { visit_counters(counters, writer); });
+  return write_below(nodes, paths::counters(uuid, host), [&](Writer& writer) {
+    if (told == nullptr) return visit_counters(counters, writer);
+    Changed changed(*told, writer);
+    visit_counters(counters, changed);
+  });
 }
 
 Result<MemberRecord> read_member(Nodes& nodes, const std::string& uuid, const std::string& host) {

@@ -58,7 +58,7 @@ struct DomainRecord {
   DomainRequest request = DomainRequest::kNone;  // read only
 };
 
-// Totals since the slice began; written once a second.
+// Totals since the slice began; written once a second, those that have changed.
 struct Counters {
   uint64_t faults_read = 0;
   uint64_t faults_write = 0;
@@ -69,6 +69,8 @@ struct Counters {
   uint64_t pages = 0;
   uint64_t cpu_us = 0;
   uint64_t threads = 0;  // guest threads there now
+
+  friend bool operator==(const Counters&, const Counters&) = default;
 };
 
 struct MemberRecord {
@@ -108,8 +110,9 @@ Status request_domain(Nodes& nodes, const std::string& uuid, DomainRequest reque
 Status remove_domain(Nodes& nodes, const std::string& uuid);
 
 Status write_member(Nodes& nodes, const std::string& uuid, const MemberRecord& record);
+// `told`: what the nodes hold already; those that differ from it are written.
 Status write_counters(Nodes& nodes, const std::string& uuid, const std::string& host,
-                      const Counters& counters);
+                      const Counters& counters, const Counters* told = nullptr);
 Result<MemberRecord> read_member(Nodes& nodes, const std::string& uuid, const std::string& host);
 Status set_member_state(Nodes& nodes, const std::string& uuid, const std::string& host,
                         MemberState state, const std::string& error = {});

@@ -113,6 +113,7 @@ Status XenstoreStory::remove_leftovers() {
 
 void XenstoreStory::restart() {
   threads_told_.clear();
+  counters_told_.clear();
   refused_.clear();
   log::error("xenstored ended unexpectedly and is started anew");
   exit_.reset();
@@ -212,6 +213,7 @@ void XenstoreStory::put_domain(const DomainRecord& domain) {
     return {};
   }));
   threads_told_.erase(domain.uuid);
+  counters_told_.erase(domain.uuid);
   put_counters(domain);
 }
 
@@ -223,19 +225,28 @@ std::string XenstoreStory::member_error(const DomainRecord& domain, const Domain
   return member.error;
 }
 
+// Only what has changed: this is done once a second, and each node that is written takes the core
+// twice from a vCPU that may run here.
 void XenstoreStory::put_counters(const DomainRecord& domain) {
   if (!store_ || is_told_by(domain.home)) return;
+  auto& told = counters_told_[domain.uuid];
   const Status written = store_->atomically([&](Nodes& nodes) -> Status {
     for (const DomainMember& member : domain.members) {
       if (member.forgotten) continue;
-      if (Status done = xenstore::write_counters(nodes, domain.uuid, member.host, member.counters);
+      const auto before = told.find(member.host);
+      if (Status done = xenstore::write_counters(nodes, domain.uuid, member.host, member.counters,
+                                                 before != told.end() ? &before->second : nullptr);
           !done)
         return done;
     }
     return put_vcpus(nodes, domain);
   });
   check(written);
-  if (written) threads_told_[domain.uuid] = domain.threads();
+  told.clear();
+  if (!written) return;
+  for (const DomainMember& member : domain.members)
+    if (!member.forgotten) told[member.host] = member.counters;
+  threads_told_[domain.uuid] = domain.threads();
 }
 
 // Those whose number of threads has changed: there may be a thousand of them, and this is done once
@@ -255,6 +266,7 @@ Status XenstoreStory::put_vcpus(Nodes& nodes, const DomainRecord& domain) {
 
 void XenstoreStory::remove_domain(const std::string& uuid) {
   threads_told_.erase(uuid);
+  counters_told_.erase(uuid);
   std::erase_if(refused_, [below = paths::domain(uuid) + "/"](const auto& each) {
     return each.first.starts_with(below);
   });

@@ -94,6 +94,8 @@ class XenstoreStory {
   bool broken_ = false;
   std::map<std::string, std::string> rdma_told_;                    // host -> device
   std::map<std::string, std::vector<std::uint32_t>> threads_told_;  // uuid -> of each vCPU
+  // uuid -> of each member
+  std::map<std::string, std::map<std::string, xenstore::Counters>> counters_told_;
   struct Refused {
     xenstore::MemberState state;  // as told when that was
     std::string why;

@@ -28,15 +28,19 @@ class Program {
   // One access; a fault when the right is not held.
   void touch(Ask ask, std::uint64_t thread = 1, std::uint64_t site = 0) {
     now_ns_ += kMicrosecond;
-    if (unmapped.erase(ask.gfn) != 0) predictor_->on_touched(ask.gfn);
+    const auto start = [](void* self, Ask early, bool sampled) {
+      return static_cast<Program*>(self)->start(early, sampled);
+    };
+    if (unmapped.erase(ask.gfn) != 0) {
+      predictor_->on_touched(ask.gfn);
+      if (ahead) predictor_->on_marker(thread, ask.gfn, start, this);
+    }
     wasted.erase(ask.gfn);
     if (held[ask.gfn] >= ask.right) return;
     ++faults;
     held[ask.gfn] = ask.right;
-    const auto start = [](void* self, Ask early, bool sampled) {
-      return static_cast<Program*>(self)->start(early, sampled);
-    };
     last_run = predictor_->on_fault(thread, ask, site, now_ns_, start, this);
+    if (ahead) last_run += predictor_->on_marker(thread, ask.gfn, start, this);
     now_ns_ += 50 * kMicrosecond;
     predictor_->on_served(thread, now_ns_);
   }
@@ -55,6 +59,7 @@ class Program {
   std::map<Gfn, Right> held;
   std::set<Gfn> unmapped, wasted;  // samples; asked for early and not touched yet
   Gfn end = ~Gfn{0};               // no page from here on may be asked for
+  bool ahead = false;              // requests that no thread waits for, too
   unsigned faults = 0, early = 0, samples = 0, last_run = 0;
 
  private:
@@ -143,6 +148,60 @@ TEST(Prefetch, ABurstThatComesAgainIsOneFault) {
   EXPECT_TRUE(program.wasted.empty());
   EXPECT_EQ(program.faults - learned, 100u);
   EXPECT_LE(learned, 150u);
+}
+
+// Each step of a simulation reads what other hosts have written, and writes its own part.
+TEST(Prefetch, AWalkThatComesAgainNeedsOneFault) {
+  Program program;
+  program.ahead = true;
+  const auto step = [&] {
+    for (Gfn i = 0; i < 48; ++i) program.touch(read_of(1000 + i));
+    program.pause();
+    for (Gfn i = 0; i < 40; ++i) program.touch(write_of(2000 + i));
+    program.pause();
+    program.lose_all();
+  };
+  for (unsigned i = 0; i < 5; ++i) step();
+  const unsigned learned = program.faults;
+  program.wasted.clear();
+  for (unsigned i = 0; i < 10; ++i) step();
+  EXPECT_EQ(program.faults - learned, 2 * 10u);
+  EXPECT_TRUE(program.wasted.empty());
+}
+
+TEST(Prefetch, AWalkThatGetsShorterIsFollowedNoFurther) {
+  Program program;
+  program.ahead = true;
+  const auto walk = [&](Gfn pages) {
+    for (Gfn i = 0; i < pages; ++i) program.touch(read_of(1000 + i));
+    program.pause();
+    program.lose_all();
+  };
+  for (unsigned i = 0; i < 6; ++i) walk(100);
+  for (unsigned i = 0; i < 40; ++i) walk(50);
+  program.wasted.clear();
+  const unsigned early = program.early, faults = program.faults;
+  for (unsigned i = 0; i < 10; ++i) walk(50);
+  EXPECT_LE(program.wasted.size(), 8u);
+  EXPECT_LE(program.early - early, 10 * 57u);
+  EXPECT_LE(program.faults - faults, 10 * 3u);
+}
+
+TEST(Prefetch, PagesInDisorderAreNoWalk) {
+  Program program;
+  program.ahead = true;
+  std::vector<Gfn> pages(64);
+  for (Gfn i = 0; i < 64; ++i) pages[i] = 1000 + 3 * i;
+  std::mt19937 random(11);
+  for (unsigned i = 0; i < 200; ++i) {
+    std::shuffle(pages.begin(), pages.end(), random);
+    for (unsigned k = 0; k < 20; ++k) {
+      program.touch(read_of(pages[k]));
+      program.pause();
+    }
+    program.lose_all();
+  }
+  EXPECT_LE(program.early, program.faults / 4);
 }
 
 // The same pages in another order each time: no fault follows on another for sure.

@@ -306,6 +306,26 @@ TYPED_TEST(RecordsTest, LongAndDirtyCommandBecomesOneLine) {
   EXPECT_TRUE(read->command.ends_with("xxx..."));
 }
 
+TYPED_TEST(RecordsTest, OnlyCountersThatHaveChangedAreWritten) {
+  Store& store = this->store();
+  ASSERT_OK(write_counters(store, kUuid, "node-2", counters()));
+  const std::string base = paths::counters(kUuid, "node-2") + "/";
+  // Would be overwritten if they were written at all.
+  ASSERT_OK(store.write(base + node::kPages, "77"));
+  ASSERT_OK(store.write(base + node::kFaultsRead, "78"));
+  Counters now = counters();
+  ++now.cpu_us;
+  ++now.threads;
+  const Counters told = counters();
+  ASSERT_OK(write_counters(store, kUuid, "node-2", now, &told));
+  EXPECT_EQ(store.read(base + node::kCpuUs).value(), std::to_string(now.cpu_us));
+  EXPECT_EQ(store.read(base + node::kThreads).value(), std::to_string(now.threads));
+  EXPECT_EQ(store.read(base + node::kPages).value(), "77");
+  EXPECT_EQ(store.read(base + node::kFaultsRead).value(), "78");
+  ASSERT_OK(write_counters(store, kUuid, "node-2", now));
+  EXPECT_EQ(store.read(base + node::kPages).value(), std::to_string(now.pages));
+}
+
 TYPED_TEST(RecordsTest, EveryWrittenNodeIsInTheSchemaAndEveryNodeOfTheSchemaIsWritten) {
   Store& store = this->store();
   DomainRecord ended = domain();
