@@ -114,6 +114,14 @@ bed_clean() {
 
 # --- domains ---
 
+only_standard_files() { # COMMAND...: what else this shell has open stays here
+  local fd
+  for fd in /proc/"$BASHPID"/fd/*; do
+    [ "${fd##*/}" -le 2 ] || eval "exec ${fd##*/}>&-"
+  done
+  exec "$@"
+}
+
 # spanning HOSTS COMMAND...: runs it with one vCPU on each host.
 spanning() {
   local hosts=$1

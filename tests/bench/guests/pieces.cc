@@ -1,9 +1,10 @@
-// pieces: threads that take equal pieces of work from one counter until standard input ends, while
-// hosts come and go. Every tenth of a second it prints the time (CLOCK_MONOTONIC, seconds) and how
+// pieces: threads that take equal pieces of work from one counter until standard input ends, or the
+// file END is there, while hosts come and go. Every tenth of a second it prints the time (CLOCK_MONOTONIC, seconds) and how
 // many pieces are done; at the end "pieces=N by N,N..." when every piece was done once and is
 // right.
 //
-//   pieces THREADS STEPS     STEPS: of a generator, for one piece
+//   pieces THREADS STEPS [END]     STEPS: of a generator, for one piece. With END standard input is
+//                                  not looked at: it may be of a kind that no other host can have.
 #include <poll.h>
 #include <time.h>
 #include <unistd.h>
@@ -68,7 +69,8 @@ double now() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) return std::fprintf(stderr, "usage: pieces THREADS STEPS\n"), 2;
+  if (argc != 3 && argc != 4)
+    return std::fprintf(stderr, "usage: pieces THREADS STEPS [END]\n"), 2;
   const auto count = std::strtoul(argv[1], nullptr, 10);
   const auto steps = std::strtoull(argv[2], nullptr, 10);
   std::vector<Worker> workers(count);
@@ -78,7 +80,8 @@ int main(int argc, char** argv) {
   pollfd input{0, POLLIN, 0};
   char byte;
   for (;;) {
-    if (poll(&input, 1, 100) == 1 && read(0, &byte, 1) != 1) break;
+    if (poll(&input, argc == 4 ? 0 : 1, 100) == 1 && read(0, &byte, 1) != 1) break;
+    if (argc == 4 && access(argv[3], F_OK) == 0) break;
     std::uint64_t done = 0;
     for (const Worker& worker : workers) done += worker.done;
     std::printf("%.3f %llu\n", now(), static_cast<unsigned long long>(done));

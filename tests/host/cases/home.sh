@@ -8,14 +8,6 @@ home_is() { [ "$(home_of a)$(home_of b)$(home_of c)" = "$1$1$1" ] &&
   [ "$(store_of c xenstore-read "/tool/xenspan/domain/$uuid/home")" = "$1" ]; }
 said_of() { cli_at "$1" list -a --json | jq -r --arg uuid "$uuid" '.[] | select(.uuid == $uuid) | .state + " " + (.exit_status | tostring)'; }
 
-only_standard_files() { # COMMAND...: what else this shell has open stays here
-  local fd
-  for fd in /proc/"$BASHPID"/fd/*; do
-    [ "${fd##*/}" -le 2 ] || eval "exec ${fd##*/}>&-"
-  done
-  exec "$@"
-}
-
 # home_start HOSTS VCPUS GUEST [ARGUMENTS...]: with nothing open that is bound to a host; $home_pid is the command's.
 home_start() {
   local hosts=$1 vcpus=$2
