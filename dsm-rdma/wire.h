@@ -26,7 +26,7 @@ namespace xenspan::dsm::wire {
 
 inline constexpr std::size_t kMessageBytes = 64;
 inline constexpr std::uint32_t kMagic = 0x4d505358;  // "XSPM"
-inline constexpr std::uint8_t kVersion = 4;
+inline constexpr std::uint8_t kVersion = 5;
 inline constexpr unsigned kMostRun = 64;  // messages in one
 
 // Messages that are one on the wire.

@@ -26,12 +26,17 @@ struct LaneEnd {
         message.kind == ivy::Kind::kGrant || message.kind == ivy::Kind::kInvalidateAck;
     const bool request =
         message.kind == ivy::Kind::kReadRequest || message.kind == ivy::Kind::kWriteRequest;
+    // Its own host manages the page that the lane's owner wants: a request that it has given
+    // itself.
+    const bool forward = message.requester == peer && (message.kind == ivy::Kind::kReadForward ||
+                                                       message.kind == ivy::Kind::kWriteForward ||
+                                                       message.kind == ivy::Kind::kInvalidate);
     if (answer != own) return "it sent a message in the wrong direction of a lane";
     if (message.kind == ivy::Kind::kRow)  // has no lane
       return lane == kServiceLane ? nullptr : "it sent a message that belongs on the service lane";
     if ((answer || request || lane != kServiceLane) && message.lane != lane)
       return "it sent a message of another lane";
-    if (!answer && !request && lane != kServiceLane)
+    if (!answer && !request && !forward && lane != kServiceLane)
       return "it sent a message that belongs on the service lane";
     return nullptr;
   }

@@ -77,7 +77,8 @@ class Transport {
 
   // Sends to message.to. Which connection: a request of a borrowed lane (kReadRequest,
   // kWriteRequest with message.lane
-  // >= 1 and from == requester) goes on that lane; kGrant and kInvalidateAck go back on lane
+  // >= 1 and from == requester) goes on that lane, and so may a forward or an invalidation with
+  // from == requester (its manager is the same host); kGrant and kInvalidateAck go back on lane
   // message.lane of message.to; everything else on lane 0. `page` is 4096 bytes (payload kPage) or
   // nullptr; it is no longer referred to when send returns. Returns 0 or an errno (the peer is then
   // also reported to peer_lost).

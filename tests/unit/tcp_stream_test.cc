@@ -536,6 +536,23 @@ TEST(Mesh, AMessageTheProtocolDoesNotAllow) {
       << cause;
 }
 
+// A host that manages the page it wants asks the page's holder on the lane where it waits for the
+// answer; for other hosts it asks on the service lane.
+TEST(Mesh, OnALaneAHostAsksForItselfOnly) {
+  for (const ivy::Kind kind :
+       {ivy::Kind::kReadForward, ivy::Kind::kWriteForward, ivy::Kind::kInvalidate}) {
+    BrokenMember for_itself, for_another;
+    ivy::Message message = request_for(3);
+    message.kind = kind;
+    // Whether the page's state allows it is another question.
+    const std::string cause = for_itself.cause_after(1, message);
+    EXPECT_EQ(cause.find(" lane"), std::string::npos) << cause;
+    message.requester = 0;
+    EXPECT_EQ(for_another.cause_after(1, message),
+              "host broken is lost: it sent a message that belongs on the service lane");
+  }
+}
+
 // Takes what a connection delivers, pages included.
 class Collector final : public Sink {
  public:

@@ -162,6 +162,12 @@ Connection* TcpTransport::route(const ivy::Message& message) noexcept {
     case ivy::Kind::kInvalidateAck: return way(theirs_, lane);
     case ivy::Kind::kReadRequest:
     case ivy::Kind::kWriteRequest: return way(own_, lane);
+    // Of a page that is managed here: the answer comes back on the lane of the vCPU that wants it.
+    // TCP acknowledges what one side alone sends by packets of their own, and both ends would wait
+    // for these.
+    case ivy::Kind::kReadForward:
+    case ivy::Kind::kWriteForward:
+    case ivy::Kind::kInvalidate: return way(own_, message.requester == self_ ? lane : kServiceLane);
     default: return way(own_, kServiceLane);
   }
 }
