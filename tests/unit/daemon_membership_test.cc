@@ -109,7 +109,7 @@ TEST_F(MembershipTest, RefusalsChangeNothingAndSayWhy) {
   } cases[] = {{"b", "add", "host b is a member of domain dom already"},
                {"a", "add", "already"},
                {"d", "add", "host d is down"},
-               {"a", "drain", "host a is the home of domain dom, and its files"},
+               {"a", "drain", "host a is the home of domain dom, and it cannot move"},
                {"a", "remove", "host a is the home"},
                {"c", "drain", "host c is not a member"},
                {"c", "remove", "host c is not a member"},
