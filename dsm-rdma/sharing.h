@@ -46,7 +46,7 @@ struct Sharing {
 class SharingTable {
  public:
   static constexpr unsigned kMostVcpus = 1024;
-  static constexpr std::size_t kWays = 4, kSets = 256;  // 1024 pages
+  static constexpr std::size_t kWays = 4, kSets = 192;  // 768 pages
   static constexpr std::size_t kSlots = 15, kRangesOfVcpu = 4;
 
   SharingTable() = default;

@@ -45,7 +45,7 @@ home_story() {
 home_drains() {
   local hosts bad=0
   for hosts in 2 3; do
-    home_start "$hosts" "$hosts" "$home_guest" end || return 1
+    home_start "$hosts" "$hosts" "$home_guest" until end || return 1
     cli drain moving a >said || { cat said; bad=1; }
     grep -q 'host a is left in moving' said || bad=1
     member_becomes a left || bad=1
@@ -60,7 +60,7 @@ home_drains() {
 
 # The old home is switched off, and what the program does is still right: its new home is whole.
 home_switched_off() {
-  home_start 3 3 "$home_guest" end || return 1
+  home_start 3 3 "$home_guest" until end || return 1
   local bad=0
   member_ask a drain
   member_becomes a left || bad=1
@@ -79,7 +79,7 @@ home_switched_off() {
 
 # To b, and back to a, and signals and commands find it there.
 home_returns() {
-  home_start 2 2 "$home_guest" end || return 1
+  home_start 2 2 "$home_guest" until end || return 1
   local bad=0
   cli drain moving a && wait_until 20 home_is b || bad=1
   # Asked of a, which has left.
@@ -89,14 +89,14 @@ home_returns() {
   [ $bad = 0 ] || home_story
   home_end && [ $bad = 0 ] || return 1
   # A signal to the command on the old home goes to the program.
-  home_start 2 2 "$home_guest" end || return 1
+  home_start 2 2 "$home_guest" until end || return 1
   cli drain moving a || { home_story; bad=1; }
   kill -TERM "$home_pid"
   wait_until 30 gone "$home_pid" || { echo "the program does not end by SIGTERM"; cli destroy moving; bad=1; }
   wait "$home_pid"
   [ $? = 143 ] || { echo "its status is another"; cat err; bad=1; }
   # So does its end.
-  home_start 2 2 "$home_guest" end || return 1
+  home_start 2 2 "$home_guest" until end || return 1
   cli drain moving a || { home_story; bad=1; }
   kill -KILL "$home_pid"
   wait "$home_pid"
@@ -106,7 +106,7 @@ home_returns() {
 
 # What nobody can open elsewhere keeps the home where it is, and the program runs on there.
 home_stays() {
-  home_start 2 2 "$home_guest" end || return 1
+  home_start 2 2 "$home_guest" until end || return 1
   local bad=0
   # It is there, but not under the name by which the program opened it.
   ln home_users.log kept.log
@@ -123,7 +123,7 @@ home_stays() {
 home_killed() {
   local pause bad=0
   for pause in 0.05 0.3 0.6; do
-    home_start 3 3 "$home_guest" end || return 1
+    home_start 3 3 "$home_guest" until end || return 1
     member_ask a drain
     sleep "$pause"
     kill -KILL "$(bed_daemon_pid a)"
