@@ -201,14 +201,14 @@ void Commands::domain_changed(const DomainRecord& record) {
 }
 
 void Commands::domain_over(const Domain& domain) {
-  const auto owner = attached_.find(domain.record().uuid);
+  tell_end(domain.record().uuid, domain.outcome());
+}
+
+void Commands::tell_end(const std::string& uuid, const Domain::Outcome& outcome) {
+  const auto owner = attached_.find(uuid);
   if (owner == attached_.end()) return;
   const ClientId client = owner->second;
   attached_.erase(owner);
-  tell_end(client, domain.outcome());
-}
-
-void Commands::tell_end(ClientId client, const Domain::Outcome& outcome) {
   if (outcome.failed) {
     socket_->send(client,
                   {{"event", "failed"}, {"status", outcome.status}, {"error", outcome.message}});

@@ -56,7 +56,8 @@ class Commands : public ControlSocket::Handler {
   void close_away(const std::string& uuid);
   void over_away(const DomainRecord& record);
   bool handle_away(const std::string& host, const std::string& op, const Json& message);
-  void tell_end(ClientId client, const Domain::Outcome& outcome);
+  // To the command that waits here for this domain's end, if there is one; it waits no more.
+  void tell_end(const std::string& uuid, const Domain::Outcome& outcome);
   // commands_at_home.cc
   struct AtHome;
   Domain::MoveDone answer_to(ClientId client);

@@ -30,17 +30,12 @@ void Commands::close_away(const std::string& uuid) {
 
 // Its home was lost, or has said it all in the record.
 void Commands::over_away(const DomainRecord& record) {
-  const auto owner = attached_.find(record.uuid);
-  if (owner == attached_.end() || domains_.own(record.uuid) != nullptr ||
-      record.home == config_.name)
-    return;
+  if (domains_.own(record.uuid) != nullptr || record.home == config_.name) return;
   Domain::Outcome outcome;
   outcome.failed = record.state == xenstore::DomainState::kFailed;
   outcome.status = static_cast<int>(record.exit_status.value_or(kOwnFailure));
   outcome.message = record.error;
-  const ClientId client = owner->second;
-  attached_.erase(owner);
-  tell_end(client, outcome);
+  tell_end(record.uuid, outcome);
 }
 
 bool Commands::handle_away(const std::string& host, const std::string& op, const Json& message) {
@@ -54,8 +49,7 @@ bool Commands::handle_away(const std::string& host, const std::string& op, const
     return true;
   }
   const DomainRecord* record = domains_.record(uuid);
-  const auto owner = attached_.find(uuid);
-  if (owner == attached_.end() || record == nullptr || record->home != host) return true;
+  if (record == nullptr || record->home != host) return true;
   Domain::Outcome outcome;
   outcome.status =
       static_cast<int>(std::min<std::uint64_t>(number_or(message, "status", 125), 255));
@@ -63,19 +57,14 @@ bool Commands::handle_away(const std::string& host, const std::string& op, const
   outcome.failed = flag_field(message, "failed");
   outcome.message = text_or(message, "message", "");
   if (const Json* stats = object_field(message, "stats")) outcome.stats = *stats;
-  const ClientId client = owner->second;
-  attached_.erase(owner);
-  tell_end(client, outcome);
+  tell_end(uuid, outcome);
   return true;
 }
 
 void Commands::end() {
-  for (auto each = attached_.begin(); each != attached_.end();) {
-    const DomainRecord* record = domains_.record(each->first);
-    if (record == nullptr || record->home == config_.name) {
-      ++each;
-      continue;
-    }
+  for (const auto& [uuid, client] : std::map<std::string, ClientId>(attached_)) {
+    const DomainRecord* record = domains_.record(uuid);
+    if (record == nullptr || record->home == config_.name) continue;
     Domain::Outcome outcome;
     outcome.failed = true;
     outcome.status = kOwnFailure;
@@ -83,8 +72,7 @@ void Commands::end() {
         "host {}'s xenspand was stopped; domain {} goes on, and host {} is its home: see "
         "`xenspan list` there",
         config_.name, record->name, record->home);
-    tell_end(each->second, outcome);
-    each = attached_.erase(each);
+    tell_end(uuid, outcome);
   }
 }
 

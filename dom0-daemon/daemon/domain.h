@@ -279,6 +279,8 @@ class Domain {
              MoveDone then);
   void on_order_done(int index, const Json& event);
   void finish_order(std::uint64_t id, Result<Json> answer);
+  // By index, of an order to several slices.
+  static Json all_answers(const Json& answer);
   void number_host(const std::string& host);
   void start_member();
   void create_member_slice();

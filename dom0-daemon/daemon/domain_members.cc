@@ -303,6 +303,11 @@ void Domain::on_order_done(int index, const Json& event) {
   }
 }
 
+Json Domain::all_answers(const Json& answer) {
+  const Json* all = object_field(answer, "answers");
+  return all == nullptr ? Json::object() : *all;
+}
+
 void Domain::finish_order(std::uint64_t id, Result<Json> answer) {
   const auto found = orders_.find(id);
   if (found == orders_.end()) return;

@@ -81,8 +81,7 @@ void Domain::move_role() {
 void Domain::hold_calls(int looks) {
   order(partners(""), {{"op", "hold"}}, kTellLimit, [this, looks](const Result<Json>& held) {
     if (!held) return role_stays(held.error().message);
-    const Json* told = object_field(*held, "answers");
-    const Json answers = told == nullptr ? Json::object() : *told;
+    const Json answers = all_answers(*held);
     std::uint64_t calls = 0;
     std::string names;
     for (const auto& [index, answer] : answers.items()) {
@@ -143,9 +142,8 @@ void Domain::tell_home(const std::vector<int>& others) {
 
 // What the old home was sent while it gave its state away.
 void Domain::note_signals(const Json& answer) {
-  const Json* answers = object_field(answer, "answers");
-  if (answers == nullptr) return;
-  for (const auto& [index, told] : answers->items())
+  const Json answers = all_answers(answer);
+  for (const auto& [index, told] : answers.items())
     for (const std::uint64_t signo :
          numbers_field(told, "signals").value_or(std::vector<std::uint64_t>{}))
       late_signals_.push_back(signo);

@@ -22,12 +22,6 @@ constexpr milliseconds kRebuildLimit{60000};
 constexpr milliseconds kLookAgain{2};
 constexpr milliseconds kNoLimit{0};
 
-// By index, of an order to several slices.
-Json all_answers(const Json& answer) {
-  const Json* all = object_field(answer, "answers");
-  return all == nullptr ? Json::object() : *all;
-}
-
 }  // namespace
 
 // What is known now. The rest turns out while the directory is made.

@@ -21,7 +21,6 @@ namespace {
 // later could meet the guest's own numbers at the home for a moment, so most threads find theirs
 // ready.
 constexpr std::size_t kReadyLines = 16;
-constexpr int kLineLimitMs = 15000;
 
 class LocalLine final : public Line {
  public:
@@ -276,6 +275,19 @@ void Slice::outside_signal(int signo) {
   late_signals_.push_back(signo);
 }
 
+dsm::tcp::ConnectOptions Slice::options_to(dsm::HostId host, std::uint8_t purpose) const {
+  dsm::tcp::ConnectOptions options;
+  options.address = config_.addresses[host];
+  options.port = config_.ports[host];
+  options.secret = config_.secret;
+  options.self = config_.self;
+  options.peer = host;
+  options.purpose = purpose;
+  options.encrypt = config_.encrypt;
+  options.timeout_ms = kConnectLimitMs;
+  return options;
+}
+
 // Where hosts have been lost, this slice and the home enter the new epoch within moments.
 Result<std::unique_ptr<dsm::tcp::SecureStream>> Slice::connect_line(
     dsm::tcp::ConnectOptions& options) {
@@ -291,15 +303,7 @@ Result<std::unique_ptr<dsm::tcp::SecureStream>> Slice::connect_line(
 }
 
 std::unique_ptr<Line> Slice::make_line(dsm::HostId home) {
-  dsm::tcp::ConnectOptions options;
-  options.address = config_.addresses[home];
-  options.port = config_.ports[home];
-  options.secret = config_.secret;
-  options.self = config_.self;
-  options.peer = home;
-  options.purpose = kLinePurpose;
-  options.encrypt = config_.encrypt;
-  options.timeout_ms = kLineLimitMs;
+  dsm::tcp::ConnectOptions options = options_to(home, kLinePurpose);
   auto stream = connect_line(options);
   if (!stream) {
     log::error("{}", stream.error().message);

@@ -150,6 +150,9 @@ class Slice {
   void accept_control();
   Status start_home();
   Status start_remote();
+  static constexpr int kConnectLimitMs = 15000;
+  // To another slice, whose epoch the caller says.
+  dsm::tcp::ConnectOptions options_to(dsm::HostId host, std::uint8_t purpose) const;
   Result<std::unique_ptr<dsm::tcp::SecureStream>> connect_line(dsm::tcp::ConnectOptions& options);
   std::unique_ptr<Line> make_line(dsm::HostId home);
   // At the start, and when another slice is the home: lines to it, and its clocks.

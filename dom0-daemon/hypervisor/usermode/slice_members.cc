@@ -11,23 +11,10 @@
 #include "dom0-daemon/hypervisor/usermode/slice.h"
 
 namespace xenspan::hypervisor::usermode {
-namespace {
-
-constexpr int kConnectLimitMs = 15000;
-
-}  // namespace
 
 Status Slice::connect_control(dsm::HostId host) {
-  dsm::tcp::ConnectOptions options;
-  options.address = config_.addresses[host];
-  options.port = config_.ports[host];
-  options.secret = config_.secret;
-  options.self = config_.self;
-  options.peer = host;
+  dsm::tcp::ConnectOptions options = options_to(host, kControlPurpose);
   options.epoch = acceptor_->epoch();
-  options.purpose = kControlPurpose;
-  options.encrypt = config_.encrypt;
-  options.timeout_ms = kConnectLimitMs;
   auto stream = dsm::tcp::connect_stream(options);
   if (!stream) return stream.error();
   const auto control = std::make_shared<Control>();
