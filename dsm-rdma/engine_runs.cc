@@ -172,17 +172,17 @@ bool EngineCore::deliver_run(const Incoming* incoming, std::size_t& count,
   std::size_t locked = 1;
   while (locked < count && table_[first + locked].try_lock()) ++locked;
   count = locked;
+  if (count == 1) {
+    const std::lock_guard guard(table_[first], std::adopt_lock);
+    return deliver_one(table_[first], *incoming, false, outbox);
+  }
   std::array<Change, kMostTogether> changes;
   bool good = true;
-  if (count == 1) {
-    changes[0] = {};
-  } else {
-    for (std::size_t i = 0; i < count; ++i) changes[i] = change_for(table_[first + i], incoming[i]);
-    for (std::size_t i = 0, end; i < count && good; i = end) {
-      for (end = i + 1; end < count && changes[end] == changes[i];) ++end;
-      good = change_run(first + i, incoming + i, changes[i], static_cast<std::uint32_t>(end - i),
-                        outbox);
-    }
+  for (std::size_t i = 0; i < count; ++i) changes[i] = change_for(table_[first + i], incoming[i]);
+  for (std::size_t i = 0, end; i < count && good; i = end) {
+    for (end = i + 1; end < count && changes[end] == changes[i];) ++end;
+    good = change_run(first + i, incoming + i, changes[i], static_cast<std::uint32_t>(end - i),
+                      outbox);
   }
   for (std::size_t i = 0; i < count; ++i) {
     PageEntry& entry = table_[first + i];

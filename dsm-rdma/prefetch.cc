@@ -294,6 +294,7 @@ unsigned Predictor::on_marker(std::uint64_t thread, Gfn gfn, StartFn start,
     if (slot.fault.gfn != gfn) slot.walks.on_touched({gfn, each.right});
     std::move(found + 1, end, each.markers.begin());
     each.marked -= static_cast<unsigned>(found + 1 - each.markers.begin());
+    each.times = each.ahead == 0 ? kAheadRuns : std::min(each.times * 2, kMostAheadRuns);
     each.ahead = std::min(each.ahead + 1, kMostAhead);
     unsigned started = 0;
     while (each.marked < each.ahead && run_ahead(each, slot.walks, start, context, started)) {
@@ -308,7 +309,9 @@ bool Predictor::run_ahead(Stream& stream, Walks& walks, StartFn start, void* con
                           unsigned& started) noexcept {
   bool marked = false;
   unsigned run = 0;
-  for (unsigned i = 0; i < kAheadSteps && run < kAheadRuns * (most_ + 1); ++i) {
+  // Some are held already; of pages that all are, no more than twice as many are looked at.
+  const unsigned length = stream.times * (most_ + 1);
+  for (unsigned i = 0; i < 2 * length && run < length; ++i) {
     const Gfn gfn = ahead(stream.last, stream.stride);
     const Start result = start(context, {gfn, stream.right}, !marked);
     if (result == Start::kRefused || result == Start::kNoRoom) return false;

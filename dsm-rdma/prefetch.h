@@ -10,11 +10,11 @@
 // that has come to full length runs ahead of its thread: the next run is asked for, with no thread
 // waiting for it, when the first page of a run before it is touched. That page, the marker, is held
 // and not mapped, so that its touch is seen (after the page flag PG_readahead of Linux,
-// mm/readahead.c). Each marker that is touched lets one run more be under way, up to kMostAhead:
-// what can be asked for in vain is never more than what was used before, and a long stream keeps
-// both hosts at work at the same time. Pages that hosts take from each other again and again
-// (locks, barriers) are left alone; what a thread wants behind one of them may come with it
-// (gates.h).
+// mm/readahead.c). Each marker that is touched lets one run more be under way, up to kMostAhead,
+// and the next one be longer: what can be asked for in vain grows with what was used before, and a
+// long stream keeps both hosts at work at the same time, with few waits and few requests. Pages
+// that hosts take from each other again and again (locks, barriers) are left alone; what a thread
+// wants behind one of them may come with it (gates.h).
 //
 // Whether what was asked for early is used cannot be seen in general, so some of it is sampled: the
 // engine holds a sampled page but does not map it, and tells on_touched() or on_lost(). A sample
@@ -88,8 +88,9 @@ class Predictor {
   static constexpr unsigned kSlots = 64, kStreams = 4, kLinks = 2048, kSamples = 64,
                             kContentions = 256;
   static constexpr unsigned kSteps = 32;  // links followed, or pages looked at, for one fault
-  // A run ahead has so many times the pages of a fault's run; pages looked at for one marker.
-  static constexpr unsigned kAheadRuns = 4, kAheadSteps = 128;
+  // The first run ahead has so many times the pages of a fault's run, each further one twice as
+  // many as the one before, up to the most.
+  static constexpr unsigned kAheadRuns = 4, kMostAheadRuns = 16;
   static constexpr unsigned kMostAhead = 3;   // runs of a stream under way, or not touched yet
   static constexpr unsigned kFewBetween = 4;  // one run in so many has a sample
   static constexpr std::int64_t kReach = 16;  // pages between two faults of one stream, at most
@@ -109,6 +110,7 @@ class Predictor {
     std::array<Gfn, kMostAhead> markers{};
     unsigned marked = 0;  // how many
     unsigned ahead = 0;   // runs that may be under way
+    unsigned times = 0;   // length of the next one, in runs of a fault
   };
   // What is known of one thread.
   struct Slot {

@@ -2,7 +2,7 @@
 // without a search.
 //
 // A lane has sixteen places, lane 0 has sixty-four that threads without a lane of their own take
-// one by one, and 256 for requests that no thread waits for (streams that run ahead). A request's
+// one by one, and 896 for requests that no thread waits for (streams that run ahead). A request's
 // number (txn) holds its place and a count, so that an answer to an old request is never taken for
 // one to the next in that place. Waiters of another thread's request for the same page sleep on a
 // bell. Threading: any. No allocation after construction. After end() nobody sleeps here any more.
@@ -64,7 +64,7 @@ class Requests {
   static constexpr unsigned kWindow = 16;  // places a lane
   static constexpr unsigned kLanes = 64;   // lane 0 included
   static constexpr unsigned kServicePlaces = 64;
-  static constexpr unsigned kAheadPlaces = 256;  // for requests that nobody waits for
+  static constexpr unsigned kAheadPlaces = 896;  // for requests that nobody waits for
   static constexpr unsigned kFirstAhead = kLanes * kWindow + kServicePlaces;
   static constexpr unsigned kPlaces = kFirstAhead + kAheadPlaces;
   static constexpr std::uint64_t kSpinNs = 20'000;

@@ -16,8 +16,10 @@
 // give_back().
 #pragma once
 
+#include <cstddef>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "dsm-rdma/ivy/message.h"
@@ -35,6 +37,30 @@ struct Outgoing {
 struct Incoming {
   ivy::Message message;
   const std::byte* page;
+};
+
+// Room for messages that come together; nothing is cleared. On the receiver's stack.
+template <std::size_t kMost>
+class Arrivals {
+ public:
+  Arrivals() noexcept {}
+  Arrivals(const Arrivals&) = delete;
+  Arrivals& operator=(const Arrivals&) = delete;
+
+  std::size_t room() const noexcept { return kMost - count_; }
+  std::size_t count() const noexcept { return count_; }
+  const Incoming* all() const noexcept { return all_; }
+  // Only where there is room.
+  void add(const ivy::Message& message, const std::byte* page) noexcept {
+    std::construct_at(all_ + count_++, Incoming{message, page});
+  }
+  void clear() noexcept { count_ = 0; }
+
+ private:
+  union {
+    Incoming all_[kMost];
+  };
+  std::size_t count_ = 0;
 };
 
 // Where received messages go. Implemented by the engine, one object for each receiving thread;

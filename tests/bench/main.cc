@@ -56,7 +56,7 @@ std::vector<Bench> all_benches() {
                    }});
   }
   all.push_back({"prefetch.sequential", [](const Testbed& bed, const Options& options) {
-                   return measure_prefetch(bed, options.guests, runs_or(options, 5, 2),
+                   return measure_prefetch(bed, options.guests, runs_or(options, 11, 2),
                                            options.quick ? 8 : 64);
                  }});
   all.push_back({"elastic.migrate.vcpu", [](const Testbed& bed, const Options& options) {
@@ -78,7 +78,7 @@ std::vector<Bench> all_benches() {
                                           options.quick);
                  }});
   const auto speedup_options = [](const Options& options) {
-    return SpeedupOptions{options.guests, runs_or(options, 5, 2), options.quick};
+    return SpeedupOptions{options.guests, runs_or(options, 9, 2), options.quick};
   };
   for (const Program& program : programs()) {
     all.push_back({std::string("speedup.") + program.name,
@@ -205,7 +205,7 @@ int main(int argc, char** argv) {
   app.add_option("--only", options.only,
                  "only this benchmark, or all below this name; may be repeated");
   app.add_option("--runs", options.runs,
-                 "rounds of each benchmark (default: 20 for faults, 5 for programs)");
+                 "rounds of each benchmark (default: 20 for faults, 9 for programs)");
   app.add_option("--testbed", options.prefix, "prefix of the test bed's names")
       ->capture_default_str();
   app.add_flag("--quick", options.quick,

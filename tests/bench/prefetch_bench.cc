@@ -1,5 +1,9 @@
 #include "tests/bench/prefetch_bench.h"
 
+#include <sys/mman.h>
+
+#include <cerrno>
+
 #include "tests/bench/guest_run.h"
 #include "tests/bench/iperf.h"
 #include "tests/bench/raw_tcp.h"
@@ -14,6 +18,16 @@ Result<double> stream_rate(RawTcp& raw, std::size_t bytes) {
   auto trip = raw.round_trips(1, bytes);
   if (!trip) return trip.error();
   return static_cast<double>(bytes) / kMegabyte / (trip->front() / 1e9);
+}
+
+// A hypervisor may take unused memory away within seconds (free page reporting), and then it is the
+// hypervisor's time that a program's first touch takes: as much as is wanted is had from it before.
+Status have_memory(std::size_t bytes) {
+  void* const memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  if (memory == MAP_FAILED) return system_error(errno, "no memory for the benchmark");
+  ::munmap(memory, bytes);
+  return {};
 }
 
 }  // namespace
@@ -32,20 +46,27 @@ Status measure_prefetch(const Testbed& bed, const std::string& guests, unsigned 
                      .baseline = {},
                      .hosts = bed.names(2)};
   Samples without, stream;
+  const auto walk = [&](const char* prefetch) -> Result<double> {
+    auto answer = run_guest(bed.run(2, guest, {"--prefetch", prefetch}), std::vector<int>{});
+    if (!answer) return answer.error();
+    return static_cast<double>(bytes) / kMegabyte / answer->seconds;
+  };
   for (unsigned i = 0; i < runs; i++) {
-    for (const bool prefetch : {true, false}) {
-      auto answer =
-          run_guest(bed.run(2, guest, {"--prefetch", prefetch ? "15" : "off"}), std::vector<int>{});
-      if (!answer) return answer.error();
-      const double rate = static_cast<double>(bytes) / kMegabyte / answer->seconds;
-      (prefetch ? result.measured : without).add(rate);
-    }
+    if (const Status status = have_memory(3 * bytes); !status) return status;
+    auto walked = walk("15");
+    if (!walked) return walked.error();
+    result.measured.add(*walked);
     auto rate = stream_rate(*raw, bytes);
     if (!rate) return rate.error();
     stream.add(*rate);
     auto iperf = iperf_rate(home, other, mib);
     if (!iperf) return iperf.error();
     result.baseline.add(*iperf);
+  }
+  for (unsigned i = 0; i < (runs + 1) / 2; i++) {
+    auto walked = walk("off");
+    if (!walked) return walked.error();
+    without.add(*walked);
   }
   result.ratio = result.measured.median() / result.baseline.median();
   result.more["without_prefetch"] = without.median();

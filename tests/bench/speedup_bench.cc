@@ -1,5 +1,7 @@
 #include "tests/bench/speedup_bench.h"
 
+#include <utility>
+
 #include "tests/bench/guest_run.h"
 #include "tests/bench/samples.h"
 
@@ -53,8 +55,8 @@ class Turns {
 const std::vector<Program>& programs() {
   static const std::vector<Program> all = {
       {"fib", {"8", "43"}, {"8", "36"}},
-      {"matmul", {"1024", "10"}, {"512", "2"}},
-      {"matmul.once", {"1024", "1"}, {"512", "1"}},
+      {"matmul", {"1024", "10"}, {"512", "2"}, true},
+      {"matmul.once", {"1024", "1"}, {"512", "1"}, true},
       {"nbody", {"8192", "20"}, {"2048", "4"}},
       {"grid", {"2050", "600"}, {"514", "40"}},
   };
@@ -64,7 +66,14 @@ const std::vector<Program>& programs() {
 Status measure_speedup(const Program& program, const Testbed& bed, const SpeedupOptions& options) {
   const auto guest = guest_line(program, options);
   const int first = bed.hosts()[0].core, second = bed.hosts()[1].core;
-  Turns turns({{guest, {first, second}, {}}, {bed.run(2, guest), {}, {}}, {guest, {first}, {}}});
+  std::vector<Turns::Side> sides = {
+      {guest, {first, second}, {}}, {bed.run(2, guest), {}, {}}, {guest, {first}, {}}};
+  if (program.apart) {
+    auto apart = guest;
+    apart.push_back("apart");
+    sides.push_back({apart, {first, second}, {}});
+  }
+  Turns turns(std::move(sides));
   if (const Status status = turns.take(options.runs); !status) return status;
   const Samples &native = turns[0], &spanning = turns[1], &single = turns[2];
   Measurement result{.bench = std::string("speedup.") + program.name,
@@ -75,6 +84,7 @@ Status measure_speedup(const Program& program, const Testbed& bed, const Speedup
   result.ratio = ratios(native, spanning).median();
   result.more["speedup_vs_1"] = ratios(single, spanning).median();
   result.more["native_speedup_vs_1"] = ratios(single, native).median();
+  if (program.apart) result.more["native_apart_ratio"] = ratios(turns[3], spanning).median();
   print(result);
   return {};
 }

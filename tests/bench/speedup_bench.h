@@ -13,6 +13,7 @@ namespace xenspan::bench {
 struct Program {
   const char* name;
   std::vector<std::string> full, quick;  // arguments
+  bool apart = false;  // with the argument `apart` it is two processes that share no memory
 };
 const std::vector<Program>& programs();
 
@@ -23,7 +24,9 @@ struct SpeedupOptions {
 };
 
 // "speedup.NAME": two hosts of one vCPU each against two native threads on the same two cores;
-// ratio = native / spanning.
+// ratio = native / spanning. Beside it the same with one native thread, and, for programs that have
+// it, with two native processes that share no memory: two hosts that are one machine here share its
+// caches, and what both have read lies there twice.
 Status measure_speedup(const Program& program, const Testbed& bed, const SpeedupOptions& options);
 // "onehost.NAME": one host with one vCPU against one native thread on the same core; ratio =
 // spanning / native.

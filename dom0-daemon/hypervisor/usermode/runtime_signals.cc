@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "dom0-daemon/hypervisor/usermode/guest_thread.h"
+#include "dom0-daemon/hypervisor/usermode/thread_state.h"
 #include "dom0-daemon/hypervisor/usermode/window.h"
 
 extern "C" const char __executable_start;  // of the linker (ld(1), its default scripts)
@@ -39,6 +40,16 @@ std::uint64_t pc_of(const ucontext_t& context) {
 
 bool between(std::uint64_t pc, const char* start, const char* end) {
   return pc >= reinterpret_cast<std::uint64_t>(start) && pc < reinterpret_cast<std::uint64_t>(end);
+}
+
+// Whether the interrupted code can be gone on with as it is, without rt_sigreturn, which takes a
+// microsecond or two: the kernel has left the whole vector state in its frame, and iretq is not
+// forbidden by the flag that nested tasks had (Intel SDM vol. 2, IRET). Nothing that was not in the
+// processor before may be loaded: a frame that a guest has written goes through the kernel.
+bool can_resume(const ucontext_t& context) {
+  constexpr greg_t kNestedTask = 0x4000;
+  return (context.uc_mcontext.gregs[REG_EFL] & kNestedTask) == 0 &&
+         has_extended_state(context.uc_mcontext.fpregs);
 }
 
 // A runtime copy hit an address the guest may not touch: go on at its fixup.
@@ -71,29 +82,48 @@ ThreadBlock* current_block() {
   return block;
 }
 
-}  // namespace
+// What a kick has found: code of the guest, which can be called away at once, or of the runtime,
+// which looks when it is done (GuestThread::kicked_). Between the two lies the end of a signal's
+// handling: what is resumed there is the guest's already, and the handling ends anew.
+ucontext_t& kicked_context(ucontext_t& context) {
+  if (!between(pc_of(context), xs_resume_start, xs_resume_end)) return context;
+  auto& registers = context.uc_mcontext.gregs;
+  auto& resumed = *reinterpret_cast<ucontext_t*>(registers[REG_RSP]);
+  registers[REG_RIP] = reinterpret_cast<greg_t>(xs_resume_start);
+  return resumed;
+}
 
-extern "C" std::uint64_t xs_on_signal(int signo, siginfo_t* info, ucontext_t* context,
-                                      std::uint64_t fs) {
-  GuestThread* thread = current_block()->thread;
+bool is_guest(const ucontext_t& context) {
   // A guest that jumped outside the window is recognised by its stack: the runtime never runs on
   // one of the guest's.
-  const bool in_guest = in_window(pc_of(*context)) ||
-                        in_window(static_cast<std::uint64_t>(context->uc_mcontext.gregs[REG_RSP]));
+  return in_window(pc_of(context)) ||
+         in_window(static_cast<std::uint64_t>(context.uc_mcontext.gregs[REG_RSP]));
+}
+
+}  // namespace
+
+extern "C" Resumption xs_on_signal(int signo, siginfo_t* info, ucontext_t* context,
+                                   std::uint64_t fs) {
+  GuestThread* thread = current_block()->thread;
   if (signo == kKickSignal) {
-    if (thread == nullptr) return fs;
+    if (thread == nullptr) return {fs, false};
     const int saved = errno;
+    ucontext_t& kicked = kicked_context(*context);
+    const bool in_guest = is_guest(kicked);
     if (in_guest) thread->guest_fs = fs;
-    thread->on_kick(*context);
+    thread->on_kick(kicked);
     errno = saved;
-    return in_guest ? thread->guest_fs : fs;
+    return {in_guest ? thread->guest_fs : fs, false};
   }
   if (thread == nullptr) runtime_fault(signo, *info, *context);
   if (signo == SIGSYS && info->si_code == kUserDispatch) {
+    const std::uint64_t called_at = pc_of(*context);
     thread->guest_fs = fs;
     thread->on_syscall(*context);
-    return thread->guest_fs;
+    // Wherever else it goes on, a frame of the guest's or another host's may have been loaded.
+    return {thread->guest_fs, pc_of(*context) == called_at && can_resume(*context)};
   }
+  const bool in_guest = is_guest(*context);
   const int saved = errno;
   const auto address = reinterpret_cast<std::uint64_t>(info->si_addr);
   const greg_t cause = context->uc_mcontext.gregs[REG_ERR];
@@ -101,15 +131,15 @@ extern "C" std::uint64_t xs_on_signal(int signo, siginfo_t* info, ucontext_t* co
       thread->on_page_fault(address, (cause & kWriteFault) != 0, (cause & kMappedFault) != 0,
                             pc_of(*context))) {
     errno = saved;
-    if (!in_guest || !thread->called_away()) return fs;
+    if (!in_guest || !thread->called_away()) return {fs, can_resume(*context)};
     thread->guest_fs = fs;
     thread->go(*context, false);  // the kick came while the page was fetched
-    return thread->guest_fs;
+    return {thread->guest_fs, false};
   }
   if (!in_guest) {
     if (!fix_up(*context)) runtime_fault(signo, *info, *context);
     errno = saved;
-    return fs;
+    return {fs, false};
   }
   thread->guest_fs = fs;
   siginfo_t told = *info;
@@ -120,7 +150,7 @@ extern "C" std::uint64_t xs_on_signal(int signo, siginfo_t* info, ucontext_t* co
     told.si_code = SEGV_ACCERR;
   }
   thread->on_guest_fault(guest_signo, told, *context);
-  return thread->guest_fs;
+  return {thread->guest_fs, false};
 }
 
 Status install_signal_handlers() {

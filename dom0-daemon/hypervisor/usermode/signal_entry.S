@@ -7,7 +7,8 @@
 
         /* void xs_signal_entry(int signo, siginfo_t*, ucontext_t*): called by the kernel on the thread's signal stack. The
            interrupted code may be the guest (guest FS base, selector 1) or the runtime itself (nested fault, kick).
-           xs_on_signal(signo, info, context, fs) returns the FS base to go on with. */
+           xs_on_signal(signo, info, context, fs) returns the FS base to go on with, and whether to do so without the
+           kernel (Resumption in thread_block.h). */
         .globl  xs_signal_entry
         .type   xs_signal_entry, @function
         .align  16
@@ -26,8 +27,55 @@ xs_signal_entry:
         popq    %r13
         popq    %r12
         popq    %rbx
+        testq   %rdx, %rdx
+        jnz     xs_resume
         ret
         .size   xs_signal_entry, . - xs_signal_entry
+
+        /* What rt_sigreturn does, where the signal mask and the signal stack are as they were: loads the interrupted
+           code's registers from the ucontext_t (at %rsp, behind the restorer's address) and its vector state, and goes on
+           there. The frame for iretq takes the place of uc_flags, uc_link and uc_stack, so that all else is still there
+           when a kick interrupts this: then it begins again (xs_on_signal). Offsets: struct ucontext and struct
+           _fpx_sw_bytes, arch/x86/include/uapi/asm/{ucontext,sigcontext}.h. */
+        .globl  xs_resume_start, xs_resume_end
+        .type   xs_resume, @function
+        .align  16
+xs_resume:
+        addq    $8, %rsp
+xs_resume_start:
+        movq    224(%rsp), %rdi
+        movl    472(%rdi), %eax
+        movl    476(%rdi), %edx
+        xrstor64 (%rdi)
+        movq    168(%rsp), %rax
+        movq    %rax, (%rsp)
+        movl    %cs, %eax
+        movq    %rax, 8(%rsp)
+        movq    176(%rsp), %rax
+        movq    %rax, 16(%rsp)
+        movq    160(%rsp), %rax
+        movq    %rax, 24(%rsp)
+        movl    %ss, %eax
+        movq    %rax, 32(%rsp)
+        movq    40(%rsp), %r8
+        movq    48(%rsp), %r9
+        movq    56(%rsp), %r10
+        movq    64(%rsp), %r11
+        movq    72(%rsp), %r12
+        movq    80(%rsp), %r13
+        movq    88(%rsp), %r14
+        movq    96(%rsp), %r15
+        movq    104(%rsp), %rdi
+        movq    112(%rsp), %rsi
+        movq    120(%rsp), %rbp
+        movq    128(%rsp), %rbx
+        movq    136(%rsp), %rdx
+        movq    144(%rsp), %rax
+        movq    152(%rsp), %rcx
+        iretq
+xs_resume_end:
+        hlt
+        .size   xs_resume, . - xs_resume
 
         .globl  xs_restorer, xs_restorer_start, xs_restorer_end
         .type   xs_restorer, @function

@@ -44,6 +44,12 @@ static_assert(offsetof(StartRegisters, rsp) == 15 * 8);
 static_assert(offsetof(StartRegisters, fs) == 17 * 8);
 static_assert(offsetof(StartRegisters, fcw) == 18 * 8 + 4);
 
+// How the code that a signal interrupted is gone on with.
+struct Resumption {
+  std::uint64_t fs;        // FS base
+  std::uint64_t directly;  // 0: by rt_sigreturn; otherwise its registers are loaded by the entry
+};
+
 extern "C" {
 // Runs the guest from these registers on the calling thread; returns when leave_guest() is called
 // in it.
@@ -53,8 +59,12 @@ void xs_arrive();
 // From a signal handler of a guest thread: abandons the guest and returns from its
 // xs_enter_guest().
 [[noreturn]] void xs_leave_guest();
-// Entry of every signal the runtime handles; calls xs_on_signal() with glibc's FS base.
+// Entry of every signal the runtime handles; calls xs_on_signal() with glibc's FS base, which
+// returns a Resumption.
 void xs_signal_entry();
+// Where the entry resumes what was interrupted without the kernel. Throughout, the stack pointer is
+// the address of the ucontext_t that it resumes, and a thread found there may begin again.
+extern const char xs_resume_start[], xs_resume_end[];
 // The only code whose system calls are never dispatched: rt_sigreturn.
 void xs_restorer();
 extern const char xs_restorer_start[], xs_restorer_end[];

@@ -84,6 +84,10 @@ bool read_components(Reader& in, Each each) {
 
 }  // namespace
 
+bool has_extended_state(const void* fpregs) {
+  return fpregs != nullptr && software_of(fpregs).magic == kXstateMagic;
+}
+
 bool put_vector_state(const void* fpregs, Writer& out) {
   const auto* area = static_cast<const std::uint8_t*>(fpregs);
   out.bytes(area, kLegacyBytes);

@@ -34,6 +34,8 @@ struct ThreadState {
   std::array<char, 16> name{};
 };
 
+// Whether a signal frame holds the whole vector state at uc_mcontext.fpregs, as XSAVE writes it.
+bool has_extended_state(const void* fpregs);
 // Appends what a signal frame holds at uc_mcontext.fpregs. False: there is a register set that this
 // program does not know how to move.
 bool put_vector_state(const void* fpregs, Writer& out);

@@ -120,13 +120,13 @@ void Endpoint::give_back(Lane lane) noexcept {
 void Endpoint::receive(Sink& sink, const Arrival* arrivals, std::size_t count) {
   const HostId from = arrivals->message.from;
   if (!reaches(from) || (left_.load() & mask_of(from)) != 0) return;
-  Incoming together[kRound];
+  Arrivals<kRound> together;
   for (std::size_t i = 0; i < count; ++i) {
-    together[i] = {arrivals[i].message, arrivals[i].page.get()};
+    together.add(arrivals[i].message, arrivals[i].page.get());
     if (arrivals[i].page != nullptr) ++pages_received_;
   }
   messages_received_ += count;
-  if (sink.deliver_several(together, count)) return;
+  if (sink.deliver_several(together.all(), count)) return;
   all_[from]->lose(self_);
   lose(from);
 }

@@ -48,15 +48,16 @@ const char* Connection::finish_page(Sink& sink) noexcept {
 // Delivers every whole message in the buffer; nullptr, or why the peer is not to be listened to any
 // more.
 const char* Connection::parse(Sink& sink) noexcept {
-  Incoming together[kMostTogether];
-  std::size_t at = 0, count = 0, messages = 0, pages = 0;
+  Arrivals<kMostTogether> together;
+  std::size_t at = 0, messages = 0, pages = 0;
   const char* wrong = nullptr;
   const auto deliver = [&] {
-    if (count == 0) return;
+    if (together.count() == 0) return;
     traffic_.received(messages, pages, 0);
-    if (!sink.deliver_several(together, count) && wrong == nullptr)
+    if (!sink.deliver_several(together.all(), together.count()) && wrong == nullptr)
       wrong = "it sent a message that breaks the protocol";
-    count = messages = pages = 0;
+    together.clear();
+    messages = pages = 0;
   };
   while (wrong == nullptr && page_ == nullptr && filled_ - at >= wire::kMessageBytes) {
     wire::Run run;
@@ -65,7 +66,7 @@ const char* Connection::parse(Sink& sink) noexcept {
     if (wrong == nullptr) wrong = end_.check(message_);
     if (wrong != nullptr) break;
     at += wire::kMessageBytes;
-    if (run.count > kMostTogether - count) deliver();
+    if (run.count > together.room()) deliver();
     if (wrong != nullptr) break;
     const bool page = message_.payload == ivy::Payload::kPage;
     if (page && filled_ - at < kPageSize) {
@@ -79,7 +80,7 @@ const char* Connection::parse(Sink& sink) noexcept {
       break;
     }
     for (unsigned i = 0; i < run.count; ++i)
-      together[count++] = {run.at(i), page ? buffer_.get() + at : nullptr};
+      together.add(run.at(i), page ? buffer_.get() + at : nullptr);
     ++messages;
     if (page) at += kPageSize, ++pages;
   }
@@ -91,23 +92,22 @@ const char* Connection::parse(Sink& sink) noexcept {
 
 // As parse(), of what is in the slots.
 const char* Connection::parse_slots(Sink& sink) noexcept {
-  Incoming together[kSlots];
-  std::size_t count = 0;
+  Arrivals<kSlots> together;
   const char* wrong = nullptr;
   bool fits = true;
-  while (slots_filled_ - count * kSlot >= wire::kMessageBytes) {
+  while (slots_filled_ - together.count() * kSlot >= wire::kMessageBytes) {
     wire::Run run;
-    wrong = wire::decode(slots_->headers[count], bounds(), run);
+    wrong = wire::decode(slots_->headers[together.count()], bounds(), run);
     message_ = run.first;
     if (wrong == nullptr) wrong = end_.check(message_);
     fits = message_.payload == ivy::Payload::kPage;
-    if (wrong != nullptr || !fits || slots_filled_ < (count + 1) * kSlot) break;
-    together[count] = {message_, slots_->pages[count]};
-    ++count;
+    if (wrong != nullptr || !fits || slots_filled_ < (together.count() + 1) * kSlot) break;
+    together.add(message_, slots_->pages[together.count()]);
   }
+  const std::size_t count = together.count();
   if (count > 0) {
     traffic_.received(count, count, 0);
-    if (!sink.deliver_several(together, count) && wrong == nullptr)
+    if (!sink.deliver_several(together.all(), count) && wrong == nullptr)
       wrong = "it sent a message that breaks the protocol";
   }
   if (wrong != nullptr) return wrong;

@@ -381,9 +381,9 @@ namespace {
 
 bool deliver_run(const wire::Run& run, Sink& sink) noexcept {
   if (run.count == 1) return sink.deliver(run.first);
-  Incoming together[wire::kMostRun];
-  for (unsigned i = 0; i < run.count; ++i) together[i] = {run.at(i), nullptr};
-  return sink.deliver_several(together, run.count);
+  Arrivals<wire::kMostRun> together;
+  for (unsigned i = 0; i < run.count; ++i) together.add(run.at(i), nullptr);
+  return sink.deliver_several(together.all(), together.count());
 }
 
 }  // namespace

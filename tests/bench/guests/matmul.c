@@ -1,9 +1,18 @@
-// matmul [N [PRODUCTS]]: C = A * B on N x N doubles, OpenMP over rows, loops in ikj order so that
-// the inner one runs along memory; then A takes C's place and the product is formed again, as in a
-// power iteration. Rows are first touched by the thread that works on them.
+// matmul [N [PRODUCTS [apart]]]: C = A * B on N x N doubles, OpenMP over rows, loops in ikj order
+// so that the inner one runs along memory; then A takes C's place and the product is formed again,
+// as in a power iteration. Rows are first touched by the thread that works on them.
+//
+// `apart`: two processes of one thread form half of the rows each, with memory of their own: what
+// two hosts do that have all of B by now. On one machine they share its caches, and fit worse into
+// them than two threads with one B.
 #include <omp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "timing.h"
 
@@ -16,9 +25,10 @@ static double* matrix(size_t n) {
   return memory;
 }
 
-static void multiply(const double* a, const double* b, double* c, long n) {
+// Rows first .. end - 1.
+static void multiply(const double* a, const double* b, double* c, long n, long first, long end) {
 #pragma omp parallel for schedule(static)
-  for (long i = 0; i < n; i++) {
+  for (long i = first; i < end; i++) {
     double* restrict row = c + i * n;
     for (long j = 0; j < n; j++) row[j] = 0.0;
     for (long k = 0; k < n; k++) {
@@ -29,16 +39,7 @@ static void multiply(const double* a, const double* b, double* c, long n) {
   }
 }
 
-int main(int argc, char** argv) {
-  const long n = argc > 1 ? atol(argv[1]) : 1024;
-  const int products = argc > 2 ? atoi(argv[2]) : 10;
-  if (n < 1 || n > 16384 || products < 1) {
-    fprintf(stderr, "usage: matmul [N [PRODUCTS]]: N from 1 to 16384\n");
-    return 2;
-  }
-  double* a = matrix((size_t)n);
-  double* const b = matrix((size_t)n);
-  double* c = matrix((size_t)n);
+static void fill(double* a, double* b, double* c, long n) {
 #pragma omp parallel for schedule(static)
   for (long i = 0; i < n; i++) {
     for (long j = 0; j < n; j++) {
@@ -47,21 +48,83 @@ int main(int argc, char** argv) {
       c[i * n + j] = 0.0;
     }
   }
+}
 
+// What the processes of `apart` share.
+struct Together {
+  pthread_barrier_t ready;
+  double seconds[2];
+  double rows[];  // of the result
+};
+
+// Forms these rows of the last product. The result, which the caller frees with the rest.
+static double* form(long n, int products, long first, long end, pthread_barrier_t* ready,
+                    double* seconds) {
+  double* a = matrix((size_t)n);
+  double* const b = matrix((size_t)n);
+  double* c = matrix((size_t)n);
+  fill(a, b, c, n);
+  if (ready != NULL) pthread_barrier_wait(ready);
   const double start = seconds_now();
   for (int product = 0; product < products; product++) {
-    multiply(a, b, c, n);
+    multiply(a, b, c, n, first, end);
     double* const result = c;
     c = a;
     a = result;
   }
-  const double seconds = seconds_now() - start;
-
-  double sum = 0;
-  for (long i = 0; i < n * n; i++) sum += a[i];
-  print_result("matmul", omp_get_max_threads(), seconds, sum);
-  free(a);
+  *seconds = seconds_now() - start;
   free(b);
   free(c);
+  return a;
+}
+
+static double sum_of(const double* rows, long n) {
+  double sum = 0;
+  for (long i = 0; i < n * n; i++) sum += rows[i];
+  return sum;
+}
+
+// 0, or 1 when a process could not do its part.
+static int apart(long n, int products) {
+  const size_t bytes = sizeof(struct Together) + (size_t)(n * n) * sizeof(double);
+  struct Together* const together =
+      mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (together == MAP_FAILED) {
+    fprintf(stderr, "matmul: no memory to share\n");
+    return 1;
+  }
+  pthread_barrierattr_t across;
+  pthread_barrierattr_init(&across);
+  pthread_barrierattr_setpshared(&across, PTHREAD_PROCESS_SHARED);
+  pthread_barrier_init(&together->ready, &across, 2);
+  for (int part = 0; part < 2; part++) {
+    if (fork() != 0) continue;
+    const long first = part * (n / 2), end = part == 0 ? n / 2 : n;
+    omp_set_num_threads(1);
+    const double* const result =
+        form(n, products, first, end, &together->ready, &together->seconds[part]);
+    memcpy(together->rows + first * n, result + first * n,
+           (size_t)((end - first) * n) * sizeof(double));
+    _exit(0);
+  }
+  int failed = 0;
+  for (int status; wait(&status) > 0;) failed |= status;
+  const double *seconds = together->seconds, last = seconds[seconds[0] < seconds[1]];
+  if (failed == 0) print_result("matmul", 2, last, sum_of(together->rows, n));
+  return failed == 0 ? 0 : 1;
+}
+
+int main(int argc, char** argv) {
+  const long n = argc > 1 ? atol(argv[1]) : 1024;
+  const int products = argc > 2 ? atoi(argv[2]) : 10;
+  if (n < 1 || n > 16384 || products < 1) {
+    fprintf(stderr, "usage: matmul [N [PRODUCTS [apart]]]: N from 1 to 16384\n");
+    return 2;
+  }
+  if (argc > 3 && strcmp(argv[3], "apart") == 0) return apart(n, products);
+  double seconds;
+  double* const result = form(n, products, 0, n, NULL, &seconds);
+  print_result("matmul", omp_get_max_threads(), seconds, sum_of(result, n));
+  free(result);
   return 0;
 }
