@@ -37,8 +37,10 @@ EngineCore::EngineCore(const EngineConfig& config, PageBackend& backend, Transpo
                mask_of(config.self)),
       home_(config.home),
       parked_(most_hosts() * Requests::kPlaces),  // every place of every host: it cannot run out
+      requests_(transport_.most_ahead()),
       held_(config.without.has(Feature::kHold) ? 0 : config.hold_us, config.least_hold_us),
-      predictor_(config.without.has(Feature::kPrefetch) ? 0 : config.prefetch),
+      predictor_(config.without.has(Feature::kPrefetch) ? 0 : config.prefetch,
+                 transport_.most_ahead()),
       names_(config.names) {}
 
 Status EngineCore::prepare() {

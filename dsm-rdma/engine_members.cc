@@ -20,7 +20,7 @@ namespace {
 // Slots that one host takes at a time: their pages wait until the rows of all of them are here.
 constexpr unsigned kTakenTogether = 16;
 // Pages that a host gives up at a time: as many as its heir has places for (requests.h).
-constexpr std::size_t kGivenTogether = Requests::kAheadPlaces;
+constexpr std::size_t kGivenTogether = Requests::kFewAheadPlaces;
 // A hint that may not have been taken is given again: after so long, then after twice that, and so
 // on. Where things take long, more hints than are served would be all that is served.
 constexpr std::uint64_t kHintAgainNs = 2'000'000, kHintLatestNs = 128'000'000;

@@ -294,7 +294,7 @@ unsigned Predictor::on_marker(std::uint64_t thread, Gfn gfn, StartFn start,
     if (slot.fault.gfn != gfn) slot.walks.on_touched({gfn, each.right});
     std::move(found + 1, end, each.markers.begin());
     each.marked -= static_cast<unsigned>(found + 1 - each.markers.begin());
-    each.times = each.ahead == 0 ? kAheadRuns : std::min(each.times * 2, kMostAheadRuns);
+    each.times = std::min(each.ahead == 0 ? kAheadRuns : each.times * 2, most_times_);
     each.ahead = std::min(each.ahead + 1, kMostAhead);
     unsigned started = 0;
     while (each.marked < each.ahead && run_ahead(each, slot.walks, start, context, started)) {

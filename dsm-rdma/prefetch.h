@@ -25,6 +25,7 @@
 // waiting, no system call, no clock. Tables are of fixed size and forget by being overwritten.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -50,8 +51,11 @@ class Predictor {
   };
   using StartFn = Start (*)(void* context, Ask ask, bool sampled);
 
-  // At most `most` early requests beside a fault; 0: none, ever.
-  explicit Predictor(unsigned most) noexcept : most_(most < kMostRun ? most : kMostRun) {}
+  // At most `most` early requests beside a fault; 0: none, ever. At most `ahead` of streams that
+  // run ahead.
+  Predictor(unsigned most, unsigned ahead) noexcept
+      : most_(most < kMostRun ? most : kMostRun),
+        most_times_(std::clamp(ahead / kMostAhead / (kMostRun + 1), 1u, kMostAheadRuns)) {}
   bool on() const noexcept { return most_ != 0; }
 
   // A fault of `thread` needs a request; `site`: the instruction's address, or 0. Calls `start` for
@@ -169,7 +173,7 @@ class Predictor {
   std::uint64_t take_sample(Gfn gfn) noexcept;
   void put_sample(Gfn gfn, std::uint64_t from) noexcept;
 
-  const unsigned most_;
+  const unsigned most_, most_times_;
   std::array<Slot, kSlots> slots_;
   std::array<Link, kLinks> links_;
   std::array<Sample, kSamples> samples_;

@@ -2,12 +2,14 @@
 // without a search.
 //
 // A lane has sixteen places, lane 0 has sixty-four that threads without a lane of their own take
-// one by one, and 896 for requests that no thread waits for (streams that run ahead). A request's
-// number (txn) holds its place and a count, so that an answer to an old request is never taken for
-// one to the next in that place. Waiters of another thread's request for the same page sleep on a
-// bell. Threading: any. No allocation after construction. After end() nobody sleeps here any more.
+// one by one, and up to 896 for requests that no thread waits for (streams that run ahead), as many
+// as the wire has room for. A request's number (txn) holds its place and a count, so that an answer
+// to an old request is never taken for one to the next in that place. Waiters of another thread's
+// request for the same page sleep on a bell. Threading: any. No allocation after construction.
+// After end() nobody sleeps here any more.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <bit>
@@ -64,11 +66,16 @@ class Requests {
   static constexpr unsigned kWindow = 16;  // places a lane
   static constexpr unsigned kLanes = 64;   // lane 0 included
   static constexpr unsigned kServicePlaces = 64;
-  static constexpr unsigned kAheadPlaces = 896;  // for requests that nobody waits for
+  // For requests that nobody waits for: where their answers need buffers of their own, and at most.
+  static constexpr unsigned kFewAheadPlaces = 256, kAheadPlaces = 896;
   static constexpr unsigned kFirstAhead = kLanes * kWindow + kServicePlaces;
   static constexpr unsigned kPlaces = kFirstAhead + kAheadPlaces;
   static constexpr std::uint64_t kSpinNs = 20'000;
   static constexpr Gfn kAnyPage = ~std::uint32_t{0};
+
+  // `ahead`: places for requests that nobody waits for, a multiple of 64.
+  explicit Requests(unsigned ahead = kAheadPlaces) noexcept
+      : ahead_words_(std::min(ahead, kAheadPlaces) / 64) {}
 
   static unsigned place_of(Lane lane, unsigned position) noexcept {
     return lane * kWindow + position;
@@ -93,7 +100,7 @@ class Requests {
   // A place for a request that nobody waits for, or kPlaces when none is free. complete() gives it
   // back.
   unsigned take_ahead_place() noexcept {
-    for (unsigned word = 0; word < ahead_taken_.size() && !ended(); ++word) {
+    for (unsigned word = 0; word < ahead_words_ && !ended(); ++word) {
       std::uint64_t taken = ahead_taken_[word].load(std::memory_order_relaxed);
       while (~taken != 0) {
         const std::uint64_t lowest = ~taken & (taken + 1);
@@ -237,6 +244,7 @@ class Requests {
   std::array<SleepWord, 256> bells_;
   SleepWord service_bell_;
   std::atomic<std::uint64_t> service_free_{~std::uint64_t{0}};
+  const unsigned ahead_words_;
   std::array<std::atomic<std::uint64_t>, kAheadPlaces / 64> ahead_taken_{};
   std::atomic<std::uint32_t> next_{1};
   std::atomic<bool> ended_{false};

@@ -101,6 +101,10 @@ class Transport {
   // RDMA registers [base, base + bytes) once; frame(gfn) lies at base + gfn * 4096. TCP ignores it.
   virtual int register_frames(std::byte* base, std::size_t bytes) noexcept = 0;
 
+  // How many requests that no thread waits for may be under way: their answers all come to lane 0.
+  // A multiple of 64; constant.
+  virtual unsigned most_ahead() const noexcept { return 256; }
+
   // Sends to message.to. Which connection: a request of a borrowed lane (kReadRequest,
   // kWriteRequest with message.lane
   // >= 1 and from == requester) goes on that lane, and so may a forward or an invalidation with

@@ -23,7 +23,7 @@ constexpr Ask write_of(Gfn gfn) { return {gfn, Right::kExclusive}; }
 class Program {
  public:
   explicit Program(unsigned most = Predictor::kMostRun)
-      : predictor_(std::make_unique<Predictor>(most)) {}
+      : predictor_(std::make_unique<Predictor>(most, 256)) {}
 
   // One access; a fault when the right is not held.
   void touch(Ask ask, std::uint64_t thread = 1, std::uint64_t site = 0) {
@@ -408,10 +408,53 @@ TEST(Prefetch, SamplesAreAFewOfAll) {
   EXPECT_LT(program.samples, program.early / 20);
 }
 
+// Where the wire has room for it, runs ahead become longer with each marker that is touched.
+TEST(RunsAhead, AreLongerTheLongerTheStreamGoesOn) {
+  for (const unsigned room : {64u, 256u, 896u}) {
+    const auto predictor = std::make_unique<Predictor>(Predictor::kMostRun, room);
+    struct Asked {
+      std::deque<Gfn> markers;
+      std::vector<unsigned> runs;
+    } asked;
+    const auto start = [](void* opaque, Ask ask, bool marker) {
+      auto& all = *static_cast<Asked*>(opaque);
+      if (marker) {
+        all.markers.push_back(ask.gfn);
+        all.runs.push_back(0);
+      }
+      ++all.runs.back();
+      return Predictor::Start::kStarted;
+    };
+    const auto early = [](void* opaque, Ask, bool) {
+      ++*static_cast<unsigned*>(opaque);
+      return Predictor::Start::kStarted;
+    };
+    for (Gfn next = 100; asked.runs.empty();) {
+      unsigned run = 0;
+      (void)predictor->on_fault(1, read_of(next), 0, kMicrosecond, early, &run);
+      (void)predictor->on_marker(1, next, start, &asked);
+      next += 1 + run;
+    }
+    for (int touched = 0; touched < 10; ++touched) {
+      const Gfn marker = asked.markers.front();
+      asked.markers.pop_front();
+      (void)predictor->on_marker(1, marker, start, &asked);
+    }
+    const unsigned shortest = room == 64 ? 16 : 64, longest = room == 896   ? 256
+                                                              : room == 256 ? 80
+                                                                            : 16;
+    EXPECT_EQ(asked.runs.front(), shortest);
+    EXPECT_EQ(asked.runs.back(), longest);
+    EXPECT_TRUE(std::is_sorted(asked.runs.begin(), asked.runs.end()));
+    // All that may be under way has room.
+    EXPECT_LE(asked.markers.size() * longest, room);
+  }
+}
+
 // A stream at full length runs ahead: each marker that is touched brings the next run, and nothing
 // else does.
 TEST(RunsAhead, WhereItsMarkersAreTouched) {
-  const auto predictor = std::make_unique<Predictor>(Predictor::kMostRun);
+  const auto predictor = std::make_unique<Predictor>(Predictor::kMostRun, 256);
   struct Asked {
     std::vector<Gfn> pages;
     std::vector<Gfn> markers;

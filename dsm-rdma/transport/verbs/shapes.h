@@ -42,7 +42,7 @@ static_assert(kEnvelopeBytes <= kReceiveStride);
 inline constexpr std::uint32_t kMostServiceBuffers = 2560, kFewestServiceBuffers = 32;
 inline constexpr std::uint32_t kSends = 256;
 // Requests of one slice that have their answers on the service lane.
-inline constexpr std::uint32_t kServiceWindow = Requests::kServicePlaces + Requests::kAheadPlaces;
+inline constexpr std::uint32_t kServiceWindow = Requests::kServicePlaces + Requests::kFewAheadPlaces;
 
 // Messages that one peer can have under way to a peer's end of the service lane: a forward or an
 // invalidation for each request of the domain, its own requests on that lane, and what it says of
