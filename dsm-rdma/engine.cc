@@ -68,7 +68,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
   std::uint32_t rebuilt = rebuilt_.load();
   Window window(*this);
   for (;;) {
-    const unsigned place = window.place();
+    unsigned place = window.place();
     const Beginning begun = begin(gfn, {wanted, Purpose::kFault}, window, place);
     switch (begun.begun) {
       case Begun::kHeld:
@@ -81,6 +81,7 @@ Outcome EngineCore::acquire(Gfn gfn, Right wanted, Touch touch) noexcept {
         return Outcome::kGranted;
       case Begun::kStarted: {
         window.started(place);
+        if (!predictor_.likely(::pthread_self())) window.flush();
         held_.wanted(gfn, touched_to, start);
         if (begun.fresh) window.prepare_later(gfn);
         ask_early(gfn, touched_to, touch, window);
@@ -123,7 +124,7 @@ FaultKind kind_of(Right held, Right wanted) {
 }  // namespace
 
 EngineCore::Beginning EngineCore::begin(Gfn gfn, Wish wish, Window& window,
-                                        unsigned place) noexcept {
+                                        unsigned& place) noexcept {
   if (ended()) return {Begun::kFailed, {}, 0, gfn, false, false};
   PageEntry& entry = table_[gfn];
   const std::lock_guard guard(entry);
@@ -141,7 +142,9 @@ EngineCore::Beginning EngineCore::begin(Gfn gfn, Wish wish, Window& window,
     if (!drop(entry, gfn, false)) result.begun = Begun::kFailed;
     return result;
   }
-  if (place == kNoPlace && (wish.discard() || held < wish.wanted)) {
+  const bool asks = wish.discard() || held < wish.wanted;
+  if (place == kNoPlace && asks) place = window.first_place();
+  if (place == kNoPlace && asks) {
     result.begun = Begun::kNeedPlace;
     return result;
   }

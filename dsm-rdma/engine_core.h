@@ -85,7 +85,7 @@ class EngineCore final : public Engine {
     kHeld,       // nothing to wait for
     kStarted,    // the request in the given place is under way
     kPending,    // another local request for the page is; wait for `bell` to leave `seen`
-    kNeedPlace,  // a request is needed and no place was given
+    kNeedPlace,  // a request is needed, no place was given, and the first one is not free either
     kFailed,     // the engine has stopped
   };
   struct Beginning {
@@ -121,7 +121,7 @@ class EngineCore final : public Engine {
   bool ended() const noexcept { return requests_.ended(); }
   bool without(Feature feature) const noexcept { return config_.without.has(feature); }
 
-  Beginning begin(Gfn gfn, Wish wish, Window& window, unsigned place) noexcept;
+  Beginning begin(Gfn gfn, Wish wish, Window& window, unsigned& place) noexcept;
   Begun begin_request(PageEntry& entry, Gfn gfn, Wish wish, Window& window,
                       unsigned place) noexcept;
   void prepare_frame(Gfn gfn) noexcept;

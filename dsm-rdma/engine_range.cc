@@ -21,7 +21,7 @@ Outcome EngineCore::run_range(Gfn first, std::uint64_t count, Wish wish) noexcep
       if (gfn < end) gfn = discard_held(gfn, end);
       if (gfn == end) break;
     }
-    const unsigned place = window.place();
+    unsigned place = window.place();
     const Beginning begun = begin(gfn, wish, window, place);
     switch (begun.begun) {
       case Begun::kHeld: gfn = std::min(begun.next, end); break;

@@ -53,7 +53,14 @@ class EngineCore::Ticket {
       engine_.transport_.give_back(lane_);
     }
   }
-  // false: the engine has ended.
+  // A lane, where one is free. Does not wait.
+  bool take_lane() noexcept {
+    lane_ = engine_.transport_.borrow();
+    if (lane_ == kServiceLane) return false;
+    place_ = Requests::place_of(lane_, 0);
+    return true;
+  }
+  // A lane, or, where all are lent, a place on the service lane. false: the engine has ended.
   bool take() noexcept {
     lane_ = engine_.transport_.borrow();
     place_ = lane_ == kServiceLane ? engine_.requests_.take_service_place()
@@ -91,6 +98,10 @@ class EngineCore::Window {
       if ((used_ & 1u << i) == 0) return ticket_.place() + i;
     }
     return kNoPlace;
+  }
+  // For the first request: a place, where a lane is free. With a page's lock held: does not wait.
+  unsigned first_place() noexcept {
+    return ticket_.place() == kNoPlace && ticket_.take_lane() ? ticket_.place() : kNoPlace;
   }
   void started(unsigned place) { used_ |= 1u << (place - ticket_.place()); }
   // Until place() has one. false: the engine has ended.

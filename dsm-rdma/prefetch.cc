@@ -91,6 +91,15 @@ unsigned Predictor::on_fault(std::uint64_t thread, Ask fault, std::uint64_t site
   Slot& slot = slot_of(thread);
   if (!slot.lock.try_lock()) return 0;
   const std::lock_guard guard(slot.lock, std::adopt_lock);
+  const std::uint8_t vain = slot.in_vain.load(std::memory_order_relaxed);
+  const unsigned started = guess(slot, thread, fault, site, now_ns, start, context);
+  slot.in_vain.store(started > 0 ? 0 : std::min<std::uint8_t>(vain + 1, kInVain),
+                     std::memory_order_relaxed);
+  return started;
+}
+
+unsigned Predictor::guess(Slot& slot, std::uint64_t thread, Ask fault, std::uint64_t site,
+                          std::uint64_t now_ns, StartFn start, void* context) noexcept {
   slot.apart = contended(fault.gfn, now_ns);
   if (slot.thread != thread) {
     if (slot.apart) return 0;
@@ -129,6 +138,10 @@ unsigned Predictor::on_fault(std::uint64_t thread, Ask fault, std::uint64_t site
   ++slot.runs;
   slot.last = run.last();
   return run.started();
+}
+
+bool Predictor::likely(std::uint64_t thread) noexcept {
+  return on() && slot_of(thread).in_vain.load(std::memory_order_relaxed) < kInVain;
 }
 
 bool Predictor::to_be_written(std::uint64_t thread, Gfn gfn) noexcept {

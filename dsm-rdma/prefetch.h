@@ -66,6 +66,9 @@ class Predictor {
   // on_fault was told of, or a marker. Calls `start` for the next pages of the stream, with
   // `sampled` for the one that is to be the next marker. How many were started.
   unsigned on_marker(std::uint64_t thread, Gfn gfn, StartFn start, void* context) noexcept;
+  // Whether something is likely to be asked for with this thread's next fault. If not, the fault's
+  // own request need not wait for the guess.
+  bool likely(std::uint64_t thread) noexcept;
   // Whether the thread will write this page in the burst that it is part of.
   bool to_be_written(std::uint64_t thread, Gfn gfn) noexcept;
   // The fault and all that was asked for with it are here.
@@ -101,6 +104,7 @@ class Predictor {
   // A link is followed once it was seen kSure times; twice as many for each time that it was wrong.
   static constexpr unsigned kSure = 2, kMostWrong = 5;
   static constexpr unsigned kMostTrust = 8;
+  static constexpr std::uint8_t kInVain = 4;  // guesses, one after the other, that found nothing
   // In place of a link's key: a walk of the thread in the slot with the number in the other bits.
   static constexpr std::uint64_t kOfWalk = std::uint64_t{1} << 61;
 
@@ -119,6 +123,7 @@ class Predictor {
   // What is known of one thread.
   struct Slot {
     FutexLock lock;  // only ever tried
+    std::atomic<std::uint8_t> in_vain{0};
     std::uint64_t thread = 0;
     Ask last;  // the last fault, or the end of what was asked for with it
     Ask fault;
@@ -153,6 +158,8 @@ class Predictor {
   class Run;
 
   Slot& slot_of(std::uint64_t thread) noexcept;
+  unsigned guess(Slot& slot, std::uint64_t thread, Ask fault, std::uint64_t site,
+                 std::uint64_t now_ns, StartFn start, void* context) noexcept;
   unsigned open_gate(Slot& slot, std::uint64_t gate, std::uint64_t now_ns, Run& run) noexcept;
   void walk(Slot& slot, Ask fault, Run& run) noexcept;
   unsigned walk_on(Slot& slot, StartFn start, void* context) noexcept;

@@ -42,13 +42,17 @@ bool between(std::uint64_t pc, const char* start, const char* end) {
   return pc >= reinterpret_cast<std::uint64_t>(start) && pc < reinterpret_cast<std::uint64_t>(end);
 }
 
-// Whether the interrupted code can be gone on with as it is, without rt_sigreturn, which takes a
-// microsecond or two: the kernel has left the whole vector state in its frame, and iretq is not
-// forbidden by the flag that nested tasks had (Intel SDM vol. 2, IRET). Nothing that was not in the
-// processor before may be loaded: a frame that a guest has written goes through the kernel.
+// Whether the interrupted code can be gone on with as it is, without rt_sigreturn, which takes half
+// a microsecond more: the kernel has left the whole vector state in its frame, and neither single
+// steps nor code of another width are going on. Nothing that was not in the processor before may be
+// loaded: a frame that a guest has written goes through the kernel.
 bool can_resume(const ucontext_t& context) {
-  constexpr greg_t kNestedTask = 0x4000;
-  return (context.uc_mcontext.gregs[REG_EFL] & kNestedTask) == 0 &&
+  constexpr greg_t kTrap = 0x100;
+  std::uint16_t code_segment;
+  __asm__("movw %%cs, %0" : "=r"(code_segment));
+  const auto& registers = context.uc_mcontext.gregs;
+  return (registers[REG_EFL] & kTrap) == 0 &&
+         static_cast<std::uint16_t>(registers[REG_CSGSFS]) == code_segment &&
          has_extended_state(context.uc_mcontext.fpregs);
 }
 
@@ -86,11 +90,16 @@ ThreadBlock* current_block() {
 // which looks when it is done (GuestThread::kicked_). Between the two lies the end of a signal's
 // handling: what is resumed there is the guest's already, and the handling ends anew.
 ucontext_t& kicked_context(ucontext_t& context) {
-  if (!between(pc_of(context), xs_resume_start, xs_resume_end)) return context;
+  const std::uint64_t pc = pc_of(context);
+  if (!between(pc, xs_resume_start, xs_resume_end)) return context;
   auto& registers = context.uc_mcontext.gregs;
-  auto& resumed = *reinterpret_cast<ucontext_t*>(registers[REG_RSP]);
+  if (between(pc, xs_resume_leave, xs_resume_end)) {
+    registers[REG_RIP] = static_cast<greg_t>(current_block()->resume_pc);
+    return context;
+  }
+  if (between(pc, xs_resume_loaded, xs_resume_end)) registers[REG_RSP] -= 8;
   registers[REG_RIP] = reinterpret_cast<greg_t>(xs_resume_start);
-  return resumed;
+  return *reinterpret_cast<ucontext_t*>(registers[REG_RSP]);
 }
 
 bool is_guest(const ucontext_t& context) {

@@ -33,11 +33,12 @@ xs_signal_entry:
         .size   xs_signal_entry, . - xs_signal_entry
 
         /* What rt_sigreturn does, where the signal mask and the signal stack are as they were: loads the interrupted
-           code's registers from the ucontext_t (at %rsp, behind the restorer's address) and its vector state, and goes on
-           there. The frame for iretq takes the place of uc_flags, uc_link and uc_stack, so that all else is still there
-           when a kick interrupts this: then it begins again (xs_on_signal). Offsets: struct ucontext and struct
-           _fpx_sw_bytes, arch/x86/include/uapi/asm/{ucontext,sigcontext}.h. */
-        .globl  xs_resume_start, xs_resume_end
+           code's vector state, flags and registers from the ucontext_t (at %rsp, behind the restorer's address) and goes
+           on there. Not by iretq: QEMU before 9.1 reads its frame as the kernel would, which SMAP forbids. Nothing is
+           written but uc_flags and the thread block, so that all else is still there when a kick interrupts this: then
+           it begins again (kicked_context() in runtime_signals.cc). Offsets: struct ucontext and struct _fpx_sw_bytes,
+           arch/x86/include/uapi/asm/{ucontext,sigcontext}.h; behind popfq less 8. */
+        .globl  xs_resume_start, xs_resume_loaded, xs_resume_leave, xs_resume_end
         .type   xs_resume, @function
         .align  16
 xs_resume:
@@ -48,31 +49,29 @@ xs_resume_start:
         movl    476(%rdi), %edx
         xrstor64 (%rdi)
         movq    168(%rsp), %rax
-        movq    %rax, (%rsp)
-        movl    %cs, %eax
-        movq    %rax, 8(%rsp)
+        movq    %rax, %gs:40
         movq    176(%rsp), %rax
-        movq    %rax, 16(%rsp)
-        movq    160(%rsp), %rax
-        movq    %rax, 24(%rsp)
-        movl    %ss, %eax
-        movq    %rax, 32(%rsp)
-        movq    40(%rsp), %r8
-        movq    48(%rsp), %r9
-        movq    56(%rsp), %r10
-        movq    64(%rsp), %r11
-        movq    72(%rsp), %r12
-        movq    80(%rsp), %r13
-        movq    88(%rsp), %r14
-        movq    96(%rsp), %r15
-        movq    104(%rsp), %rdi
-        movq    112(%rsp), %rsi
-        movq    120(%rsp), %rbp
-        movq    128(%rsp), %rbx
-        movq    136(%rsp), %rdx
-        movq    144(%rsp), %rax
-        movq    152(%rsp), %rcx
-        iretq
+        movq    %rax, (%rsp)
+        popfq
+xs_resume_loaded:
+        movq    32(%rsp), %r8
+        movq    40(%rsp), %r9
+        movq    48(%rsp), %r10
+        movq    56(%rsp), %r11
+        movq    64(%rsp), %r12
+        movq    72(%rsp), %r13
+        movq    80(%rsp), %r14
+        movq    88(%rsp), %r15
+        movq    96(%rsp), %rdi
+        movq    104(%rsp), %rsi
+        movq    112(%rsp), %rbp
+        movq    120(%rsp), %rbx
+        movq    128(%rsp), %rdx
+        movq    136(%rsp), %rax
+        movq    144(%rsp), %rcx
+        movq    152(%rsp), %rsp
+xs_resume_leave:
+        jmp     *%gs:40
 xs_resume_end:
         hlt
         .size   xs_resume, . - xs_resume

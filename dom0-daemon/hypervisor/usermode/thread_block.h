@@ -24,12 +24,14 @@ struct ThreadBlock {
   std::uint64_t host_sp = 0;      // where leave_guest() returns to
   std::uint64_t entry_pc = 0;     // first guest instruction, for enter_guest()
   GuestThread* thread = nullptr;  // nullptr for the runtime's own threads
+  std::uint64_t resume_pc = 0;    // where the signal entry goes on, for its last instruction
 };
 static_assert(offsetof(ThreadBlock, selector) == 0);
 static_assert(offsetof(ThreadBlock, host_fs) == 8);
 static_assert(offsetof(ThreadBlock, host_sp) == 16);
 static_assert(offsetof(ThreadBlock, entry_pc) == 24);
 static_assert(offsetof(ThreadBlock, thread) == 32);
+static_assert(offsetof(ThreadBlock, resume_pc) == 40);
 
 // Integer registers and control words a guest thread starts with. Offsets are known to
 // signal_entry.S; the order is that of gregset_t from R8 to RSP, then RIP, FS base, MXCSR and x87
@@ -62,9 +64,10 @@ void xs_arrive();
 // Entry of every signal the runtime handles; calls xs_on_signal() with glibc's FS base, which
 // returns a Resumption.
 void xs_signal_entry();
-// Where the entry resumes what was interrupted without the kernel. Throughout, the stack pointer is
-// the address of the ucontext_t that it resumes, and a thread found there may begin again.
-extern const char xs_resume_start[], xs_resume_end[];
+// Where the entry resumes what was interrupted without the kernel. The stack pointer is the address
+// of the ucontext_t that it resumes, from `loaded` on 8 more, and at `leave` that of the resumed
+// code. A thread found before that may begin again.
+extern const char xs_resume_start[], xs_resume_loaded[], xs_resume_leave[], xs_resume_end[];
 // The only code whose system calls are never dispatched: rt_sigreturn.
 void xs_restorer();
 extern const char xs_restorer_start[], xs_restorer_end[];

@@ -137,7 +137,9 @@ int SecureStream::write_plain(iovec* pieces, int count) noexcept {
   message.msg_iov = pieces;
   message.msg_iovlen = static_cast<std::size_t>(count);
   while (message.msg_iovlen > 0) {
-    ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL);
+    ssize_t sent = message.msg_iovlen == 1 ? ::send(socket_.get(), message.msg_iov->iov_base,
+                                                    message.msg_iov->iov_len, MSG_NOSIGNAL)
+                                           : ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL);
     if (sent < 0) {
       if (errno == EINTR) continue;
       return errno;

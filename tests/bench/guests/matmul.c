@@ -1,12 +1,16 @@
-// matmul [N [PRODUCTS [apart]]]: C = A * B on N x N doubles, OpenMP over rows, loops in ikj order
-// so that the inner one runs along memory; then A takes C's place and the product is formed again,
-// as in a power iteration. Rows are first touched by the thread that works on them.
+// matmul [N [PRODUCTS [apart | tiled]]]: C = A * B on N x N doubles, OpenMP over rows, loops in ikj
+// order so that the inner one runs along memory; then A takes C's place and the product is formed
+// again, as in a power iteration. Rows are first touched by the thread that works on them.
+//
+// `tiled`: the same sums in the same order, in tiles of B that fit into a core's own cache, as a
+// library's product is made: little depends on the caches that cores share.
 //
 // `apart`: two processes of one thread form half of the rows each, with memory of their own: what
 // two hosts do that have all of B by now. On one machine they share its caches, and fit worse into
 // them than two threads with one B.
 #include <omp.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +43,28 @@ static void multiply(const double* a, const double* b, double* c, long n, long f
   }
 }
 
+// The same; a thread has the same rows in each tile.
+static void multiply_tiled(const double* a, const double* b, double* c, long n) {
+  enum { kHigh = 64, kWide = 256 };  // 128 KiB
+#pragma omp parallel
+  for (long top = 0; top < n; top += kHigh) {
+    const long bottom = top + kHigh < n ? top + kHigh : n;
+    for (long left = 0; left < n; left += kWide) {
+      const long right = left + kWide < n ? left + kWide : n;
+#pragma omp for schedule(static) nowait
+      for (long i = 0; i < n; i++) {
+        double* restrict row = c + i * n;
+        for (long j = left; top == 0 && j < right; j++) row[j] = 0.0;
+        for (long k = top; k < bottom; k++) {
+          const double x = a[i * n + k];
+          const double* restrict other = b + k * n;
+          for (long j = left; j < right; j++) row[j] += x * other[j];
+        }
+      }
+    }
+  }
+}
+
 static void fill(double* a, double* b, double* c, long n) {
 #pragma omp parallel for schedule(static)
   for (long i = 0; i < n; i++) {
@@ -57,17 +83,27 @@ struct Together {
   double rows[];  // of the result
 };
 
-// Forms these rows of the last product. The result, which the caller frees with the rest.
-static double* form(long n, int products, long first, long end, pthread_barrier_t* ready,
-                    double* seconds) {
+// How a product is formed: the whole one, or some rows.
+struct Way {
+  bool tiled;
+  long first, end;
+  pthread_barrier_t* ready;  // NULL: there is nobody to wait for
+};
+
+// The last product, which the caller frees.
+static double* form(long n, int products, struct Way way, double* seconds) {
   double* a = matrix((size_t)n);
   double* const b = matrix((size_t)n);
   double* c = matrix((size_t)n);
   fill(a, b, c, n);
-  if (ready != NULL) pthread_barrier_wait(ready);
+  if (way.ready != NULL) pthread_barrier_wait(way.ready);
   const double start = seconds_now();
   for (int product = 0; product < products; product++) {
-    multiply(a, b, c, n, first, end);
+    if (way.tiled) {
+      multiply_tiled(a, b, c, n);
+    } else {
+      multiply(a, b, c, n, way.first, way.end);
+    }
     double* const result = c;
     c = a;
     a = result;
@@ -101,8 +137,8 @@ static int apart(long n, int products) {
     if (fork() != 0) continue;
     const long first = part * (n / 2), end = part == 0 ? n / 2 : n;
     omp_set_num_threads(1);
-    const double* const result =
-        form(n, products, first, end, &together->ready, &together->seconds[part]);
+    const double* const result = form(
+        n, products, (struct Way){false, first, end, &together->ready}, &together->seconds[part]);
     memcpy(together->rows + first * n, result + first * n,
            (size_t)((end - first) * n) * sizeof(double));
     _exit(0);
@@ -118,12 +154,14 @@ int main(int argc, char** argv) {
   const long n = argc > 1 ? atol(argv[1]) : 1024;
   const int products = argc > 2 ? atoi(argv[2]) : 10;
   if (n < 1 || n > 16384 || products < 1) {
-    fprintf(stderr, "usage: matmul [N [PRODUCTS [apart]]]: N from 1 to 16384\n");
+    fprintf(stderr, "usage: matmul [N [PRODUCTS [apart | tiled]]]: N from 1 to 16384\n");
     return 2;
   }
-  if (argc > 3 && strcmp(argv[3], "apart") == 0) return apart(n, products);
+  const char* const how = argc > 3 ? argv[3] : "";
+  if (strcmp(how, "apart") == 0) return apart(n, products);
   double seconds;
-  double* const result = form(n, products, 0, n, NULL, &seconds);
+  const struct Way way = {strcmp(how, "tiled") == 0, 0, n, NULL};
+  double* const result = form(n, products, way, &seconds);
   print_result("matmul", omp_get_max_threads(), seconds, sum_of(result, n));
   free(result);
   return 0;
