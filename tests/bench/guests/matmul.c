@@ -55,7 +55,15 @@ static void multiply_tiled(const double* a, const double* b, double* c, long n) 
       for (long i = 0; i < n; i++) {
         double* restrict row = c + i * n;
         for (long j = left; top == 0 && j < right; j++) row[j] = 0.0;
-        for (long k = top; k < bottom; k++) {
+        long k = top;
+        for (; k + 4 <= bottom; k += 4) {
+          const double* restrict x = a + i * n + k, * restrict other = b + k * n;
+          for (long j = left; j < right; j++) {
+            const double two = row[j] + x[0] * other[j] + x[1] * other[n + j];
+            row[j] = two + x[2] * other[2 * n + j] + x[3] * other[3 * n + j];
+          }
+        }
+        for (; k < bottom; k++) {
           const double x = a[i * n + k];
           const double* restrict other = b + k * n;
           for (long j = left; j < right; j++) row[j] += x * other[j];
