@@ -19,7 +19,7 @@ namespace xenspan::dsm {
 
 class Outbox {
  public:
-  static constexpr std::size_t kRoom = 64;   // messages
+  static constexpr std::size_t kRoom = 64;   // messages, or runs of them
   static constexpr std::size_t kPages = 32;  // pages among them: twice what TCP segments at once
 
   Outbox() noexcept {}
@@ -28,8 +28,9 @@ class Outbox {
 
   bool empty() const noexcept { return size_ == 0; }
   bool full() const noexcept { return size_ == kRoom || pages_ == kPages; }
-  // Only when it is not full.
+  // Only when it is not full. Like messages about neighbouring pages take the room of one.
   void put(const ivy::Message& message, const std::byte* page) noexcept {
+    if (page == nullptr && size_ > 0 && messages_[size_ - 1].take(message)) return;
     std::construct_at(messages_ + size_++, Outgoing{message, page});
     if (page != nullptr) ++pages_;
   }

@@ -1,5 +1,5 @@
 // What leaves by one way, message by message as the wire carries them: those that can be a run
-// (wire.h) have become one.
+// (wire.h), or were one already, have become one.
 //
 // Between two messages the protocol asks for no order, so that a message joins a run that began a
 // few messages earlier: a manager that is the owner, too, answers each page with a grant and an
@@ -29,8 +29,8 @@ class Parcels {
   Parcels(const Outgoing* const* messages, std::size_t count) noexcept {
     for (std::size_t i = 0; i < count; ++i) {
       const Outgoing& each = *messages[i];
-      if (each.page == nullptr && joins(each.message)) continue;
-      std::construct_at(parcels_ + size_++, Parcel{wire::Run(each.message), each.page});
+      if (each.page == nullptr && each.more == 0 && joins(each.message)) continue;
+      std::construct_at(parcels_ + size_++, Parcel{each.run(), each.page});
       if (each.page != nullptr) ++pages_;
     }
   }

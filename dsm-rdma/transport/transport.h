@@ -23,13 +23,32 @@
 #include <string>
 
 #include "dsm-rdma/ivy/message.h"
+#include "dsm-rdma/wire.h"
 
 namespace xenspan::dsm {
 
-// A message on its way out, and the 4096 bytes that follow it (payload kPage) or nullptr.
+// A message on its way out, and the 4096 bytes that follow it (payload kPage) or nullptr. Or a run
+// (wire.h): `more` messages like it follow, each for the next page.
 struct Outgoing {
   ivy::Message message;
   const std::byte* page;
+  unsigned more = 0;
+  std::uint32_t step = 0;  // from one txn to the next
+
+  wire::Run run() const noexcept {
+    wire::Run all(message);
+    all.count = more + 1;
+    all.step = step;
+    return all;
+  }
+  // The message behind the last becomes part of it, if it can.
+  bool take(const ivy::Message& next) noexcept {
+    wire::Run all = run();
+    if (page != nullptr || !all.take(next)) return false;
+    more = all.count - 1;
+    step = all.step;
+    return true;
+  }
 };
 
 // A message that has come, and where its page (payload kPage) lies until deliver_several()
@@ -119,7 +138,10 @@ class Transport {
   virtual int send_several(const Outgoing* messages, std::size_t count,
                            std::size_t& failed) noexcept {
     for (failed = 0; failed < count; ++failed) {
-      if (const int error = send(messages[failed].message, messages[failed].page)) return error;
+      const wire::Run run = messages[failed].run();
+      for (unsigned i = 0; i < run.count; ++i) {
+        if (const int error = send(run.at(i), messages[failed].page)) return error;
+      }
     }
     return 0;
   }

@@ -8,6 +8,7 @@
 #include <random>
 #include <thread>
 
+#include "dsm-rdma/outbox.h"
 #include "dsm-rdma/transport/tcp/connection.h"
 #include "dsm-rdma/transport/tcp/handshake.h"
 #include "dsm-rdma/wire.h"
@@ -613,6 +614,40 @@ TEST(Connection, RunsAreTakenApart) {
   EXPECT_EQ(sent.messages_sent, std::size(kLengths) + 1);
   EXPECT_EQ(received.messages_received, sent.messages_sent);
   EXPECT_EQ(sent.bytes_sent, sent.messages_sent * wire::kMessageBytes);
+}
+
+// What becomes a run in the outbox takes the room of one message there, and leaves as one.
+TEST(Connection, RunsOfTheOutboxGoTogether) {
+  constexpr wire::Bounds kBounds{3, 4, 1024, 1};
+  constexpr std::size_t kMessages = 200, kRuns = 4;
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+  const std::atomic<Epoch> epoch{kBounds.epoch};
+  Connection requester(std::make_unique<SecureStream>(UniqueFd(ends[0]), nullptr, StreamId{}), 2, 1,
+                       kServiceLane, true, kBounds, epoch);
+  Connection manager(std::make_unique<SecureStream>(UniqueFd(ends[1]), nullptr, StreamId{}), 1, 2,
+                     kServiceLane, false, kBounds, epoch);
+  ivy::Message message;
+  message.kind = ivy::Kind::kReadRequest;
+  message.from = message.requester = 2;
+  message.to = 1;
+  Outbox outbox;
+  for (std::size_t i = 0; i < kMessages; ++i, ++message.gfn, message.txn += 1 << 21 | 1)
+    outbox.put(message, nullptr);
+  ASSERT_EQ(outbox.size(), kRuns);
+  const Outgoing* together[kRuns];
+  for (std::size_t i = 0; i < kRuns; ++i) together[i] = outbox.messages() + i;
+  ASSERT_EQ(requester.send(together, kRuns), 0);
+  Collector sink;
+  const char* why = nullptr;
+  while (manager.receive(sink, &why) == Connection::Outcome::kSome) {
+  }
+  ASSERT_EQ(why, nullptr) << why;
+  ASSERT_EQ(sink.got.size(), kMessages);
+  for (Gfn gfn = 0; gfn < kMessages; ++gfn) EXPECT_EQ(sink.got[gfn].first, gfn);
+  Transport::Traffic sent{};
+  requester.add_traffic(sent);
+  EXPECT_EQ(sent.messages_sent, kRuns);
 }
 
 // Pages in rows and messages without a page between them, cut anywhere.
