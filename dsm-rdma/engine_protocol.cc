@@ -340,10 +340,10 @@ bool EngineCore::send_all(Outbox& outbox) noexcept {
   int error = transport_.send_several(outbox.messages(), outbox.size(), failed);
   // The others have got theirs; of the loss the service thread hears (peer_lost).
   if (error != 0 && survives() &&
-      (error != EINVAL || is_lost(outbox.messages()[failed].message.to)))
+      (error != EINVAL || is_lost(outbox.messages()[failed].run.first.to)))
     error = 0;
   if (error != 0 && !ended()) {
-    const ivy::Message& message = outbox.messages()[failed].message;
+    const ivy::Message& message = outbox.messages()[failed].run.first;
     stop(fmt::format("host {} is lost: a {} for page {} could not be sent to it: {}",
                      name_of(message.to), wire::name_of(message.kind), message.gfn,
                      std::strerror(error)));

@@ -62,9 +62,7 @@ class EngineCore::Ticket {
   }
   // A lane, or, where all are lent, a place on the service lane. false: the engine has ended.
   bool take() noexcept {
-    lane_ = engine_.transport_.borrow();
-    place_ = lane_ == kServiceLane ? engine_.requests_.take_service_place()
-                                   : Requests::place_of(lane_, 0);
+    if (!take_lane()) place_ = engine_.requests_.take_service_place();
     return place_ != kNoPlace;
   }
   Lane lane() const { return lane_; }

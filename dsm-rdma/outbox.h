@@ -30,8 +30,8 @@ class Outbox {
   bool full() const noexcept { return size_ == kRoom || pages_ == kPages; }
   // Only when it is not full. Like messages about neighbouring pages take the room of one.
   void put(const ivy::Message& message, const std::byte* page) noexcept {
-    if (page == nullptr && size_ > 0 && messages_[size_ - 1].take(message)) return;
-    std::construct_at(messages_ + size_++, Outgoing{message, page});
+    if (page == nullptr && size_ > 0 && messages_[size_ - 1].run.take(message)) return;
+    std::construct_at(messages_ + size_++, Outgoing{wire::Run(message), page});
     if (page != nullptr) ++pages_;
   }
   // How many pages are still to be read from their frames.
@@ -49,7 +49,7 @@ class Outbox {
     for (std::size_t i = 1; i < size_; ++i) {
       const Outgoing moved = messages_[i];
       std::size_t at = i;
-      for (; at > 0 && before(moved.message, messages_[at - 1].message); --at)
+      for (; at > 0 && before(moved.run.first, messages_[at - 1].run.first); --at)
         messages_[at] = messages_[at - 1];
       messages_[at] = moved;
     }

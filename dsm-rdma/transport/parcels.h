@@ -17,11 +17,6 @@
 
 namespace xenspan::dsm {
 
-struct Parcel {
-  wire::Run run;
-  const std::byte* page;
-};
-
 template <std::size_t kMost>
 class Parcels {
  public:
@@ -29,8 +24,8 @@ class Parcels {
   Parcels(const Outgoing* const* messages, std::size_t count) noexcept {
     for (std::size_t i = 0; i < count; ++i) {
       const Outgoing& each = *messages[i];
-      if (each.page == nullptr && each.more == 0 && joins(each.message)) continue;
-      std::construct_at(parcels_ + size_++, Parcel{each.run(), each.page});
+      if (each.page == nullptr && each.run.count == 1 && joins(each.run.first)) continue;
+      std::construct_at(parcels_ + size_++, each);
       if (each.page != nullptr) ++pages_;
     }
   }
@@ -39,8 +34,8 @@ class Parcels {
 
   std::size_t size() const noexcept { return size_; }
   std::size_t pages() const noexcept { return pages_; }
-  const Parcel* begin() const noexcept { return parcels_; }
-  const Parcel* end() const noexcept { return parcels_ + size_; }
+  const Outgoing* begin() const noexcept { return parcels_; }
+  const Outgoing* end() const noexcept { return parcels_ + size_; }
 
  private:
   static constexpr std::size_t kLookBack = 4;
@@ -54,7 +49,7 @@ class Parcels {
   }
 
   union {
-    Parcel parcels_[kMost];
+    Outgoing parcels_[kMost];
   };
   std::size_t size_ = 0, pages_ = 0;
 };

@@ -23,32 +23,16 @@
 #include <string>
 
 #include "dsm-rdma/ivy/message.h"
+#include "dsm-rdma/requests.h"
 #include "dsm-rdma/wire.h"
 
 namespace xenspan::dsm {
 
-// A message on its way out, and the 4096 bytes that follow it (payload kPage) or nullptr. Or a run
-// (wire.h): `more` messages like it follow, each for the next page.
+// A message on its way out, or a run of them, and the 4096 bytes that follow it (payload kPage) or
+// nullptr.
 struct Outgoing {
-  ivy::Message message;
+  wire::Run run;
   const std::byte* page;
-  unsigned more = 0;
-  std::uint32_t step = 0;  // from one txn to the next
-
-  wire::Run run() const noexcept {
-    wire::Run all(message);
-    all.count = more + 1;
-    all.step = step;
-    return all;
-  }
-  // The message behind the last becomes part of it, if it can.
-  bool take(const ivy::Message& next) noexcept {
-    wire::Run all = run();
-    if (page != nullptr || !all.take(next)) return false;
-    more = all.count - 1;
-    step = all.step;
-    return true;
-  }
 };
 
 // A message that has come, and where its page (payload kPage) lies until deliver_several()
@@ -122,7 +106,7 @@ class Transport {
 
   // How many requests that no thread waits for may be under way: their answers all come to lane 0.
   // A multiple of 64; constant.
-  virtual unsigned most_ahead() const noexcept { return 256; }
+  virtual unsigned most_ahead() const noexcept { return Requests::kFewAheadPlaces; }
 
   // Sends to message.to. Which connection: a request of a borrowed lane (kReadRequest,
   // kWriteRequest with message.lane
@@ -138,7 +122,7 @@ class Transport {
   virtual int send_several(const Outgoing* messages, std::size_t count,
                            std::size_t& failed) noexcept {
     for (failed = 0; failed < count; ++failed) {
-      const wire::Run run = messages[failed].run();
+      const wire::Run& run = messages[failed].run;
       for (unsigned i = 0; i < run.count; ++i) {
         if (const int error = send(run.at(i), messages[failed].page)) return error;
       }

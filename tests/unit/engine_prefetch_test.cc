@@ -410,7 +410,10 @@ TEST(Prefetch, SamplesAreAFewOfAll) {
 
 // Where the wire has room for it, runs ahead become longer with each marker that is touched.
 TEST(RunsAhead, AreLongerTheLongerTheStreamGoesOn) {
-  for (const unsigned room : {64u, 256u, 896u}) {
+  struct {
+    unsigned room, shortest, longest;
+  } constexpr kWires[] = {{64, 16, 16}, {256, 64, 80}, {896, 64, 256}};
+  for (const auto& [room, shortest, longest] : kWires) {
     const auto predictor = std::make_unique<Predictor>(Predictor::kMostRun, room);
     struct Asked {
       std::deque<Gfn> markers;
@@ -440,9 +443,6 @@ TEST(RunsAhead, AreLongerTheLongerTheStreamGoesOn) {
       asked.markers.pop_front();
       (void)predictor->on_marker(1, marker, start, &asked);
     }
-    const unsigned shortest = room == 64 ? 16 : 64, longest = room == 896   ? 256
-                                                              : room == 256 ? 80
-                                                                            : 16;
     EXPECT_EQ(asked.runs.front(), shortest);
     EXPECT_EQ(asked.runs.back(), longest);
     EXPECT_TRUE(std::is_sorted(asked.runs.begin(), asked.runs.end()));

@@ -594,7 +594,7 @@ TEST(Connection, RunsAreTakenApart) {
   for (const Gfn length : kLengths) {
     ++message.version;
     for (Gfn i = 0; i < length; ++i, ++message.gfn, message.txn += 1 << 21 | 1)
-      messages.push_back({message, nullptr});
+      messages.push_back({wire::Run(message), nullptr});
   }
   for (const Outgoing& each : messages) together.push_back(&each);
   constexpr std::size_t kMost = Connection::kMostTogether;

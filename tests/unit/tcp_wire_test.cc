@@ -228,14 +228,14 @@ TEST(Wire, MessagesJoinTheRunTheyBelongTo) {
     message.gfn = gfn;
     message.txn = static_cast<std::uint32_t>(gfn * 7);
     message.kind = ivy::Kind::kGrant;
-    outgoing.push_back({message, nullptr});
+    outgoing.push_back({wire::Run(message), nullptr});
     message.kind = ivy::Kind::kInvalidateAck;
-    outgoing.push_back({message, nullptr});
+    outgoing.push_back({wire::Run(message), nullptr});
     if (gfn % 16 != 0) continue;
     message.kind = ivy::Kind::kGrant;
     message.gfn += 500;
     message.payload = ivy::Payload::kPage;
-    outgoing.push_back({message, contents.data()});
+    outgoing.push_back({wire::Run(message), contents.data()});
   }
   std::vector<const Outgoing*> together;
   for (const Outgoing& each : outgoing) together.push_back(&each);
@@ -243,13 +243,13 @@ TEST(Wire, MessagesJoinTheRunTheyBelongTo) {
   EXPECT_EQ(parcels.pages(), 2u);
   EXPECT_EQ(parcels.size(), 2 + parcels.pages());
   std::vector<ivy::Message> apart;
-  for (const Parcel& parcel : parcels) {
+  for (const Outgoing& parcel : parcels) {
     EXPECT_EQ(parcel.page != nullptr, parcel.run.first.payload == ivy::Payload::kPage);
     for (unsigned i = 0; i < parcel.run.count; ++i) apart.push_back(parcel.run.at(i));
   }
   ASSERT_EQ(apart.size(), outgoing.size());
   for (const Outgoing& each : outgoing)
-    EXPECT_EQ(std::count(apart.begin(), apart.end(), each.message), 1);
+    EXPECT_EQ(std::count(apart.begin(), apart.end(), each.run.first), 1);
 }
 
 // Whatever is accepted must be within bounds and must encode to the same bytes again.

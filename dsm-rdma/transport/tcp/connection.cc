@@ -204,7 +204,7 @@ int Connection::send(const Outgoing* const* messages, std::size_t count) noexcep
   const Parcels<kMostTogether> parcels(messages, count);
   // Headers that no page follows go as one piece.
   std::byte *first = headers, *next = headers;
-  for (const Parcel& parcel : parcels) {
+  for (const Outgoing& parcel : parcels) {
     wire::encode(parcel.run, epoch_.load(std::memory_order_relaxed), next);
     next += wire::kMessageBytes;
     if (parcel.page == nullptr && &parcel + 1 != parcels.end()) continue;

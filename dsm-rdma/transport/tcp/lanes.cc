@@ -173,7 +173,7 @@ Connection* TcpTransport::route(const ivy::Message& message) noexcept {
 }
 
 int TcpTransport::send(const ivy::Message& message, const std::byte* page) noexcept {
-  const Outgoing one{message, page};
+  const Outgoing one{wire::Run(message), page};
   std::size_t failed;
   return send_several(&one, 1, failed);
 }
@@ -205,7 +205,7 @@ int TcpTransport::send_group(const Outgoing* messages, std::size_t count,
     failed = index;
   };
   for (std::size_t at = 0; at < count; ++at) {
-    const ivy::Message& message = messages[at].message;
+    const ivy::Message& message = messages[at].run.first;
     ways[at] = route(message);
     if (ways[at] == nullptr && !ivy::may_be_late(message.kind)) note(at, EINVAL);
   }

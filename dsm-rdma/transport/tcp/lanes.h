@@ -27,7 +27,7 @@ class TcpTransport final : public Transport {
 
   int register_frames(std::byte*, std::size_t) noexcept override { return 0; }
   // The kernel has the buffers.
-  unsigned most_ahead() const noexcept override { return 896; }
+  unsigned most_ahead() const noexcept override { return Requests::kAheadPlaces; }
   int send(const ivy::Message& message, const std::byte* page) noexcept override;
   int send_several(const Outgoing* messages, std::size_t count,
                    std::size_t& failed) noexcept override;

@@ -43,7 +43,7 @@ Link* VerbsTransport::route(const ivy::Message& message) noexcept {
 }
 
 int VerbsTransport::send(const ivy::Message& message, const std::byte* page) noexcept {
-  const Outgoing one{message, page};
+  const Outgoing one{wire::Run(message), page};
   std::size_t failed;
   return send_several(&one, 1, failed);
 }
@@ -65,7 +65,7 @@ int VerbsTransport::send_group(const Outgoing* messages, std::size_t count,
                                std::size_t& failed) noexcept {
   Link* ways[Link::kMostTogether];
   for (failed = 0; failed < count; ++failed) {
-    ways[failed] = route(messages[failed].message);
+    ways[failed] = route(messages[failed].run.first);
     if (ways[failed] == nullptr) return EINVAL;
   }
   for (failed = 0; failed < count; ++failed) {
@@ -82,7 +82,7 @@ int VerbsTransport::send_group(const Outgoing* messages, std::size_t count,
     // The service thread looks for credit from now on.
     if (way->keeps_some() && !kept_.exchange(true)) nudge();
     if (error == 0) continue;
-    if (!stopped()) mark_lost(messages[failed].message.to, "it does not take messages any more");
+    if (!stopped()) mark_lost(messages[failed].run.first.to, "it does not take messages any more");
     return error;
   }
   return 0;

@@ -157,7 +157,7 @@ bool Link::wait(bool (Link::*ready)(), int& error) noexcept {
 
 // The staging frame whose turn it is: page and envelope as they will lie in the peer's bounce
 // frame. It is the device's until the work request that will be number `until` has completed.
-std::byte* Link::stage(const Parcel& parcel, const Envelope& envelope,
+std::byte* Link::stage(const Outgoing& parcel, const Envelope& envelope,
                        std::uint64_t until) noexcept {
   std::byte* staging = memory_.staging + std::size_t{next_staging_} * kBounceStride;
   std::memcpy(staging, parcel.page, kPageSize);
@@ -169,7 +169,7 @@ std::byte* Link::stage(const Parcel& parcel, const Envelope& envelope,
 }
 
 // A page and its message as one write with immediate into a bounce frame.
-int Link::add_bounced(Batch& batch, const Parcel& parcel) noexcept {
+int Link::add_bounced(Batch& batch, const Outgoing& parcel) noexcept {
   int error = 0;
   if (!wait(&Link::has_bounce, error) || !wait(&Link::staging_free, error)) return error;
   const std::uint32_t bounce = window_.next_bounce();
@@ -185,14 +185,14 @@ int Link::add_bounced(Batch& batch, const Parcel& parcel) noexcept {
 }
 
 // A page from one registered frame into another; its message follows.
-void Link::add_page(Batch& batch, const Parcel& parcel, const OwnFrames& frames) noexcept {
+void Link::add_page(Batch& batch, const Outgoing& parcel, const OwnFrames& frames) noexcept {
   ibv_send_wr& write = batch.next(parcel.page, kPageSize, frames.lkey);
   write.opcode = IBV_WR_RDMA_WRITE;
   write.wr.rdma.remote_addr = peer_.frames.address + parcel.run.first.gfn * kPageSize;
   write.wr.rdma.rkey = peer_.frames.rkey;
 }
 
-int Link::add(Batch& batch, const Parcel& parcel, const OwnFrames& frames) noexcept {
+int Link::add(Batch& batch, const Outgoing& parcel, const OwnFrames& frames) noexcept {
   Envelope envelope;
   if (parcel.page != nullptr) {
     if (shape_.staging == 0) return EINVAL;  // pages go the way of answers only
@@ -245,7 +245,7 @@ int Link::send(const Outgoing* const* messages, std::size_t count,
   if (failed_) return EPIPE;
   if ((error = send_kept()) != 0 || !wait(&Link::has_room, error)) return error;
   const Parcels<kMostTogether> parcels(messages, count);
-  for (const Parcel& parcel : parcels) {
+  for (const Outgoing& parcel : parcels) {
     if (backlog_.capacity() != 0 && (!backlog_.empty() || !has_credit())) {
       // More than a correct domain has under way.
       if (backlog_.full() || parcel.page != nullptr) return ENOBUFS;

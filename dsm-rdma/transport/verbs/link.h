@@ -93,10 +93,10 @@ class Link {
   bool staging_free() noexcept;
   bool reap() noexcept;
   bool direct(const std::byte* page, const OwnFrames& frames) const noexcept;
-  std::byte* stage(const Parcel& parcel, const Envelope& envelope, std::uint64_t until) noexcept;
-  int add_bounced(Batch& batch, const Parcel& parcel) noexcept;
-  void add_page(Batch& batch, const Parcel& parcel, const OwnFrames& frames) noexcept;
-  int add(Batch& batch, const Parcel& parcel, const OwnFrames& frames) noexcept;
+  std::byte* stage(const Outgoing& parcel, const Envelope& envelope, std::uint64_t until) noexcept;
+  int add_bounced(Batch& batch, const Outgoing& parcel) noexcept;
+  void add_page(Batch& batch, const Outgoing& parcel, const OwnFrames& frames) noexcept;
+  int add(Batch& batch, const Outgoing& parcel, const OwnFrames& frames) noexcept;
   void add_small(Batch& batch, const std::byte* message, const Envelope& envelope) noexcept;
   int send_kept() noexcept;
   int post(Batch& batch) noexcept;

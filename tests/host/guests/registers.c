@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 #include "require.h"
@@ -111,6 +112,12 @@ static void fill(struct Saved* saved, uint64_t seed) {
   saved->flags = 0x202 | ((seed * 0x9e37) & 0xcc5);
 }
 
+static void require_same(const struct Saved* before, const struct Saved* after, size_t width) {
+  REQUIRE(memcmp(before->general, after->general, sizeof before->general) == 0);
+  REQUIRE(before->flags == after->flags);
+  for (int i = 0; i < 16; ++i) REQUIRE(memcmp(before->vectors[i], after->vectors[i], width) == 0);
+}
+
 int main(void) {
   __builtin_cpu_init();
   const int avx = __builtin_cpu_supports("avx");
@@ -139,21 +146,17 @@ int main(void) {
       (avx ? across_store_avx : across_store)(&before, &after, place);
       REQUIRE(*place == 7);
       before.general[14] = (uint64_t)place; /* rdi */
-      REQUIRE(memcmp(before.general, after.general, sizeof before.general) == 0);
-      REQUIRE(before.flags == after.flags);
-      for (int i = 0; i < 16; ++i) REQUIRE(memcmp(before.vectors[i], after.vectors[i], width) == 0);
+      require_same(&before, &after, width);
 
       fill(&before, ++seed);
-      before.general[0] = 110; /* getppid */
+      before.general[0] = SYS_getppid;
       (avx ? across_call_avx : across_call)(&before, &after, place);
       REQUIRE((int64_t)after.general[0] > 0);
       before.general[0] = after.general[0];
       before.general[1] = after.general[1]; /* the instruction has lost rcx and r11 */
       before.general[9] = after.general[9];
       before.general[14] = (uint64_t)place;
-      REQUIRE(memcmp(before.general, after.general, sizeof before.general) == 0);
-      REQUIRE(before.flags == after.flags);
-      for (int i = 0; i < 16; ++i) REQUIRE(memcmp(before.vectors[i], after.vectors[i], width) == 0);
+      require_same(&before, &after, width);
     }
   }
   atomic_store(&over, true);
