@@ -98,6 +98,7 @@ Daemon::Daemon(const Config& config, std::unique_ptr<TlsContext> tls, std::strin
 Daemon::~Daemon() = default;
 
 Status Daemon::open() {
+  if (config_.frame_blocks) frame_blocks_.allow();
   look_for_rdma();
   auto story = XenstoreStory::open(loop_, config_, *this);
   if (!story) return story.error();

@@ -19,6 +19,7 @@
 #include "dom0-daemon/daemon/core_load.h"
 #include "dom0-daemon/daemon/daemon_config.h"
 #include "dom0-daemon/daemon/domain_table.h"
+#include "dom0-daemon/daemon/frame_blocks.h"
 #include "dom0-daemon/daemon/leases.h"
 #include "dom0-daemon/daemon/local_slices.h"
 #include "dom0-daemon/daemon/run_directory.h"
@@ -68,6 +69,7 @@ class Daemon : public Cluster::Handler, public XenstoreStory::Handler {
   const CpuFeatures cpu_ = local_cpu_features();
   RdmaPort rdma_;
   std::unique_ptr<RunDirectory> directory_;
+  FrameBlocks frame_blocks_;
   EventLoop loop_;
   Cluster cluster_;
   LocalSlices slices_;

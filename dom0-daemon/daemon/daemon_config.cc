@@ -87,10 +87,10 @@ Status set_path(std::string& path, std::string_view key, std::string_view value)
   return {};
 }
 
-Status set_encrypt(Config& config, std::string_view value) {
+Status set_flag(bool& flag, std::string_view key, std::string_view value) {
   if (value != "true" && value != "false")
-    return invalid(fmt::format("encrypt \"{}\": write true or false", value));
-  config.encrypt = value == "true";
+    return invalid(fmt::format("{} \"{}\": write true or false", key, value));
+  flag = value == "true";
   return {};
 }
 
@@ -177,6 +177,8 @@ const std::vector<ConfigKey>& config_keys() {
       {"rundir", "DIR", "run-time files go to DIR/NAME (default: /run/xenspan)"},
       {"key", "FILE", "cluster key (default: cluster.key beside xenspand.conf)"},
       {"encrypt", "true|false", "also encrypt guest memory between hosts (default: false)"},
+      {"frame-blocks", "true|false",
+       "let the kernel give guests' memory by 32 KiB where it can (default: true)"},
       {"transport", "tcp|verbs|auto",
        "what pages of domains started here travel by (default: auto: RDMA where all hosts have "
        "it)"},
@@ -205,7 +207,8 @@ Status set_config(Config& config, std::string_view key, std::string_view value) 
   if (key == "memory") return set_memory(config, value);
   if (key == "rundir") return set_path(config.rundir, key, value);
   if (key == "key") return set_path(config.key, key, value);
-  if (key == "encrypt") return set_encrypt(config, value);
+  if (key == "encrypt") return set_flag(config.encrypt, key, value);
+  if (key == "frame-blocks") return set_flag(config.frame_blocks, key, value);
   if (key == "transport") return set_transport(config, value);
   if (key == "rdma-device") return set_rdma_device(config, value);
   if (key == "rdma-port") return set_rdma(config.rdma.port, key, value, 1u, 255u);

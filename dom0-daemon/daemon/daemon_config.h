@@ -35,6 +35,7 @@ struct Config {
   std::string rundir = kRunRoot;  // the daemon's own folder is rundir/name
   std::string key;                // cluster key file; needed once there is a peer
   bool encrypt = false;           // encrypt guest memory on the wire, not only authenticate it
+  bool frame_blocks = true;       // let the kernel give guests' memory by the block
   // For domains whose home is here when they do not say otherwise.
   TransportWish transport = TransportWish::kAuto;
   RdmaWish rdma;        // this host's device for slices

@@ -1,9 +1,5 @@
 #include "tests/bench/prefetch_bench.h"
 
-#include <sys/mman.h>
-
-#include <cerrno>
-
 #include "tests/bench/guest_run.h"
 #include "tests/bench/iperf.h"
 #include "tests/bench/raw_tcp.h"
@@ -18,16 +14,6 @@ Result<double> stream_rate(RawTcp& raw, std::size_t bytes) {
   auto trip = raw.round_trips(1, bytes);
   if (!trip) return trip.error();
   return static_cast<double>(bytes) / kMegabyte / (trip->front() / 1e9);
-}
-
-// A hypervisor may take unused memory away within seconds (free page reporting), and then it is the
-// hypervisor's time that a program's first touch takes: as much as is wanted is had from it before.
-Status have_memory(std::size_t bytes) {
-  void* const memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-  if (memory == MAP_FAILED) return system_error(errno, "no memory for the benchmark");
-  ::munmap(memory, bytes);
-  return {};
 }
 
 }  // namespace
@@ -45,17 +31,17 @@ Status measure_prefetch(const Testbed& bed, const std::string& guests, unsigned 
                      .measured = {},
                      .baseline = {},
                      .hosts = bed.names(2)};
-  Samples without, stream;
-  const auto walk = [&](const char* prefetch) -> Result<double> {
+  Samples without, stream, fresh;
+  const auto walk = [&](const char* prefetch, Samples& rates, Samples* first) -> Status {
     auto answer = run_guest(bed.run(2, guest, {"--prefetch", prefetch}), std::vector<int>{});
     if (!answer) return answer.error();
-    return static_cast<double>(bytes) / kMegabyte / answer->seconds;
+    const double megabytes = static_cast<double>(bytes) / kMegabyte;
+    rates.add(megabytes / answer->seconds);
+    if (first != nullptr) first->add(megabytes / answer->number("fresh"));
+    return {};
   };
   for (unsigned i = 0; i < runs; i++) {
-    if (const Status status = have_memory(3 * bytes); !status) return status;
-    auto walked = walk("15");
-    if (!walked) return walked.error();
-    result.measured.add(*walked);
+    if (const Status walked = walk("15", result.measured, &fresh); !walked) return walked;
     auto rate = stream_rate(*raw, bytes);
     if (!rate) return rate.error();
     stream.add(*rate);
@@ -64,11 +50,11 @@ Status measure_prefetch(const Testbed& bed, const std::string& guests, unsigned 
     result.baseline.add(*iperf);
   }
   for (unsigned i = 0; i < (runs + 1) / 2; i++) {
-    auto walked = walk("off");
-    if (!walked) return walked.error();
-    without.add(*walked);
+    if (const Status walked = walk("off", without, nullptr); !walked) return walked;
   }
   result.ratio = result.measured.median() / result.baseline.median();
+  result.more["fresh"] = fresh.median();
+  result.more["fresh_ratio"] = fresh.median() / result.baseline.median();
   result.more["without_prefetch"] = without.median();
   result.more["tcp_stream"] = stream.median();
   print(result);

@@ -1,6 +1,5 @@
 // How fast a thread reads memory that another host owns, from end to end, with and without
-// prefetch, against what iperf3 and a plain TCP stream
-// move between the same two hosts.
+// prefetch, against what iperf3 and a plain TCP stream move between the same two hosts.
 #pragma once
 
 #include <string>

@@ -8,6 +8,7 @@
 #include "dom0-daemon/daemon/cpu_features.h"
 #include "dom0-daemon/daemon/daemon_config.h"
 #include "dom0-daemon/daemon/domain_record.h"
+#include "dom0-daemon/daemon/frame_blocks.h"
 #include "dom0-daemon/daemon/host_record.h"
 #include "dom0-daemon/daemon/json_fields.h"
 #include "dom0-daemon/daemon/names.h"
@@ -93,22 +94,71 @@ TEST(Fields, Utf8IsRecognised) {
     EXPECT_FALSE(is_utf8(bad));
 }
 
+class FrameBlocksTest : public ::testing::Test {
+ protected:
+  // What the kernel's file says while a daemon runs, and after it, if it said `before`.
+  std::pair<std::string, std::string> during_and_after(const std::string& before) {
+    std::ofstream(file_) << before;
+    std::string during;
+    {
+      FrameBlocks blocks;
+      blocks.allow(folder_);
+      during = text();
+    }
+    return {during, text()};
+  }
+  void SetUp() override {
+    ASSERT_NE(mkdtemp(folder_), nullptr);
+    file_ = std::string(folder_) + "/hugepages-32kB";
+    std::filesystem::create_directory(file_);
+    file_ += "/shmem_enabled";
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  char folder_[32] = "/tmp/xenspan-test-XXXXXX";
+  std::string file_;
+
+ private:
+  std::string text() const {
+    std::string line;
+    std::getline(std::ifstream(file_) >> std::ws, line);
+    return line;
+  }
+};
+
+TEST_F(FrameBlocksTest, AreAllowedWhileADaemonRuns) {
+  EXPECT_EQ(during_and_after("always inherit within_size advise [never]\n"),
+            std::make_pair(std::string("advise"), std::string("never")));
+}
+
+TEST_F(FrameBlocksTest, WhatAnAdminHasChosenStays) {
+  for (const std::string choice : {"[always] inherit within_size advise never",
+                                   "always inherit within_size [advise] never", ""})
+    EXPECT_EQ(during_and_after(choice), std::make_pair(choice, choice));
+}
+
+TEST_F(FrameBlocksTest, AnOlderKernelHasNone) {
+  FrameBlocks blocks;
+  blocks.allow(std::string(folder_) + "/nothing");
+  EXPECT_FALSE(std::filesystem::exists(std::string(folder_) + "/nothing"));
+}
+
 TEST(ConfigFile, SetsEveryKind) {
   Config config;
-  const Status read =
-      read_config(config,
-                  "# a comment\nname = node1\naddress = 10.0.0.1\n port=9000 # here\n"
-                  "cpus = 0-2,5\nmemory = 16G\nencrypt = true\nlost-after = 7\nstart-within = 90\n"
-                  "peer = b=10.0.0.2\npeer = c=[fe80::1]:8000, d=10.0.0.4:1\nkey = /k\n"
-                  "transport = verbs\nrdma-device = mlx5_0\nrdma-port = 2\nrdma-gid-index = 3\n"
-                  "rdma-service-level = 4\nrdma-traffic-class = 106\n",
-                  "f");
+  const Status read = read_config(
+      config,
+      "# a comment\nname = node1\naddress = 10.0.0.1\n port=9000 # here\n"
+      "cpus = 0-2,5\nmemory = 16G\nencrypt = true\nlost-after = 7\nstart-within = 90\n"
+      "frame-blocks = false\npeer = b=10.0.0.2\npeer = c=[fe80::1]:8000, d=10.0.0.4:1\nkey = /k\n"
+      "transport = verbs\nrdma-device = mlx5_0\nrdma-port = 2\nrdma-gid-index = 3\n"
+      "rdma-service-level = 4\nrdma-traffic-class = 106\n",
+      "f");
   ASSERT_TRUE(read.ok()) << read.error().message;
   EXPECT_EQ(config.name, "node1");
   EXPECT_EQ(config.port, 9000);
   EXPECT_EQ(config.cpus, (std::vector<int>{0, 1, 2, 5}));
   EXPECT_EQ(config.memory, std::uint64_t{16} << 30);
   EXPECT_TRUE(config.encrypt);
+  EXPECT_FALSE(config.frame_blocks);
   EXPECT_EQ(config.lost_after, std::chrono::seconds(7));
   EXPECT_EQ(config.start_within, std::chrono::seconds(90));
   ASSERT_EQ(config.peers.size(), 3u);
@@ -133,6 +183,7 @@ TEST(ConfigFile, ErrorsNameFileLineAndKey) {
       {"cpus = a", "cpus"},
       {"memory = lots", "memory"},
       {"encrypt = yes", "encrypt"},
+      {"frame-blocks = 1", "frame-blocks"},
       {"peer = b", "peer"},
       {"peer = b=10.0.0.2:", "peer"},
       {"lost-after = 0", "lost"},

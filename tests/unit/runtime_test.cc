@@ -7,9 +7,13 @@
 
 #include <cerrno>
 #include <csignal>
+#include <fstream>
+#include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
+#include "dom0-daemon/hypervisor/usermode/frame_block.h"
 #include "dom0-daemon/hypervisor/usermode/guest_thread.h"
 #include "dom0-daemon/hypervisor/usermode/guest_view.h"
 #include "dom0-daemon/hypervisor/usermode/layout_table.h"
@@ -153,13 +157,44 @@ sigjmp_buf fault_return;
 
 void on_bus_error(int) { siglongjmp(fault_return, 1); }
 
-// Both ways to map a page write-protected: the kernel's best, and the one of kernels before 6.4.
-class GuestViewTest : public ::testing::TestWithParam<GuestView::Protect> {
+// Whether the kernel may give memory by the block, which the daemon decides on a real host.
+class BlocksAllowed {
+ public:
+  explicit BlocksAllowed(bool wanted) {
+    std::getline(std::ifstream(kFile), before_);
+    std::ofstream file(kFile);
+    possible_ = !before_.empty() && (file << (wanted ? "advise" : "never")).flush();
+  }
+  ~BlocksAllowed() {
+    const auto from = before_.find('['), to = before_.find(']');
+    if (from < to) std::ofstream(kFile) << before_.substr(from + 1, to - from - 1) << std::endl;
+  }
+  bool possible() const { return possible_; }
+
+ private:
+  static_assert(kBlockBytes == 32 * 1024);
+  static constexpr const char* kFile =
+      "/sys/kernel/mm/transparent_hugepage/hugepages-32kB/shmem_enabled";
+  std::string before_;
+  bool possible_;
+};
+
+enum class Kernel { kBest, kBlocks, kCopy };
+
+// The ways to map a page write-protected, the kernel's best and the one of kernels before 6.4, and
+// memory that comes by the page or by the block.
+class GuestViewTest : public ::testing::TestWithParam<Kernel> {
  protected:
   void SetUp() override {
-    auto made = GuestView::create(layout_, GetParam());
+    allowed_.emplace(GetParam() == Kernel::kBlocks);
+    if (GetParam() == Kernel::kBlocks && !allowed_->possible())
+      GTEST_SKIP() << "needs Linux 6.11 and root";
+    auto made = GuestView::create(layout_, GetParam() == Kernel::kCopy ? GuestView::Protect::kCopy
+                                                                       : GuestView::Protect::kBest);
     ASSERT_TRUE(made.ok()) << made.error().message;
     view_ = std::move(*made);
+    ASSERT_EQ(view_->in_blocks(), GetParam() == Kernel::kBlocks);
+    ASSERT_EQ(view_->frames_bytes(), 0u);
     layout_.learn(kAddress, {kAddress, kAddress + 0x200000}, PROT_READ | PROT_WRITE);
     struct sigaction action {};
     action.sa_handler = on_bus_error;
@@ -183,6 +218,7 @@ class GuestViewTest : public ::testing::TestWithParam<GuestView::Protect> {
 
   static constexpr std::uint64_t kAddress = 0x8000000000;
   static constexpr dsm::Gfn kGfn = gfn_of(kAddress);
+  std::optional<BlocksAllowed> allowed_;
   LayoutTable layout_;
   std::unique_ptr<GuestView> view_;
   struct sigaction old_ {};
@@ -285,17 +321,50 @@ TEST_P(GuestViewTest, RunsOfPagesAreFilledRaisedAndProtected) {
   }
 }
 
+// Only pages that come together are worth a block's memory.
+TEST_P(GuestViewTest, MemoryIsTakenForWhatIsMapped) {
+  const std::uint64_t block = GetParam() == Kernel::kBlocks ? kBlockBytes : dsm::kPageSize;
+  const std::vector<std::byte> contents(dsm::kPageSize, std::byte{7});
+  const std::byte* const pages[] = {contents.data(), contents.data(), contents.data(),
+                                    contents.data()};
+  ASSERT_EQ(view_->grant(kGfn, 1, Right::kExclusive), 0);
+  EXPECT_EQ(view_->frames_bytes(), dsm::kPageSize);
+  ASSERT_EQ(view_->grant(kGfn + 63, 1, Right::kShared), 0);
+  EXPECT_EQ(view_->frames_bytes(), 2 * dsm::kPageSize);
+  ASSERT_EQ(view_->fill_run(kGfn + 127, 1, Right::kShared, pages, true), 0);
+  ASSERT_EQ(view_->fill_run(kGfn + 191, 2, Right::kShared, pages, true), 0);
+  EXPECT_EQ(view_->frames_bytes(), 5 * dsm::kPageSize);
+  ASSERT_EQ(view_->fill_run(kGfn + 256, 4, Right::kShared, pages, true), 0);
+  EXPECT_EQ(view_->frames_bytes(), 5 * dsm::kPageSize + std::max(block, 4 * dsm::kPageSize));
+  EXPECT_EQ(view_->frame(kGfn + 259)[9], std::byte{7});
+  EXPECT_EQ(view_->frame(kGfn + 260)[9], std::byte{0});
+  // A page of a block, dropped: its neighbours keep their contents. They may have to be mapped
+  // anew (the kernel takes the block apart), as at a fault.
+  ASSERT_EQ(view_->withdraw_run(kGfn + 257, 1), 0);
+  ASSERT_EQ(view_->drop_run(kGfn + 257, 1), 0);
+  EXPECT_EQ(view_->frame(kGfn + 256)[9], std::byte{7});
+  EXPECT_EQ(view_->frame(kGfn + 257)[9], std::byte{0});
+  EXPECT_EQ(view_->frame(kGfn + 258)[9], std::byte{7});
+  ASSERT_EQ(view_->grant(kGfn + 258, 1, Right::kShared), 0);
+  EXPECT_TRUE(readable(address_of(kGfn + 258)));
+  EXPECT_FALSE(writable(address_of(kGfn + 258)));
+  EXPECT_FALSE(readable(address_of(kGfn + 257)));
+}
+
 TEST_P(GuestViewTest, FaultAroundStopsWhereTheLayoutChanges) {
   layout_.learn(kAddress + 0x4000, {kAddress + 0x4000, kAddress + 0x5000}, PROT_READ);
   const auto run = view_->fault_around(kGfn + 2);
   EXPECT_LE(run.first + run.count, kGfn + 4);
 }
 
+const char* kernel_name(const ::testing::TestParamInfo<Kernel>& info) {
+  constexpr const char* kNames[] = {"best", "blocks", "copy"};
+  return kNames[static_cast<std::size_t>(info.param)];
+}
+
 INSTANTIATE_TEST_SUITE_P(Kernels, GuestViewTest,
-                         ::testing::Values(GuestView::Protect::kBest, GuestView::Protect::kCopy),
-                         [](const auto& info) {
-                           return info.param == GuestView::Protect::kBest ? "best" : "copy";
-                         });
+                         ::testing::Values(Kernel::kBest, Kernel::kBlocks, Kernel::kCopy),
+                         kernel_name);
 
 }  // namespace
 }  // namespace xenspan::hypervisor::usermode

@@ -13,6 +13,8 @@
 #include <cstring>
 #include <utility>
 
+#include "dom0-daemon/hypervisor/usermode/frame_block.h"
+
 // Debian 12's headers are of Linux 6.1; the value is that of include/uapi/linux/userfaultfd.h
 // since 6.4.
 #ifndef UFFDIO_CONTINUE_MODE_WP
@@ -30,6 +32,10 @@ thread_local dsm::Gfn expected_mapped = kNone;
 
 constexpr std::uint32_t kMostPieces = 64;  // pages written to their frames by one call
 constexpr std::uint32_t kAround = 64;  // pages of untouched memory mapped by one fault (256 KiB)
+constexpr dsm::Gfn kBlock = kBlockBytes >> dsm::kPageShift;
+constexpr std::uint32_t kFewForBlock = 4;  // fewer pages than this are not worth a block's memory
+// Whose frames this thread has made last. No more than a hint: copying makes them as well.
+thread_local dsm::Gfn made_block = kNone;
 
 Result<UniqueFd> open_userfaultfd() {
   // The device first: it serves users who were given access to it, whatever
@@ -81,13 +87,10 @@ Status GuestView::open() {
     return system_error(
         errno, "cannot map the guest's address window at 0x10000",
         "set vm.mmap_min_addr to 65536 or less and leave address randomisation as it is");
-  void* own =
-      ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory_.get(), 0);
-  if (own == MAP_FAILED) return system_error(errno, "cannot map the frames a second time");
-  own_ = static_cast<std::byte*>(own);
-  // A core dump would walk a terabyte of addresses twice while the other hosts wait for this one.
+  // A core dump would walk a terabyte of addresses while the other hosts wait for this one.
   ::madvise(guest, kBytes, MADV_DONTDUMP);
-  ::madvise(own, kBytes, MADV_DONTDUMP);
+  own_ = map_frames(0);
+  if (own_ == nullptr) return system_error(errno, "cannot map the frames a second time");
   uffdio_register range{};
   range.range.start = kWindowStart;
   range.range.len = kBytes;
@@ -107,11 +110,46 @@ Status GuestView::open() {
                         "use Linux 6.1 or newer with CONFIG_PTE_MARKER_UFFD_WP");
   withdraw(0);
   drop_frame(0);
+  try_blocks();
   return {};
+}
+
+// At a multiple of `alignment`, which is a power of two, or anywhere (0).
+std::byte* GuestView::map_frames(std::size_t alignment) noexcept {
+  const std::size_t space = kBytes + alignment;
+  void* const reserved =
+      ::mmap(nullptr, space, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) return nullptr;
+  const auto start = reinterpret_cast<std::uint64_t>(reserved);
+  const std::uint64_t at =
+      alignment == 0 ? start : (start + alignment - 1) & ~std::uint64_t{alignment - 1};
+  void* const frames = ::mmap(reinterpret_cast<void*>(at), kBytes, PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_FIXED | MAP_NORESERVE, memory_.get(), 0);
+  if (at > start) ::munmap(reserved, at - start);
+  if (at + kBytes < start + space)
+    ::munmap(reinterpret_cast<void*>(at + kBytes), start + space - at - kBytes);
+  if (frames == MAP_FAILED) return nullptr;
+  ::madvise(frames, kBytes, MADV_DONTDUMP);
+  return static_cast<std::byte*>(frames);
+}
+
+// Whether frames come in blocks is seen from what the first one takes: it depends on the kernel
+// (6.11) and on a setting of it (the daemon's frame_blocks.h).
+void GuestView::try_blocks() noexcept {
+  blocks_ = map_frames(kBlockBytes);
+  if (blocks_ == nullptr) return;
+  const bool given = ::madvise(blocks_, kBytes, MADV_HUGEPAGE) == 0 &&
+                     ::madvise(blocks_, dsm::kPageSize, MADV_POPULATE_WRITE) == 0 &&
+                     frames_bytes() == kBlockBytes;
+  drop_run(0, kBlock);
+  if (given) return;
+  ::munmap(blocks_, kBytes);
+  blocks_ = nullptr;
 }
 
 GuestView::~GuestView() {
   if (own_ == nullptr) return;
+  if (blocks_ != nullptr) ::munmap(blocks_, kBytes);
   ::munmap(own_, kBytes);
   ::munmap(reinterpret_cast<void*>(kWindowStart), kBytes);
 }
@@ -183,9 +221,7 @@ int GuestView::grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noex
     return error != 0 ? error : grant(first + run, count - run, right);
   }
   if (count > 1) {
-    // Frames of fresh memory: allocate them all with one call.
-    if (::madvise(frame(first), std::uint64_t{count} << dsm::kPageShift, MADV_POPULATE_WRITE) != 0)
-      return errno;
+    if (const int error = make_frames(first, count); error != 0) return error;
     if (map(first, count, writable) == 0) return 0;
     for (std::uint32_t i = 0; i < count; ++i)  // something in the run is mapped already
       if (const int error = grant(first + i, 1, right); error != 0) return error;
@@ -204,6 +240,40 @@ int GuestView::grant(dsm::Gfn first, std::uint32_t count, dsm::Right right) noex
   }
   if (error == EEXIST) error = write_protect(first, 1, !writable);
   return error;
+}
+
+int GuestView::populate(std::byte* frames, dsm::Gfn first, dsm::Gfn end) noexcept {
+  if (first == end) return 0;
+  const int result = ::madvise(frames + (first << dsm::kPageShift),
+                               (end - first) << dsm::kPageShift, MADV_POPULATE_WRITE);
+  return result == 0 ? 0 : errno;
+}
+
+// Fresh memory, with as few calls as may be: whole blocks in the blocks' view, what is before and
+// behind them in the engine's own.
+int GuestView::make_frames(dsm::Gfn first, std::uint32_t count) noexcept {
+  const dsm::Gfn end = first + count;
+  const dsm::Gfn from = (first + kBlock - 1) & ~(kBlock - 1), to = end & ~(kBlock - 1);
+  if (blocks_ == nullptr || from >= to) return populate(own_, first, end);
+  int error = populate(own_, first, from);
+  if (error == 0) error = populate(blocks_, from, to);
+  return error == 0 ? populate(own_, to, end) : error;
+}
+
+// Pages of a run that goes on: their frames are made with those of their whole blocks, of which the
+// rest is likely to come next.
+bool GuestView::fill_blocks(dsm::Gfn first, std::uint32_t count,
+                            const std::byte* const* contents) noexcept {
+  if (blocks_ == nullptr || count < kFewForBlock) return false;
+  const dsm::Gfn end = (first + count + kBlock - 1) & ~(kBlock - 1);
+  dsm::Gfn from = first & ~(kBlock - 1);
+  if (end > kWindowPages) return false;
+  if (from == made_block) from += kBlock;
+  if (populate(blocks_, from, end) != 0) return false;
+  made_block = end - kBlock;
+  for (std::uint32_t i = 0; i < count; ++i)
+    std::memcpy(blocks_ + ((first + i) << dsm::kPageShift), contents[i], dsm::kPageSize);
+  return true;
 }
 
 void GuestView::expect_mapped(dsm::Gfn gfn) noexcept { expected_mapped = gfn; }
@@ -256,7 +326,8 @@ std::uint32_t GuestView::fill_at_once(dsm::Gfn first, std::uint32_t count, bool 
 
 int GuestView::fill_run(dsm::Gfn first, std::uint32_t count, dsm::Right right,
                         const std::byte* const* contents, bool fresh) noexcept {
-  while (fresh && count > 1) {
+  const bool filled = fresh && fill_blocks(first, count, contents);
+  while (fresh && !filled && count > 1) {
     std::uint32_t run = 1;
     while (run < count && contents[run] == contents[run - 1] + dsm::kPageSize) ++run;
     run = alike(first, run, right);
@@ -266,7 +337,7 @@ int GuestView::fill_run(dsm::Gfn first, std::uint32_t count, dsm::Right right,
     if (done < run) break;
   }
   if (count == 0) return 0;
-  if (!fresh || !write_frames(first, count, contents)) {
+  if (!filled && (!fresh || !write_frames(first, count, contents))) {
     for (std::uint32_t i = 0; i < count; ++i)
       std::memcpy(frame(first + i), contents[i], dsm::kPageSize);
   }
@@ -287,6 +358,8 @@ int GuestView::withdraw_run(dsm::Gfn first, std::uint32_t count) noexcept {
   return result == 0 ? 0 : errno;
 }
 
+// Part of a block: the kernel takes the block apart, and out of all mappings. What is left of it is
+// mapped again when it is touched.
 int GuestView::drop_run(dsm::Gfn first, std::uint32_t count) noexcept {
   const int result = ::fallocate(memory_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                  static_cast<off_t>(first << dsm::kPageShift),

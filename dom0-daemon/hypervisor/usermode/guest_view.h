@@ -2,7 +2,9 @@
 //
 // One memfd mapped twice. The guest's view lies at the window's addresses, under userfaultfd in
 // SIGBUS mode: a page that is not mapped, or is written while write-protected, raises SIGBUS in the
-// touching thread. The engine's own view lies anywhere and never faults to the engine. Right ->
+// touching thread. The engine's own view lies anywhere and never faults to the engine. Where the
+// kernel gives memory by the block (frame_block.h), there is a third mapping, in which the frames
+// of many pages are made at once; a single page takes a page's memory as ever. Right ->
 // mapping: invalid = no PTE, shared = write-protected PTE, exclusive = PTE (write-protected when
 // the guest's own layout forbids writing). Linux: Documentation/admin-guide/mm/userfaultfd.rst. A
 // page is mapped write-protected with UFFDIO_CONTINUE_MODE_WP, or, before Linux 6.4 (Debian 12's
@@ -56,10 +58,16 @@ class GuestView final : public dsm::PageBackend {
 
   std::byte* frames() { return own_; }
   std::uint64_t frames_bytes() const;  // memory the frames use now
+  bool in_blocks() const { return blocks_ != nullptr; }
 
  private:
   explicit GuestView(const LayoutTable& layout) : layout_(layout) {}
   Status open();
+  std::byte* map_frames(std::size_t alignment) noexcept;
+  void try_blocks() noexcept;
+  static int populate(std::byte* frames, dsm::Gfn first, dsm::Gfn end) noexcept;
+  int make_frames(dsm::Gfn first, std::uint32_t count) noexcept;
+  bool fill_blocks(dsm::Gfn first, std::uint32_t count, const std::byte* const* contents) noexcept;
   bool writable(dsm::Gfn gfn, dsm::Right right) const noexcept {
     return right == dsm::Right::kExclusive && LayoutTable::allows(layout_.at(gfn), true);
   }
@@ -74,7 +82,8 @@ class GuestView final : public dsm::PageBackend {
   const LayoutTable& layout_;
   UniqueFd memory_, faults_;
   std::byte* own_ = nullptr;
-  bool by_copy_ = false;  // write-protected mappings are made by copying
+  std::byte* blocks_ = nullptr;  // the same frames, to make them by the block; nullptr: not here
+  bool by_copy_ = false;         // write-protected mappings are made by copying
 };
 
 }  // namespace xenspan::hypervisor::usermode
