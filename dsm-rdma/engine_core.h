@@ -129,6 +129,7 @@ class EngineCore final : public Engine {
   Predictor::Start start_early(Ask ask, bool sampled, Window& window) noexcept;
   void ask_ahead(Gfn gfn, Window& window) noexcept;
   Predictor::Start start_ahead(Ask ask, bool marker, Outbox& outbox) noexcept;
+  Predictor::Start start_unwaited(PageEntry& entry, Gfn gfn, Wish wish, Outbox& outbox) noexcept;
   void ask_later(const ivy::Message& lost) noexcept;
   void ask_again(const ivy::Message& reminder, Outbox& outbox) noexcept;
   void note_fault(FaultKind kind, Gfn gfn, Touch touch, unsigned place, std::uint64_t start_ns,
@@ -179,6 +180,7 @@ class EngineCore final : public Engine {
   }
 
   Outcome run_range(Gfn first, std::uint64_t count, Wish wish) noexcept;
+  Gfn ask_for_range(Gfn gfn, Gfn end, Wish wish, Window& window) noexcept;
   Gfn discard_held(Gfn gfn, Gfn end) noexcept;
   template <typename Belongs>
   Gfn take_run(Gfn first, Gfn end, Belongs belongs) noexcept;

@@ -196,20 +196,7 @@ bool EngineCore::adopt(Gfn gfn, Outbox& outbox) noexcept {
   const std::lock_guard guard(entry);
   if (ended() || draining_ || ivy::right_of(entry.state, view(gfn)) == Right::kExclusive)
     return true;
-  const unsigned place = requests_.take_ahead_place();
-  if (place == kNoPlace) return true;
-  table_.activate(gfn);
-  const std::uint32_t txn = requests_.arm(place, Purpose::kMarker, gfn);
-  ivy::Steps steps;
-  Event event(outbox);
-  const ivy::FaultStart start = ivy::on_fault(entry.state, view(gfn), gfn, Right::kExclusive, false,
-                                              kServiceLane, txn, steps);
-  if (start != ivy::FaultStart::kStarted) {
-    requests_.disarm(place);
-    requests_.give_ahead_place(place);
-    return true;
-  }
-  if (carry_out(entry, steps, event)) feed_all(entry, event, steps, true);
+  start_unwaited(entry, gfn, {Right::kExclusive, Purpose::kMarker}, outbox);
   return true;
 }
 

@@ -84,14 +84,22 @@ Predictor::Start EngineCore::start_ahead(Ask ask, bool marker, Outbox& outbox) n
   if (!entry.try_lock()) return Start::kRefused;
   const std::lock_guard guard(entry, std::adopt_lock);
   if (ivy::right_of(entry.state, view(ask.gfn)) >= ask.right) return Start::kHeld;
+  return start_unwaited(entry, ask.gfn, {ask.right, marker ? Purpose::kMarker : Purpose::kAhead},
+                        outbox);
+}
+
+// A request that no thread waits for in its place. With the page's lock held.
+Predictor::Start EngineCore::start_unwaited(PageEntry& entry, Gfn gfn, Wish wish,
+                                            Outbox& outbox) noexcept {
+  using Start = Predictor::Start;
   const unsigned place = requests_.take_ahead_place();
   if (place == kNoPlace) return Start::kNoRoom;
-  table_.activate(ask.gfn);
-  const std::uint32_t txn = requests_.arm(place, marker ? Purpose::kMarker : Purpose::kAhead);
+  table_.activate(gfn);
+  const std::uint32_t txn = requests_.arm(place, wish.purpose, gfn);
   ivy::Steps steps;
   Event event(outbox);
-  const ivy::FaultStart start = ivy::on_fault(entry.state, view(ask.gfn), ask.gfn, ask.right, false,
-                                              kServiceLane, txn, steps);
+  const ivy::FaultStart start = ivy::on_fault(entry.state, view(gfn), gfn, wish.wanted,
+                                              wish.discard(), kServiceLane, txn, steps);
   if (start != ivy::FaultStart::kStarted) {
     requests_.disarm(place);
     requests_.give_ahead_place(place);

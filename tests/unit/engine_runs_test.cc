@@ -106,6 +106,27 @@ TEST(EngineRuns, WhatNeighboursAreAskedForIsOneMessage) {
   }
 }
 
+// A long range does not wait for the answers to a lane's requests before it asks for more.
+TEST(EngineRuns, ALongRangeIsAskedForInFewExchanges) {
+  constexpr unsigned kMany = 1024;
+  Cluster cluster({.pages = kMany, .hold_us = 0});
+  ASSERT_EQ(cluster.failure(), "");
+  for (Gfn gfn = 0; gfn < kMany; ++gfn) ASSERT_TRUE(cluster.store(0, gfn, gfn + 1));
+  const auto batches = [&] { return cluster.engine(1).stats(0).batches; };
+  ASSERT_EQ(cluster.engine(1).acquire_range(0, kMany, Right::kShared), Outcome::kGranted);
+  EXPECT_LT(batches(), kMany / Requests::kWindow / 2);
+  for (Gfn gfn = 0; gfn < kMany; ++gfn) {
+    ASSERT_EQ(cluster.backend(1).mapped(gfn), Right::kShared) << gfn;
+    ASSERT_EQ(cluster.load(1, gfn), gfn + 1);
+  }
+  const std::uint64_t before = batches();
+  ASSERT_EQ(cluster.engine(1).discard(0, kMany), Outcome::kGranted);
+  EXPECT_LT(batches() - before, kMany / Requests::kWindow / 2);
+  for (unsigned host = 0; host < 2; ++host) {
+    for (Gfn gfn = 0; gfn < kMany; ++gfn) ASSERT_EQ(cluster.load(host, gfn), 0u);
+  }
+}
+
 // The manager owns the pages and the other host has copies: it answers each with a grant and an
 // acknowledgement, and all of them are two messages.
 TEST(EngineRuns, PagesThatAreDiscardedTogetherAreDroppedTogether) {
