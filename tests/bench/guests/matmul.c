@@ -161,14 +161,15 @@ static int apart(long n, int products) {
 int main(int argc, char** argv) {
   const long n = argc > 1 ? atol(argv[1]) : 1024;
   const int products = argc > 2 ? atoi(argv[2]) : 10;
-  if (n < 1 || n > 16384 || products < 1) {
+  const char* const how = argc > 3 ? argv[3] : "";
+  const bool in_tiles = strcmp(how, "tiled") == 0, in_parts = strcmp(how, "apart") == 0;
+  if (n < 1 || n > 16384 || products < 1 || (argc > 3 && !in_tiles && !in_parts)) {
     fprintf(stderr, "usage: matmul [N [PRODUCTS [apart | tiled]]]: N from 1 to 16384\n");
     return 2;
   }
-  const char* const how = argc > 3 ? argv[3] : "";
-  if (strcmp(how, "apart") == 0) return apart(n, products);
+  if (in_parts) return apart(n, products);
   double seconds;
-  const struct Way way = {strcmp(how, "tiled") == 0, 0, n, NULL};
+  const struct Way way = {in_tiles, 0, n, NULL};
   double* const result = form(n, products, way, &seconds);
   print_result("matmul", omp_get_max_threads(), seconds, sum_of(result, n));
   free(result);

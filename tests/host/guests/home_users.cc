@@ -23,6 +23,7 @@
 #include <thread>
 #include <vector>
 
+#include "ball_table.h"
 #include "require.h"
 
 namespace {
@@ -52,22 +53,9 @@ timespec in_20_ms(clockid_t clock) {
   return until;
 }
 
-// Two threads that hand a number to and fro.
-struct alignas(4096) Table {
-  std::mutex lock;
-  std::condition_variable turn;
-  long ball = 0;
-} table;
+BallTable table;
 
-void play(long side) {
-  for (int i = 0; i < 50; ++i) {
-    std::unique_lock guard(table.lock);
-    table.turn.wait(guard, [side] { return table.ball % 2 == side || stop; });
-    if (table.ball % 2 != side) return;
-    ++table.ball;
-    table.turn.notify_all();
-  }
-}
+void play(long side) { table.play(side, 50, stop); }
 
 // No wait ends early, and none by a signal that is not there.
 void sleeps() {

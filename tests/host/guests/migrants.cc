@@ -16,13 +16,13 @@
 
 #include <atomic>
 #include <cmath>
-#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "ball_table.h"
 #include "require.h"
 
 namespace {
@@ -161,22 +161,9 @@ void tls() {
   REQUIRE(prctl(PR_GET_NAME, got) == 0 && name == got);
 }
 
-// Two threads that hand a number to and fro.
-struct alignas(4096) Table {
-  std::mutex lock;
-  std::condition_variable turn;
-  long ball = 0;
-} table;
+BallTable table;
 
-void play(long side) {
-  for (int i = 0; i < 100; ++i) {
-    std::unique_lock guard(table.lock);
-    table.turn.wait(guard, [side] { return table.ball % 2 == side || stop; });
-    if (table.ball % 2 != side) return;
-    ++table.ball;
-    table.turn.notify_all();
-  }
-}
+void play(long side) { table.play(side, 100, stop); }
 
 alignas(4096) int ends[2];
 Apart<long> pipe_written;
