@@ -129,6 +129,7 @@ class EngineCore final : public Engine {
   Predictor::Start start_early(Ask ask, bool sampled, Window& window) noexcept;
   void ask_ahead(Gfn gfn, Window& window) noexcept;
   Predictor::Start start_ahead(Ask ask, bool marker, Outbox& outbox) noexcept;
+  Predictor::Start start_if_free(Gfn gfn, Wish wish, Outbox& outbox) noexcept;
   Predictor::Start start_unwaited(PageEntry& entry, Gfn gfn, Wish wish, Outbox& outbox) noexcept;
   void ask_later(const ivy::Message& lost) noexcept;
   void ask_again(const ivy::Message& reminder, Outbox& outbox) noexcept;
@@ -180,6 +181,7 @@ class EngineCore final : public Engine {
   }
 
   Outcome run_range(Gfn first, std::uint64_t count, Wish wish) noexcept;
+  Gfn first_of_range(Gfn gfn, Gfn end, Wish wish) const noexcept;
   Gfn ask_for_range(Gfn gfn, Gfn end, Wish wish, Window& window) noexcept;
   Gfn discard_held(Gfn gfn, Gfn end) noexcept;
   template <typename Belongs>

@@ -80,12 +80,16 @@ Predictor::Start EngineCore::start_ahead(Ask ask, bool marker, Outbox& outbox) n
   using Start = Predictor::Start;
   if (draining_ || ask.gfn >= table_.pages() || !backend_.may_prefetch(ask.gfn, ask.right))
     return Start::kRefused;
-  PageEntry& entry = table_[ask.gfn];
-  if (!entry.try_lock()) return Start::kRefused;
+  return start_if_free(ask.gfn, {ask.right, marker ? Purpose::kMarker : Purpose::kAhead}, outbox);
+}
+
+// Without waiting for the page's lock.
+Predictor::Start EngineCore::start_if_free(Gfn gfn, Wish wish, Outbox& outbox) noexcept {
+  PageEntry& entry = table_[gfn];
+  if (!entry.try_lock()) return Predictor::Start::kRefused;
   const std::lock_guard guard(entry, std::adopt_lock);
-  if (ivy::right_of(entry.state, view(ask.gfn)) >= ask.right) return Start::kHeld;
-  return start_unwaited(entry, ask.gfn, {ask.right, marker ? Purpose::kMarker : Purpose::kAhead},
-                        outbox);
+  if (ivy::right_of(entry.state, view(gfn)) >= wish.wanted) return Predictor::Start::kHeld;
+  return start_unwaited(entry, gfn, wish, outbox);
 }
 
 // A request that no thread waits for in its place. With the page's lock held.

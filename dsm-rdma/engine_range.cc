@@ -13,20 +13,20 @@ constexpr std::uint64_t kAskedAhead = 256;  // pages of a long range that are as
 
 }  // namespace
 
+// Where the home has never done anything it holds all pages, and they are zero: nothing to discard.
+Gfn EngineCore::first_of_range(Gfn gfn, Gfn end, Wish wish) const noexcept {
+  const bool skips = wish.discard() && config_.self == home_.load();
+  return skips ? table_.next_active(gfn, end) : gfn;
+}
+
 // The part of a long range that comes next: requests without a thread of their own, whose answers
 // the service thread takes in runs. Whoever then walks through the range finds these pages held, or
 // waits for them. The first page that has not been looked at.
 Gfn EngineCore::ask_for_range(Gfn gfn, Gfn end, Wish wish, Window& window) noexcept {
-  for (; gfn < end; ++gfn) {
-    if (wish.discard() && config_.self == home_.load()) {
-      gfn = table_.next_active(gfn, end);
-      if (gfn == end) break;
-    }
-    PageEntry& entry = table_[gfn];
-    if (!entry.try_lock()) continue;
-    const std::lock_guard guard(entry, std::adopt_lock);
-    if (ivy::right_of(entry.state, view(gfn)) >= wish.wanted) continue;
-    if (start_unwaited(entry, gfn, wish, window.outbox()) == Predictor::Start::kNoRoom) break;
+  for (;; ++gfn) {
+    gfn = first_of_range(gfn, end, wish);
+    if (gfn >= end) break;
+    if (start_if_free(gfn, wish, window.outbox()) == Predictor::Start::kNoRoom) break;
   }
   window.flush();
   return gfn;
@@ -38,14 +38,13 @@ Outcome EngineCore::run_range(Gfn first, std::uint64_t count, Wish wish) noexcep
   const std::uint32_t rebuilt = rebuilt_.load();
   Window window(*this);
   const Gfn end = first + count;
-  const bool ahead = count > Requests::kWindow && !ended();
+  const bool ahead = count > Requests::kWindow;
   Gfn asked = first;  // every page before it has been asked for, or need not be
   for (Gfn gfn = first; gfn < end;) {
     if (ahead && asked < end && asked <= gfn + kAskedAhead / 2)
       asked = ask_for_range(std::max(asked, gfn), std::min(end, gfn + kAskedAhead), wish, window);
     if (wish.discard()) {
-      // Where the home has never done anything it holds all pages, and they are zero.
-      if (config_.self == home_.load()) gfn = table_.next_active(gfn, end);
+      gfn = first_of_range(gfn, end, wish);
       if (gfn < end) gfn = discard_held(gfn, end);
       if (gfn == end) break;
     }

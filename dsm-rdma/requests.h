@@ -3,10 +3,10 @@
 //
 // A lane has sixteen places, lane 0 has sixty-four that threads without a lane of their own take
 // one by one, and up to 896 for requests whose answers the service thread takes (streams that run
-// ahead, long ranges), as many as the wire has room for. A request's number (txn) holds its place and a count, so that an answer
-// to an old request is never taken for one to the next in that place. Waiters of another thread's
-// request for the same page sleep on a bell. Threading: any. No allocation after construction.
-// After end() nobody sleeps here any more.
+// ahead, long ranges), as many as the wire has room for. A request's number (txn) holds its place
+// and a count, so that an answer to an old request is never taken for one to the next in that
+// place. Waiters of another thread's request for the same page sleep on a bell. Threading: any. No
+// allocation after construction. After end() nobody sleeps here any more.
 #pragma once
 
 #include <algorithm>

@@ -89,7 +89,7 @@ Status GuestView::open() {
         "set vm.mmap_min_addr to 65536 or less and leave address randomisation as it is");
   // A core dump would walk a terabyte of addresses while the other hosts wait for this one.
   ::madvise(guest, kBytes, MADV_DONTDUMP);
-  own_ = map_frames(0);
+  own_ = map_frames();
   if (own_ == nullptr) return system_error(errno, "cannot map the frames a second time");
   uffdio_register range{};
   range.range.start = kWindowStart;
@@ -114,20 +114,17 @@ Status GuestView::open() {
   return {};
 }
 
-// At a multiple of `alignment`, which is a power of two, or anywhere (0).
-std::byte* GuestView::map_frames(std::size_t alignment) noexcept {
-  const std::size_t space = kBytes + alignment;
-  void* const reserved =
-      ::mmap(nullptr, space, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+// Aligned as blocks have to be.
+std::byte* GuestView::map_frames() noexcept {
+  void* const reserved = ::mmap(nullptr, kBytes + kBlockBytes, PROT_NONE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved == MAP_FAILED) return nullptr;
   const auto start = reinterpret_cast<std::uint64_t>(reserved);
-  const std::uint64_t at =
-      alignment == 0 ? start : (start + alignment - 1) & ~std::uint64_t{alignment - 1};
+  const std::uint64_t at = (start + kBlockBytes - 1) & ~std::uint64_t{kBlockBytes - 1};
   void* const frames = ::mmap(reinterpret_cast<void*>(at), kBytes, PROT_READ | PROT_WRITE,
                               MAP_SHARED | MAP_FIXED | MAP_NORESERVE, memory_.get(), 0);
   if (at > start) ::munmap(reserved, at - start);
-  if (at + kBytes < start + space)
-    ::munmap(reinterpret_cast<void*>(at + kBytes), start + space - at - kBytes);
+  ::munmap(reinterpret_cast<void*>(at + kBytes), start + kBlockBytes - at);
   if (frames == MAP_FAILED) return nullptr;
   ::madvise(frames, kBytes, MADV_DONTDUMP);
   return static_cast<std::byte*>(frames);
@@ -136,7 +133,7 @@ std::byte* GuestView::map_frames(std::size_t alignment) noexcept {
 // Whether frames come in blocks is seen from what the first one takes: it depends on the kernel
 // (6.11) and on a setting of it (the daemon's frame_blocks.h).
 void GuestView::try_blocks() noexcept {
-  blocks_ = map_frames(kBlockBytes);
+  blocks_ = map_frames();
   if (blocks_ == nullptr) return;
   const bool given = ::madvise(blocks_, kBytes, MADV_HUGEPAGE) == 0 &&
                      ::madvise(blocks_, dsm::kPageSize, MADV_POPULATE_WRITE) == 0 &&

@@ -63,7 +63,7 @@ class GuestView final : public dsm::PageBackend {
  private:
   explicit GuestView(const LayoutTable& layout) : layout_(layout) {}
   Status open();
-  std::byte* map_frames(std::size_t alignment) noexcept;
+  std::byte* map_frames() noexcept;
   void try_blocks() noexcept;
   static int populate(std::byte* frames, dsm::Gfn first, dsm::Gfn end) noexcept;
   int make_frames(dsm::Gfn first, std::uint32_t count) noexcept;
